@@ -1,0 +1,57 @@
+//! From an error to one clear line and an exit status, in one place.
+
+use crate::domain::Reason;
+use std::process::ExitCode;
+
+/// It did not work.
+pub const FAILED: u8 = 1;
+/// Refused for trust: signature, digest, expiry, replay.
+pub const REFUSED: u8 = 2;
+/// The command line or its arguments make no sense.
+pub const USAGE: u8 = 64;
+
+/// A wrong argument that `clap` could not see; exits with [`USAGE`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// A failure that the command has already told (as a table, or as JSON); only the exit status is left.
+#[derive(Debug, thiserror::Error)]
+#[error("failed")]
+pub struct Told;
+
+/// Prints the error, if any, as one line on standard error and gives the exit status.
+pub fn code(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if error.downcast_ref::<Told>().is_none() {
+        anstream::eprintln!("edgewarden: {}", line(&error));
+    }
+    status(&error).into()
+}
+
+/// The chain of causes on one line, each said once.
+pub fn line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause.replace(['\n', '\r'], " "));
+        }
+    }
+    text
+}
+
+/// The exit status that an error means.
+pub fn status(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(reason) = cause.downcast_ref::<Reason>() {
+            return if reason.code.is_trust() { REFUSED } else { FAILED };
+        }
+        if cause.downcast_ref::<Usage>().is_some() {
+            return USAGE;
+        }
+    }
+    FAILED
+}

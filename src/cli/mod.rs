@@ -1,0 +1,83 @@
+//! The command line: one file per command, and the only place that prints for people.
+//!
+//! Answers go to standard output, everything else to standard error. Exit status: 0 good, 1 failed,
+//! 2 refused for trust, 64 wrong usage.
+
+pub mod bundle;
+pub mod check;
+pub mod child;
+pub mod completions;
+pub mod control;
+pub mod demo;
+pub mod exit;
+pub mod predict;
+pub mod repo;
+pub mod run;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Makes this machine a managed machine-learning device: runs a model on what a camera sees, reports
+/// over MQTT, and takes signed models over the air.
+#[derive(Debug, Parser)]
+#[command(name = "edgewarden", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands, in the order of the help.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent (what the systemd unit starts)
+    Run(run::Args),
+    /// Tell the whole story on this machine: broker, repository, device, updates good and bad
+    Demo(demo::Args),
+    /// Tell what would run here and what is missing, with the remedy
+    Check(check::Args),
+    /// Ask the running agent how it is
+    Status(control::StatusArgs),
+    /// Give the running agent a bundle file
+    Install(control::InstallArgs),
+    /// Bring a slot back to its previous bundle
+    Rollback(control::RollbackArgs),
+    /// Run a bundle on pictures and print the answers
+    Predict(predict::Args),
+    /// Make and examine bundles
+    #[command(subcommand)]
+    Bundle(bundle::Command),
+    /// Make and publish to a repository of signed bundles
+    #[command(subcommand)]
+    Repo(repo::Command),
+    /// Print the completions of a shell
+    Completions(completions::Args),
+    /// A child process of the agent
+    #[command(subcommand, hide = true)]
+    Child(child::Command),
+}
+
+/// Reads the arguments, runs the command, tells the exit status.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Status(args) => control::status(args),
+        Command::Install(args) => control::install(args),
+        Command::Rollback(args) => control::rollback(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Bundle(command) => bundle::run(command),
+        Command::Repo(command) => repo::run(command),
+        Command::Completions(args) => completions::run(args),
+        Command::Child(command) => child::run(command),
+    };
+    exit::code(result)
+}

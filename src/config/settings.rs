@@ -1,0 +1,177 @@
+//! Checked settings, ready for use: every path absolute, every number within its bounds.
+
+use crate::domain::manifest::Provider;
+use crate::domain::{DeviceId, PipelineName, SlotName};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All that the configuration says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `[device]`
+    pub device: DeviceSettings,
+    /// `[paths]`
+    pub paths: PathSettings,
+    /// `[runtime]`
+    pub runtime: RuntimeSection,
+    /// `[mqtt]`; without it the device does not report.
+    pub mqtt: Option<MqttSettings>,
+    /// `[repository]`; without it the device takes bundles only from files.
+    pub repository: Option<RepositorySettings>,
+    /// `[update]`
+    pub update: UpdateSettings,
+    /// `[health]`
+    pub health: HealthSettings,
+    /// `[[pipeline]]`, at least one, each with its own slot.
+    pub pipelines: Vec<PipelineSettings>,
+}
+
+/// Who the device is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceSettings {
+    /// Unique in the fleet; the host name when not configured.
+    pub id: DeviceId,
+    /// Groups whose commands it obeys.
+    pub groups: Vec<DeviceId>,
+}
+
+/// Where things lie.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathSettings {
+    /// Survives a reboot: `models/`, `slots/`, `downloads/`, `engines/`, `store/`, `metadata/`.
+    pub state: PathBuf,
+    /// Gone at reboot: the local socket `agent.sock`, shared-memory bookkeeping.
+    pub runtime: PathBuf,
+}
+
+/// How models are run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeSection {
+    /// `libonnxruntime.so`.
+    pub library: PathBuf,
+    /// In the order of preference.
+    pub providers: Vec<Provider>,
+    /// Fail rather than fall back to a later provider.
+    pub required: bool,
+    /// Threads inside one operator; over the bundle's hint.
+    pub intra_threads: Option<usize>,
+    /// A frame that takes longer than this means that the child hangs.
+    pub frame_deadline: Duration,
+    /// Loading a model (and building its engine) may take so long.
+    pub load_deadline: Duration,
+}
+
+/// The broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttSettings {
+    /// Host name or address.
+    pub host: String,
+    /// 1883, or 8883 with TLS, when the URL names none.
+    pub port: u16,
+    /// `mqtts://`: TLS with the server's certificate checked.
+    pub tls: Option<TlsSettings>,
+    /// User name.
+    pub username: Option<String>,
+    /// File with the password; a line break at its end is dropped.
+    pub password_file: Option<PathBuf>,
+    /// Seconds between signs of life to the broker.
+    pub keep_alive: Duration,
+    /// First level of every topic.
+    pub root: String,
+    /// Results per second and pipeline at most (0: none).
+    pub results_per_second: f32,
+}
+
+/// TLS to the broker.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TlsSettings {
+    /// Certificate authority, PEM; the system's when absent.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain and key, PEM.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where bundles come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RepositorySettings {
+    /// `http://`, `https://` or `file://`, ending in a slash.
+    pub url: url::Url,
+    /// The pinned root metadata.
+    pub root: PathBuf,
+    /// Longest wait for the next byte.
+    pub stall_timeout: Duration,
+    /// Tries before a fetch fails.
+    pub retries: usize,
+    /// Bytes per second at most (0: no limit).
+    pub rate_limit: u64,
+}
+
+/// When a candidate is good enough.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateSettings {
+    /// Answered frames in probation before commit.
+    pub probation_frames: u64,
+    /// Probation lasts at least so long.
+    pub probation_min: Duration,
+    /// Probation that has not seen enough frames by then fails.
+    pub probation_max: Duration,
+    /// Share of frames, 0 to 1, that may end in an error.
+    pub max_error_ratio: f32,
+    /// Times the previous model's median time per frame.
+    pub max_slowdown: f32,
+    /// Milliseconds per frame that are never too slow, whatever the previous model took.
+    pub slow_floor_ms: f32,
+    /// Restarts of the agent during one probation before it is a boot loop.
+    pub max_boots: u32,
+    /// Bytes of disk that an update leaves free.
+    pub disk_reserve: u64,
+    /// Largest bundle accepted, bytes.
+    pub max_bundle: u64,
+}
+
+/// How the device tells that it is well.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthSettings {
+    /// Between two health reports and two metrics reports.
+    pub interval: Duration,
+    /// Address for Prometheus' text over HTTP, loopback unless the user says otherwise;
+    /// the local socket has it in any case.
+    pub prometheus: Option<SocketAddr>,
+}
+
+/// One source → one model → its outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PipelineSettings {
+    /// Its name.
+    pub name: PipelineName,
+    /// The slot whose bundle it runs; no two pipelines share one.
+    pub slot: SlotName,
+    /// Frames a second at most.
+    pub fps: f32,
+    /// A source that gives nothing for so long is restarted.
+    pub stall_timeout: Duration,
+    /// What it looks at.
+    pub source: SourceKind,
+}
+
+/// What a pipeline looks at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceKind {
+    /// The built-in camera over a conveyor belt, with known truth.
+    Synthetic {
+        /// Picks the scene.
+        seed: u64,
+        /// Pixels across.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
+    /// The pictures of a folder in the order of their names.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Start again after the last.
+        repeat: bool,
+    },
+}

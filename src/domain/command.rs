@@ -1,0 +1,94 @@
+//! What a device can be asked to do, whoever asks: MQTT or the local socket.
+
+use super::id::{CommandId, PipelineName, Release, SlotName};
+use super::reason::Reason;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Bring a slot to a release of the repository.
+    Update {
+        /// The slot.
+        slot: SlotName,
+        /// The release.
+        release: Release,
+    },
+    /// Bring a slot to the bundle of a file on this machine. Local socket only.
+    Install {
+        /// The slot; may be left out where the device has one.
+        slot: Option<SlotName>,
+        /// A `.bundle` file.
+        file: PathBuf,
+    },
+    /// Go back to the slot's previous bundle.
+    Rollback {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// Stop the deployment under way on a slot.
+    Abort {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// Tell how the device is.
+    Status,
+    /// Send the newest frame as a JPEG.
+    Snapshot {
+        /// The pipeline; may be left out where the device has one.
+        pipeline: Option<PipelineName>,
+        /// Longest edge, pixels.
+        max_edge: u32,
+    },
+    /// End the agent; its supervisor starts it again.
+    Restart,
+}
+
+impl Command {
+    /// The command's name in topics and replies.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Update { .. } => "update",
+            Command::Install { .. } => "install",
+            Command::Rollback { .. } => "rollback",
+            Command::Abort { .. } => "abort",
+            Command::Status => "status",
+            Command::Snapshot { .. } => "snapshot",
+            Command::Restart => "restart",
+        }
+    }
+}
+
+/// How far a command has come. A requester sees any number of `Executing`, then one of the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Progress {
+    /// Under way.
+    Executing {
+        /// For people: what is being done.
+        detail: String,
+        /// 0 to 1 where it can be told.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fraction: Option<f32>,
+    },
+    /// Done.
+    Successful {
+        /// What was asked for; an object.
+        result: serde_json::Value,
+    },
+    /// Not done; nothing was changed, or what was changed was put back.
+    Failed {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// A command with its sender's name for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The sender's name for it.
+    pub id: CommandId,
+    /// What to do.
+    pub command: Command,
+}

@@ -1,0 +1,430 @@
+//! `manifest.json`: what a bundle is, what it needs, and how its numbers become answers.
+//!
+//! These are the checked words of the format; reading, limits on sizes and paths, and comparing with
+//! the model live in `bundle/`. The SHA-256 of the manifest's bytes is the bundle's identity.
+
+use super::id::{Digest, ModelName, Release};
+use super::result::Output;
+use serde::{Deserialize, Serialize};
+
+/// The version of this format that this agent writes.
+pub const FORMAT: u32 = 1;
+
+/// All that is said of a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Format version, [`FORMAT`].
+    pub format: u32,
+    /// The model's name, the same over all versions.
+    pub name: ModelName,
+    /// The model's version.
+    pub version: semver::Version,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// SPDX expression or a name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub license: String,
+    /// Path of the ONNX file inside the bundle; one of `files`.
+    pub model: String,
+    /// Every file of the bundle but the manifest itself.
+    pub files: Vec<FileEntry>,
+    /// The model's inputs with their pre-processing. Exactly one of them takes the picture.
+    pub inputs: Vec<InputSpec>,
+    /// How the model's outputs become answers.
+    pub decode: Decode,
+    /// Class names by class number, background not counted.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// What a device must have.
+    #[serde(default)]
+    pub needs: Needs,
+    /// How the runtime is best set up; the device's configuration wins.
+    #[serde(default)]
+    pub runtime: RuntimeHints,
+    /// Inputs with known answers, tried before the bundle counts.
+    #[serde(default)]
+    pub golden: Vec<GoldenSample>,
+    /// How far an answer to a golden input may be off.
+    #[serde(default)]
+    pub tolerance: Tolerance,
+}
+
+impl Manifest {
+    /// Name and version together.
+    pub fn release(&self) -> Release {
+        Release::new(self.name.clone(), self.version.clone())
+    }
+
+    /// The label of class `class`, or its number in digits.
+    pub fn label(&self, class: u32) -> String {
+        self.labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
+    }
+
+    /// Bytes of all files together, the manifest itself not counted.
+    pub fn total_size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+}
+
+/// One file of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Relative path with forward slashes.
+    pub path: String,
+    /// Its content.
+    pub sha256: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// Element type of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ElementType {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// Unsigned byte.
+    U8,
+    /// Signed byte.
+    I8,
+    /// 64-bit signed integer (outputs only).
+    I64,
+}
+
+/// Order of the axes of a picture tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// Batch, channel, row, column.
+    Nchw,
+    /// Batch, row, column, channel.
+    Nhwc,
+}
+
+/// Channels that the model expects, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Color {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red.
+    Bgr,
+    /// Luminance only.
+    Grey,
+}
+
+impl Color {
+    /// 1 or 3.
+    pub fn channels(self) -> usize {
+        match self {
+            Color::Rgb | Color::Bgr => 3,
+            Color::Grey => 1,
+        }
+    }
+}
+
+/// Where a letterboxed picture sits in the tensor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anchor {
+    /// In the middle, padding on both sides (Ultralytics).
+    #[default]
+    Center,
+    /// In the top left corner, padding right and below (YOLOX).
+    TopLeft,
+}
+
+/// How a picture of any size becomes one of the model's size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fit {
+    /// Scaled in both directions on its own; the aspect ratio changes.
+    Stretch,
+    /// Scaled to fit inside; the rest is padded.
+    Letterbox {
+        /// Padding, 0 to 255, before normalising.
+        #[serde(default = "default_padding")]
+        value: u8,
+        /// Where the picture sits.
+        #[serde(default)]
+        position: Anchor,
+    },
+    /// Scaled to cover; what sticks out is cut off on both sides.
+    CenterCrop,
+}
+
+fn default_padding() -> u8 {
+    114
+}
+
+/// One input of the model. Each tensor value is `(pixel × scale − mean[c]) ÷ std[c]`, with the pixel
+/// 0 to 255.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// The input's name in the model.
+    pub name: String,
+    /// All axes, outermost first; no axis is left open: the draft writes 1 for an open batch.
+    pub shape: Vec<i64>,
+    /// Element type.
+    #[serde(rename = "type")]
+    pub element: ElementType,
+    /// Order of the axes.
+    pub layout: Layout,
+    /// How the picture is fitted.
+    pub fit: Fit,
+    /// Channels and their order.
+    pub color: Color,
+    /// Factor, before mean and standard deviation.
+    #[serde(default = "one")]
+    pub scale: f32,
+    /// Subtracted, one a channel or one for all; empty is zero.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mean: Vec<f32>,
+    /// Divisor, one a channel or one for all; empty is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub std: Vec<f32>,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+impl InputSpec {
+    /// Width and height in pixels, from the shape and the layout; `None` unless it has four axes.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        let [_, a, b, c] = self.shape[..] else { return None };
+        let (h, w) = match self.layout {
+            Layout::Nchw => (b, c),
+            Layout::Nhwc => (a, b),
+        };
+        Some((u32::try_from(w).ok()?, u32::try_from(h).ok()?))
+    }
+}
+
+/// What the numbers of a classifier are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Logits: softmax makes them probabilities.
+    Softmax,
+    /// Independent logits: sigmoid makes each a probability.
+    Sigmoid,
+    /// Probabilities already.
+    None,
+}
+
+/// How four numbers describe a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxFormat {
+    /// Left, top, right, bottom.
+    Corners,
+    /// Centre x, centre y, width, height.
+    Center,
+}
+
+/// The unit of a box's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxUnits {
+    /// 0 to 1 of the model's input.
+    Normalized,
+    /// Pixels of the model's input.
+    Pixels,
+}
+
+/// The layouts of the YOLO families' single output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum YoloVersion {
+    /// `[1, n, 5 + classes]`: centre box in pixels, objectness, class scores (probabilities).
+    V5,
+    /// `[1, 4 + classes, n]`: centre box in pixels, class scores (v8, v9, v11).
+    V8,
+    /// `[1, n, 5 + classes]`: offsets from the grid cells of strides 8, 16, 32.
+    Yolox,
+}
+
+/// How the model's outputs become answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Decode {
+    /// One output of `[1, classes]` (axes of length one are passed over).
+    Classification {
+        /// The output's name.
+        output: String,
+        /// What its numbers are.
+        activation: Activation,
+        /// How many classes are reported at most.
+        #[serde(default = "default_top_k")]
+        top_k: usize,
+        /// Classes below this are not reported.
+        #[serde(default)]
+        score_threshold: f32,
+    },
+    /// Boxes `[1, n, 4]` and scores `[1, n, classes]`.
+    BoxesScores {
+        /// Name of the output with the boxes.
+        boxes: String,
+        /// Name of the output with the scores, probabilities.
+        scores: String,
+        /// How a box is described.
+        format: BoxFormat,
+        /// In which unit.
+        units: BoxUnits,
+        /// The score column that means "nothing here", if there is one; classes are counted without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        background: Option<usize>,
+        /// What is kept.
+        #[serde(default)]
+        keep: Keep,
+    },
+    /// The single output of a YOLO model.
+    Yolo {
+        /// Which family.
+        version: YoloVersion,
+        /// The output's name.
+        output: String,
+        /// What is kept.
+        #[serde(default)]
+        keep: Keep,
+    },
+    /// Outputs passed on as they are, for consumers that know them. An empty list passes all.
+    Raw {
+        /// Names of the outputs to pass on.
+        #[serde(default)]
+        outputs: Vec<String>,
+    },
+}
+
+fn default_top_k() -> usize {
+    5
+}
+
+/// Which candidate boxes are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// Boxes below this score are dropped.
+    #[serde(default = "default_score")]
+    pub score_threshold: f32,
+    /// Of two boxes of one class that overlap by more than this (IoU), the better one stays.
+    #[serde(default = "default_iou")]
+    pub iou_threshold: f32,
+    /// Compare boxes of different classes too.
+    #[serde(default)]
+    pub class_agnostic: bool,
+    /// At most so many boxes are reported.
+    #[serde(default = "default_max")]
+    pub max_detections: usize,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            score_threshold: default_score(),
+            iou_threshold: default_iou(),
+            class_agnostic: false,
+            max_detections: default_max(),
+        }
+    }
+}
+
+fn default_score() -> f32 {
+    0.25
+}
+
+fn default_iou() -> f32 {
+    0.45
+}
+
+fn default_max() -> usize {
+    300
+}
+
+/// What a device must have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Needs {
+    /// Memory for the model's child, MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u64>,
+    /// The model's opset of the default domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opset: Option<u32>,
+    /// The model's IR version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ir_version: Option<u32>,
+    /// Versions of the agent that will do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<semver::VersionReq>,
+    /// Execution providers of which the device must really run one; empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<Provider>,
+}
+
+/// An execution provider of ONNX Runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// NVIDIA TensorRT.
+    TensorRt,
+    /// NVIDIA CUDA.
+    Cuda,
+    /// The processor.
+    Cpu,
+}
+
+impl Provider {
+    /// As written in configuration, payloads and manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Provider::TensorRt => "tensorrt",
+            Provider::Cuda => "cuda",
+            Provider::Cpu => "cpu",
+        }
+    }
+}
+
+/// How the runtime is best set up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuntimeHints {
+    /// Threads inside one operator; the runtime's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intra_threads: Option<usize>,
+}
+
+/// An input with a known answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenSample {
+    /// Path of the picture inside the bundle (JPEG or PNG); one of `files`.
+    pub input: String,
+    /// What the model must answer.
+    pub expected: Output,
+}
+
+/// How far an answer may be off.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tolerance {
+    /// Difference of a score.
+    pub score: f32,
+    /// Least overlap (IoU) of a box with its counterpart.
+    pub iou: f32,
+    /// Difference of a raw value, relative to the larger of 1 and the expected one.
+    pub value: f32,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { score: 0.05, iou: 0.85, value: 1e-2 }
+    }
+}

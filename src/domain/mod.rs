@@ -1,0 +1,19 @@
+//! The decisions and the words of the product, as pure values and functions.
+//!
+//! This folder never opens a file or a socket, never reads a clock, never logs, and knows no
+//! vendor type: time, randomness and facts about the machine are arguments. It imports nothing of
+//! ours. Everything here can be tested by enumeration.
+
+pub mod command;
+pub mod deployment;
+pub mod frame;
+pub mod id;
+pub mod manifest;
+pub mod reason;
+pub mod result;
+
+pub use frame::{FrameMeta, PixelFormat};
+pub use id::{CommandId, DeploymentId, DeviceId, Digest, ModelName, PipelineName, Release, SlotName};
+pub use manifest::Manifest;
+pub use reason::{Reason, ReasonCode};
+pub use result::{Classification, Detection, FrameResult, Output, StageTimes};

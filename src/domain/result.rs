@@ -1,0 +1,91 @@
+//! What a model said about a frame.
+
+use serde::{Deserialize, Serialize};
+
+/// One found object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    /// The class's name from the bundle, or its number in digits where the bundle names none.
+    pub label: String,
+    /// The class's number, from 0, background not counted.
+    pub class: u32,
+    /// Confidence, 0 to 1.
+    pub score: f32,
+    /// Left, top, right, bottom in pixels of the original picture.
+    #[serde(rename = "box")]
+    pub bbox: [f32; 4],
+}
+
+/// One class that the whole picture was given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Classification {
+    /// The class's name from the bundle, or its number in digits where the bundle names none.
+    pub label: String,
+    /// The class's number, from 0.
+    pub class: u32,
+    /// Confidence, 0 to 1.
+    pub score: f32,
+}
+
+/// An output that the bundle asks to be passed on undecoded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RawTensor {
+    /// The output's name in the model.
+    pub name: String,
+    /// Its shape, outermost first.
+    pub shape: Vec<i64>,
+    /// Its values in row-major order.
+    pub values: Vec<f32>,
+}
+
+/// All that a model said about one frame. A kind of answer that the model does not give is empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// Found objects, best first.
+    #[serde(default)]
+    pub detections: Vec<Detection>,
+    /// Classes of the whole picture, best first.
+    #[serde(default)]
+    pub classes: Vec<Classification>,
+    /// Undecoded outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<RawTensor>,
+}
+
+/// Milliseconds spent on one frame, by stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageTimes {
+    /// From the source's bytes to pixels at the needed size.
+    pub decode: f32,
+    /// Resize, colour, normalise into the tensor.
+    pub preprocess: f32,
+    /// The bare run of the model.
+    pub infer: f32,
+    /// From output tensors to boxes and classes.
+    pub postprocess: f32,
+}
+
+impl StageTimes {
+    /// All stages together, milliseconds.
+    pub fn total(&self) -> f32 {
+        self.decode + self.preprocess + self.infer + self.postprocess
+    }
+}
+
+/// The answer to one frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrameResult {
+    /// The frame's sequence number.
+    pub seq: u64,
+    /// Its capture time, nanoseconds since 1970, UTC.
+    pub captured_unix_ns: i64,
+    /// Milliseconds from capture to the end of post-processing, on the monotonic clock.
+    pub latency_ms: f32,
+    /// Pixels across and down of the original picture.
+    pub size: [u32; 2],
+    /// What the model said.
+    #[serde(flatten)]
+    pub output: Output,
+    /// Where the time went.
+    pub timing_ms: StageTimes,
+}

@@ -1,0 +1,214 @@
+//! What the agent and its children say to each other over their Unix socket pair.
+//!
+//! One message is one JSON value in a frame with a 4-byte big-endian length, [`MAX_MESSAGE`] at
+//! most. The first message to a child is its `Configure`. A child ends when the socket closes: an
+//! agent that was killed leaves no orphans.
+
+use crate::domain::manifest::Provider;
+use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Longest message in either direction, bytes; a snapshot is the largest.
+pub const MAX_MESSAGE: usize = 16 << 20;
+
+/// Where frames of one pipeline travel in shared memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameChannel {
+    /// Folder for the shared-memory bookkeeping; one per agent, so that two agents do not meet.
+    pub root: PathBuf,
+    /// Prefix of the shared-memory names; unique per agent instance.
+    pub prefix: String,
+    /// The pipeline, part of the service's name.
+    pub pipeline: PipelineName,
+}
+
+/// How an inference child sets up the runtime: the device's configuration over the bundle's hints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeSettings {
+    /// `libonnxruntime.so`.
+    pub library: PathBuf,
+    /// In the order of preference; the last that loads wins over none.
+    pub providers: Vec<Provider>,
+    /// Fail to load rather than run on a later provider than the first.
+    pub required: bool,
+    /// Threads inside one operator; the bundle's hint or 1 when absent.
+    pub intra_threads: Option<usize>,
+    /// Writable folder for engines and timing caches.
+    pub engine_cache: PathBuf,
+}
+
+/// What a capture child reads; the checked form of a pipeline's `source` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SourceSettings {
+    /// The built-in camera over a conveyor belt, with known truth.
+    Synthetic {
+        /// Picks the scene; the same seed gives the same frames.
+        seed: u64,
+        /// Pixels across.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
+    /// The pictures of a folder in the order of their names.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Start again after the last; else end.
+        repeat: bool,
+    },
+}
+
+/// To a capture child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToCapture {
+    /// First message: what to read and where to put it.
+    Configure {
+        /// What to read.
+        source: SourceSettings,
+        /// Frames a second at most.
+        fps: f32,
+        /// Where to put it.
+        channel: FrameChannel,
+        /// The next frame gets this number; numbers go on over restarts of the child.
+        first_seq: u64,
+    },
+    /// Answer with the newest frame as a JPEG.
+    Snapshot {
+        /// Comes back in the answer.
+        id: u64,
+        /// Longest edge of the JPEG, pixels.
+        max_edge: u32,
+    },
+    /// Publish no more frames (or go on).
+    Pause {
+        /// True to stop, false to go on.
+        paused: bool,
+    },
+}
+
+/// From a capture child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromCapture {
+    /// The source is open.
+    Opened {
+        /// For people: what it is.
+        description: String,
+    },
+    /// Said after every published frame; also the sign of life.
+    Published {
+        /// The newest frame's number.
+        seq: u64,
+    },
+    /// A picture or a read failed; the source goes on.
+    Fault {
+        /// What failed, with the file or device named.
+        reason: Reason,
+    },
+    /// The answer to `Snapshot`.
+    Snapshot {
+        /// The request's.
+        id: u64,
+        /// A JPEG in base64, or why there is none.
+        jpeg: Result<String, Reason>,
+    },
+    /// The source is at its end (a folder read once).
+    Ended,
+    /// The source cannot be opened; the child ends after this.
+    Failed {
+        /// Why, with the remedy.
+        reason: Reason,
+    },
+}
+
+/// To an inference child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToInfer {
+    /// First message: what to load. Answered by `Loaded` or `Failed`.
+    Configure {
+        /// The bundle's folder.
+        bundle: PathBuf,
+        /// SHA-256 of its manifest; every file is checked against it again before it is loaded.
+        digest: Digest,
+        /// The runtime.
+        runtime: RuntimeSettings,
+        /// Where frames come from.
+        channel: FrameChannel,
+    },
+    /// Run all golden inputs. Answered by `Golden`.
+    RunGolden,
+    /// Answer frames numbered `from` and above. Answered by `Started`, whose number may be higher
+    /// when frames up to it have already gone by.
+    Start {
+        /// First number wanted.
+        from: u64,
+    },
+    /// Answer frames below `until`, then stop. Answered by `Stopped`.
+    Stop {
+        /// First number that is no longer ours.
+        until: u64,
+    },
+}
+
+/// From an inference child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromInfer {
+    /// The model is ready.
+    Loaded {
+        /// What it is.
+        release: Release,
+        /// The provider that really runs it.
+        provider: Provider,
+        /// Set when that is not the first one that was asked for: why.
+        fallback: Option<String>,
+        /// Milliseconds from file to ready.
+        load_ms: f32,
+        /// Version of ONNX Runtime.
+        runtime_version: String,
+    },
+    /// The model cannot be loaded; the child ends after this.
+    Failed {
+        /// Why, with the remedy.
+        reason: Reason,
+    },
+    /// Said after each golden input, for progress and as a sign of life.
+    GoldenProgress {
+        /// Inputs done.
+        done: usize,
+        /// Inputs in all.
+        total: usize,
+    },
+    /// All golden inputs were run.
+    Golden {
+        /// `Err` names the first input that was off.
+        verdict: Result<(), Reason>,
+        /// Milliseconds of each run, all stages.
+        times_ms: Vec<f32>,
+    },
+    /// From which frame on this child answers.
+    Started {
+        /// First number that it will answer or count as skipped.
+        from: u64,
+    },
+    /// One frame is done.
+    Frame {
+        /// The frame's number.
+        seq: u64,
+        /// Frames that went by since the last one while the model was busy: the newest frame wins.
+        skipped: u64,
+        /// What the model said, or why it could not.
+        result: Result<FrameResult, Reason>,
+    },
+    /// No frame below the asked number will be answered any more.
+    Stopped {
+        /// The asked number.
+        until: u64,
+        /// Frames below it that went by unanswered since the last answer.
+        skipped: u64,
+    },
+}
