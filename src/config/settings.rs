@@ -1,6 +1,7 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
 use crate::domain::manifest::Provider;
+use crate::domain::source::SourceSettings;
 use crate::domain::{DeviceId, PipelineName, SlotName};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -152,26 +153,5 @@ pub struct PipelineSettings {
     /// A source that gives nothing for so long is restarted.
     pub stall_timeout: Duration,
     /// What it looks at.
-    pub source: SourceKind,
-}
-
-/// What a pipeline looks at.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SourceKind {
-    /// The built-in camera over a conveyor belt, with known truth.
-    Synthetic {
-        /// Picks the scene.
-        seed: u64,
-        /// Pixels across.
-        width: u32,
-        /// Pixels down.
-        height: u32,
-    },
-    /// The pictures of a folder in the order of their names.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Start again after the last.
-        repeat: bool,
-    },
+    pub source: SourceSettings,
 }

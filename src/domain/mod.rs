@@ -11,6 +11,8 @@ pub mod id;
 pub mod manifest;
 pub mod reason;
 pub mod result;
+pub mod runtime;
+pub mod source;
 
 pub use frame::{FrameMeta, PixelFormat};
 pub use id::{CommandId, DeploymentId, DeviceId, Digest, ModelName, PipelineName, Release, SlotName};

@@ -5,6 +5,8 @@
 //! agent that was killed leaves no orphans.
 
 use crate::domain::manifest::Provider;
+use crate::domain::runtime::RuntimeSettings;
+use crate::domain::source::SourceSettings;
 use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -21,43 +23,6 @@ pub struct FrameChannel {
     pub prefix: String,
     /// The pipeline, part of the service's name.
     pub pipeline: PipelineName,
-}
-
-/// How an inference child sets up the runtime: the device's configuration over the bundle's hints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuntimeSettings {
-    /// `libonnxruntime.so`.
-    pub library: PathBuf,
-    /// In the order of preference; the last that loads wins over none.
-    pub providers: Vec<Provider>,
-    /// Fail to load rather than run on a later provider than the first.
-    pub required: bool,
-    /// Threads inside one operator; the bundle's hint or 1 when absent.
-    pub intra_threads: Option<usize>,
-    /// Writable folder for engines and timing caches.
-    pub engine_cache: PathBuf,
-}
-
-/// What a capture child reads; the checked form of a pipeline's `source` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum SourceSettings {
-    /// The built-in camera over a conveyor belt, with known truth.
-    Synthetic {
-        /// Picks the scene; the same seed gives the same frames.
-        seed: u64,
-        /// Pixels across.
-        width: u32,
-        /// Pixels down.
-        height: u32,
-    },
-    /// The pictures of a folder in the order of their names.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Start again after the last; else end.
-        repeat: bool,
-    },
 }
 
 /// To a capture child.
