@@ -225,10 +225,10 @@ mod tests {
 
     #[test]
     fn classes_must_match_in_score() {
-        let ranked = classes(&[(3, 0.8), (1, 0.55)]);
+        let ranked = classes(&[(3, 0.8), (1, 0.54)]);
         same(&ranked, &ranked, true);
         same(&ranked, &classes(&[(3, 0.82)]), true);
-        same(&ranked, &classes(&[(1, 0.8), (3, 0.55)]), false);
+        same(&ranked, &classes(&[(1, 0.8), (3, 0.54)]), false);
         same(&ranked, &classes(&[]), false);
         same(&classes(&[]), &ranked, false);
     }
