@@ -8,6 +8,7 @@ pub mod command;
 pub mod deployment;
 pub mod frame;
 pub mod id;
+pub mod ledger;
 pub mod manifest;
 pub mod reason;
 pub mod result;
