@@ -95,3 +95,4 @@ pub mod telemetry;
 pub mod agent;
 
 pub mod cli;
+pub mod demo;
