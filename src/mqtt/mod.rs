@@ -1,1 +1,2 @@
-//! placeholder
+//! The device's side of MQTT.
+pub mod topics;
