@@ -1,2 +1,4 @@
 //! The device's side of MQTT.
+pub mod commands;
+pub mod payloads;
 pub mod topics;
