@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod children;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod inference;
 pub mod mqtt;
