@@ -16,6 +16,7 @@ pub mod reason;
 pub mod result;
 pub mod runtime;
 pub mod source;
+pub mod window;
 
 pub use frame::{FrameMeta, PixelFormat};
 pub use id::{CommandId, DeploymentId, DeviceId, Digest, ModelName, PipelineName, Release, SlotName};
