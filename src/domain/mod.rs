@@ -7,8 +7,11 @@
 pub mod command;
 pub mod deployment;
 pub mod frame;
+pub mod health;
 pub mod id;
+pub mod ledger;
 pub mod manifest;
+pub mod metrics;
 pub mod reason;
 pub mod result;
 pub mod runtime;
