@@ -43,7 +43,7 @@ LEAST_VISIBLE = 0.5
 CROWD = 12
 
 # Output channels and stride of each 3×3 layer; a 1×1 layer to 4 distances and 4 classes follows.
-SMALL = [(8, 2), (8, 2), (12, 2), (12, 1)]
+SMALL = [(8, 2), (12, 2), (16, 2), (16, 1)]
 LARGE = [(16, 2), (24, 2), (32, 1), (48, 2), (48, 1), (48, 1)]
 
 
@@ -145,7 +145,7 @@ def loss(weights, layers, x, kind, boxes):
     area = lambda d: (d[..., 0] + d[..., 2]) * (d[..., 1] + d[..., 3])
     overlap = area(low)
     iou = overlap / (area(distances) + area(true) - overlap)
-    return (focal * judged).sum() / count * 2 + (-jnp.log(iou) * positive).sum() / count
+    return (focal * judged).sum() / count * 2 + 2 * (-jnp.log(iou) * positive).sum() / count
 
 
 def train(name, layers, data, steps, rate, seed, start=None, batch=32):
@@ -303,7 +303,7 @@ def f1(run, frames, truths):
 # ---- the bundles ----------------------------------------------------------------------------------
 
 
-def golden(run, frames, count, fits=lambda found: True, least=0.6):
+def golden(run, frames, count, fits=lambda found: True, least=0.45):
     """`count` pictures (as JPEG bytes) on which `run` answers clearly, with the answers."""
     chosen = []
     for frame in frames:
@@ -324,7 +324,7 @@ def golden(run, frames, count, fits=lambda found: True, least=0.6):
     raise SystemExit(f"only {len(chosen)} of {count} golden pictures are clear enough")
 
 
-def bundle(version, description, model, samples, tolerance=None):
+def bundle(version, description, model, samples):
     folder = HERE / f"v{version}"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "golden").mkdir(parents=True)
@@ -351,13 +351,13 @@ def bundle(version, description, model, samples, tolerance=None):
         "decode": {"kind": "yolo", "version": "v8", "output": "detections", "keep": KEEP},
         "labels": LABELS,
         "needs": {"opset": 17, "ir_version": 8},
+        # Wide enough for another decoder, resizer or processor, too narrow for another answer.
+        "tolerance": {"score": 0.15, "iou": 0.7},
         "golden": [
             {"input": f"golden/{i + 1}.jpg", "expected": {"detections": found}}
             for i, (_, found) in enumerate(samples)
         ],
     }
-    if tolerance:
-        manifest["tolerance"] = tolerance
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
@@ -365,7 +365,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--edgewarden", default="target/release/edgewarden", help="the program")
     arguments.add_argument("--pictures", type=int, default=4000, help="pictures to train on")
-    arguments.add_argument("--steps", type=int, default=1500, help="steps of v2; the others follow")
+    arguments.add_argument("--steps", type=int, default=2000, help="steps of v2; the others follow")
     arguments.add_argument("--weights", type=pathlib.Path, help="folder that keeps weights; found ones are used")
     arguments = arguments.parse_args()
     program = str(pathlib.Path(arguments.edgewarden).resolve())
@@ -388,7 +388,7 @@ def main():
             np.savez(kept, *[a for pair in weights for a in pair])
         return weights
 
-    small = trained("v1", SMALL, data, arguments.steps // 4, 4e-3, seed=1)
+    small = trained("v1", SMALL, data, arguments.steps // 4, 5e-3, seed=1)
     large = trained("v2", LARGE, data, arguments.steps, 3e-3, seed=2)
     again = trained("v5", LARGE, data, arguments.steps // 10, 5e-4, seed=5, start=large)
 
@@ -399,28 +399,29 @@ def main():
     v3 = to_onnx(large[:-1] + [(w[..., order], b[order])], LARGE)
     v4 = to_onnx(large, LARGE, crowd=CROWD)
 
-    pictures, _ = dataset(program, GOLDEN_SEED, 200)
-    quiet, _ = dataset(program, QUIET_SEED, 200, density=12)
-    clear = golden(Runner(v2), pictures, 4)
-    few = golden(Runner(v4), [f for f in quiet if len(Runner(v2)(f)) <= 2], 4, lambda found: len(found) <= 2)
-    bundle(1, "Finds parts on a belt; a first, small net.", v1, golden(Runner(v1), pictures, 4, least=0.45))
-    bundle(2, "Finds parts on a belt.", v2, clear)
-    bundle(3, "Finds parts on a belt; more cautious with cracks.", v3, clear)
-    bundle(4, "Finds parts on a belt; evens out busy belts.", v4, few)
-    bundle(5, "Finds parts on a belt; trained a little longer.", v5, golden(Runner(v5), pictures, 4))
-
     test, answers = dataset(program, TEST_SEED, 300)
     report = {}
     for name, model in {"v1": v1, "v2": v2, "v3": v3, "v5": v5}.items():
         report[name] = {"bytes": len(model), "f1": round(f1(Runner(model), test, answers), 3)}
     failed = 0
+    faulty = Runner(v4)
     for frame in test:
         try:
-            Runner(v4)(frame)
-        except Exception:
+            faulty(frame)
+        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument:
             failed += 1
     report["v4"] = {"bytes": len(v4), "failed_pictures": failed, "of": len(test)}
     print(json.dumps(report, indent=2))
+
+    pictures, _ = dataset(program, GOLDEN_SEED, 200)
+    quiet, _ = dataset(program, QUIET_SEED, 200, density=12)
+    clear = golden(Runner(v2), pictures, 4)
+    few = golden(Runner(v4), [f for f in quiet if len(Runner(v2)(f)) <= 2], 4, lambda found: len(found) <= 2)
+    bundle(1, "Finds parts on a belt; a first, small net.", v1, golden(Runner(v1), pictures, 4))
+    bundle(2, "Finds parts on a belt.", v2, clear)
+    bundle(3, "Finds parts on a belt; more cautious with cracks.", v3, clear)
+    bundle(4, "Finds parts on a belt; evens out busy belts.", v4, few)
+    bundle(5, "Finds parts on a belt; trained a little longer.", v5, golden(Runner(v5), pictures, 4))
 
 
 if __name__ == "__main__":

@@ -2,4 +2,7 @@
 //!
 //! A composition root like `cli`: it uses every room and no room uses it.
 
+pub mod broker;
 pub mod dataset;
+pub mod score;
+pub mod web;

@@ -9,7 +9,7 @@
 /// World units across a picture.
 const WORLD: i32 = 640;
 /// World units that the belt moves from one picture to the next, in 256ths.
-const SPEED: i64 = 5 * 256;
+const SPEED: i64 = 12 * 256;
 /// Between two columns of parts, and between two lanes.
 const PITCH: i32 = 150;
 /// Half the play of a part around its place on the belt.
@@ -231,13 +231,13 @@ impl Shape {
     fn depth(self, u: i32, v: i32) -> i32 {
         match self {
             Shape::Washer => ring(u, v),
-            Shape::Cracked if u > 0 => ring(u, v).min(v.abs() - 190),
+            Shape::Cracked if u > 0 => ring(u, v).min(v.abs() - 230),
             Shape::Cracked => ring(u, v),
             Shape::Nut => {
                 // Distance to the nearest of three pairs of parallel sides; 887/1024 = √3/2.
                 let slanted = v * 887 / 1024;
                 let side = u.abs().max((u / 2 + slanted).abs()).max((u / 2 - slanted).abs());
-                (866 - side).min(length(u, v) - 430)
+                (866 - side).min(length(u, v) - 340)
             }
             Shape::Bracket => {
                 let outer = 800 - u.abs().max(v.abs());
@@ -252,7 +252,7 @@ impl Shape {
 
 fn ring(u: i32, v: i32) -> i32 {
     let length = length(u, v);
-    (1000 - length).min(length - 480)
+    (1000 - length).min(length - 580)
 }
 
 fn length(u: i32, v: i32) -> i32 {
