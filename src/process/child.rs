@@ -160,6 +160,12 @@ where
         self.from.recv().await
     }
 
+    /// Takes what it says out of the handle, for a loop that listens to many children at once;
+    /// [`Child::recv`] gives nothing any more.
+    pub fn take_events(&mut self) -> mpsc::Receiver<Event<Out>> {
+        std::mem::replace(&mut self.from, mpsc::channel(1).1)
+    }
+
     /// Kills it (SIGKILL, with its process group). Its `Exited` follows.
     pub fn kill(&self) {
         // A full queue means that it is being killed already, a closed one that it has ended.
