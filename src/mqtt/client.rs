@@ -271,7 +271,11 @@ impl Connection {
         }
     }
 
-    fn prepare(&self, message: Message, qos: QoS) -> Result<(String, Bytes, PublishOptions), PublishError> {
+    fn prepare(
+        &self,
+        message: Message,
+        qos: QoS,
+    ) -> Result<(String, Bytes, PublishOptions), PublishError> {
         if self.state.borrow().generation().is_none() {
             return Err(PublishError::NotNow);
         }
@@ -381,11 +385,8 @@ impl Driver {
         if self.options.subscriptions.is_empty() {
             return up();
         }
-        let filters = self
-            .options
-            .subscriptions
-            .iter()
-            .map(|filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce));
+        let filters =
+            self.options.subscriptions.iter().map(|filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce));
         let notice = match self.client.try_subscribe_many_tracked(filters) {
             Ok(notice) => notice,
             Err(error) => {
@@ -399,9 +400,7 @@ impl Driver {
                 Ok(()) => up(),
                 Err(SubscribeNoticeError::V5SubAckFailure(codes)) => {
                     // The device can report even where it may not be commanded.
-                    tracing::error!(
-                        "mqtt: the broker refuses the subscription to {filters} ({codes:?}): allow it in the broker's access list"
-                    );
+                    tracing::error!("mqtt: the broker refuses the subscription to {filters} ({codes:?}): allow it in the broker's access list");
                     up();
                 }
                 Err(error) => tracing::debug!("mqtt: subscription not answered: {error}"),
@@ -413,13 +412,8 @@ impl Driver {
         let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return };
         let (response_topic, correlation) =
             publish.properties.map_or((None, None), |p| (p.response_topic, p.correlation_data));
-        let received = Received {
-            topic,
-            payload: publish.payload,
-            retained: publish.retain,
-            response_topic,
-            correlation,
-        };
+        let received =
+            Received { topic, payload: publish.payload, retained: publish.retain, response_topic, correlation };
         if let Err(mpsc::error::TrySendError::Full(lost)) = self.messages.try_send(received) {
             let so_far = self.shared.received_dropped.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::warn!(so_far, "mqtt: too many messages come in, dropped one to {}", lost.topic);
@@ -455,25 +449,18 @@ impl Driver {
             }
             ConnectionError::Tls(error) => Reason::new(
                 ReasonCode::BrokerRefused,
-                format!(
-                    "{to}: no TLS connection: {error}; check mqtt.tls (ca_file, client certificate), the host name and the clock"
-                ),
+                format!("{to}: no TLS connection: {error}; check mqtt.tls (ca_file, client certificate), the host name and the clock"),
             ),
             ConnectionError::Io(error) => {
                 let why = match error.kind() {
-                    std::io::ErrorKind::ConnectionRefused => {
-                        "nothing listens there; is the broker running?".to_owned()
-                    }
+                    std::io::ErrorKind::ConnectionRefused => "nothing listens there; is the broker running?".to_owned(),
                     _ => format!("{error}; check mqtt.url and the network"),
                 };
                 Reason::new(ReasonCode::BrokerUnreachable, format!("{to}: {why}"))
             }
             ConnectionError::Timeout(_) => Reason::new(
                 ReasonCode::BrokerUnreachable,
-                format!(
-                    "{to} did not answer within {} s; check mqtt.url and the network",
-                    CONNECT_TIMEOUT.as_secs()
-                ),
+                format!("{to} did not answer within {} s; check mqtt.url and the network", CONNECT_TIMEOUT.as_secs()),
             ),
             ConnectionError::NotConnAck(_) => Reason::new(
                 ReasonCode::BrokerRefused,
@@ -491,17 +478,11 @@ impl Driver {
                     Some((user, _)) => format!(
                         "refuses user \"{user}\": wrong user name or password, or not allowed; check mqtt.username and mqtt.password_file"
                     ),
-                    None => {
-                        "refuses a connection without a user name; set mqtt.username and mqtt.password_file"
-                            .to_owned()
-                    }
+                    None => "refuses a connection without a user name; set mqtt.username and mqtt.password_file".to_owned(),
                 }
             }
             Code::BadClientId | Code::ClientIdentifierNotValid => {
-                format!(
-                    "refuses the client id \"{}\"; allow it there or set device.id",
-                    self.options.client_id
-                )
+                format!("refuses the client id \"{}\"; allow it there or set device.id", self.options.client_id)
             }
             Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => {
                 "does not speak MQTT 5; use a broker that does, such as mosquitto 1.6 or newer".to_owned()
@@ -534,7 +515,10 @@ type SessionFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreEr
 struct BlankSession;
 
 impl SessionStore for BlankSession {
-    fn load<'a>(&'a self, key: &'a SessionStoreKey) -> SessionFuture<'a, Option<PersistedSession>> {
+    fn load<'a>(
+        &'a self,
+        key: &'a SessionStoreKey,
+    ) -> SessionFuture<'a, Option<PersistedSession>> {
         let session = PersistedSession {
             format_version: 1,
             client_id: key.client_id().to_owned(),
@@ -580,9 +564,7 @@ fn tls_config(settings: &TlsSettings) -> Result<Arc<rustls::ClientConfig>, Reaso
     match &settings.ca_file {
         Some(path) => {
             for certificate in certificates(path)? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| bad(format!("mqtt.tls: {}: {error}", path.display())))?;
+                roots.add(certificate).map_err(|error| bad(format!("mqtt.tls: {}: {error}", path.display())))?;
             }
         }
         None => {

@@ -139,7 +139,8 @@ impl Spool {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Self, Reason> {
-        let mut spool = Self { store, slots: VecDeque::new(), bytes: 0, dropped: 0, max_messages, max_bytes };
+        let mut spool =
+            Self { store, slots: VecDeque::new(), bytes: 0, dropped: 0, max_messages, max_bytes };
         loop {
             let after = spool.slots.back().map_or(0, |slot| slot.id);
             let page = spool.store.after(after, 64)?;
@@ -293,10 +294,7 @@ mod tests {
     fn the_oldest_go_first_and_are_counted() {
         let mut s = spool(3, 1000);
         push(&mut s, &[("a", None), ("b", None), ("c", None), ("d", None)]);
-        assert_eq!(
-            (texts(&s), s.dropped(), s.len(), s.bytes()),
-            (vec!["b".into(), "c".into(), "d".into()], 1, 3, 6)
-        );
+        assert_eq!((texts(&s), s.dropped(), s.len(), s.bytes()), (vec!["b".into(), "c".into(), "d".into()], 1, 3, 6));
         let mut s = spool(100, 10);
         push(&mut s, &[("1234", None), ("5678", None), ("90", None)]);
         assert_eq!((texts(&s), s.dropped()), (vec!["5678".into(), "90".into()], 1), "10 bytes at most");
