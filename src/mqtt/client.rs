@@ -26,8 +26,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -152,7 +152,7 @@ pub struct Connection {
     state: watch::Receiver<State>,
     shared: Arc<Shared>,
     closing: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl Connection {
             closing: closing.clone(),
         };
         let task = tokio::spawn(driver.run(event_loop));
-        Ok((Self { client, state, shared, closing, task: Some(task) }, messages))
+        Ok((Self { client, state, shared, closing, task: Mutex::new(Some(task)) }, messages))
     }
 
     /// How the connection is, and every change of it.
@@ -260,10 +260,10 @@ impl Connection {
 
     /// Says goodbye, so that the broker keeps the will to itself, after what is on its way was
     /// acknowledged. Takes `deadline` at most.
-    pub async fn close(mut self, deadline: Duration) {
+    pub async fn close(&self, deadline: Duration) {
         self.closing.cancel();
         let _ = self.client.try_disconnect_with_timeout(deadline);
-        if let Some(task) = self.task.take() {
+        if let Some(task) = self.take_task() {
             let abort = task.abort_handle();
             if tokio::time::timeout(deadline, task).await.is_err() {
                 abort.abort();
@@ -271,11 +271,18 @@ impl Connection {
         }
     }
 
-    fn prepare(
-        &self,
-        message: Message,
-        qos: QoS,
-    ) -> Result<(String, Bytes, PublishOptions), PublishError> {
+    /// Ends without a goodbye: the broker publishes the will.
+    pub fn cut(&self) {
+        if let Some(task) = self.take_task() {
+            task.abort();
+        }
+    }
+
+    fn take_task(&self) -> Option<JoinHandle<()>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn prepare(&self, message: Message, qos: QoS) -> Result<(String, Bytes, PublishOptions), PublishError> {
         if self.state.borrow().generation().is_none() {
             return Err(PublishError::NotNow);
         }
@@ -307,11 +314,8 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// A connection that was not closed is cut, and the broker publishes the will.
     fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
+        self.cut();
     }
 }
 
@@ -385,8 +389,11 @@ impl Driver {
         if self.options.subscriptions.is_empty() {
             return up();
         }
-        let filters =
-            self.options.subscriptions.iter().map(|filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce));
+        let filters = self
+            .options
+            .subscriptions
+            .iter()
+            .map(|filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce));
         let notice = match self.client.try_subscribe_many_tracked(filters) {
             Ok(notice) => notice,
             Err(error) => {
@@ -400,7 +407,9 @@ impl Driver {
                 Ok(()) => up(),
                 Err(SubscribeNoticeError::V5SubAckFailure(codes)) => {
                     // The device can report even where it may not be commanded.
-                    tracing::error!("mqtt: the broker refuses the subscription to {filters} ({codes:?}): allow it in the broker's access list");
+                    tracing::error!(
+                        "mqtt: the broker refuses the subscription to {filters} ({codes:?}): allow it in the broker's access list"
+                    );
                     up();
                 }
                 Err(error) => tracing::debug!("mqtt: subscription not answered: {error}"),
@@ -412,8 +421,13 @@ impl Driver {
         let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return };
         let (response_topic, correlation) =
             publish.properties.map_or((None, None), |p| (p.response_topic, p.correlation_data));
-        let received =
-            Received { topic, payload: publish.payload, retained: publish.retain, response_topic, correlation };
+        let received = Received {
+            topic,
+            payload: publish.payload,
+            retained: publish.retain,
+            response_topic,
+            correlation,
+        };
         if let Err(mpsc::error::TrySendError::Full(lost)) = self.messages.try_send(received) {
             let so_far = self.shared.received_dropped.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::warn!(so_far, "mqtt: too many messages come in, dropped one to {}", lost.topic);
@@ -449,18 +463,25 @@ impl Driver {
             }
             ConnectionError::Tls(error) => Reason::new(
                 ReasonCode::BrokerRefused,
-                format!("{to}: no TLS connection: {error}; check mqtt.tls (ca_file, client certificate), the host name and the clock"),
+                format!(
+                    "{to}: no TLS connection: {error}; check mqtt.tls (ca_file, client certificate), the host name and the clock"
+                ),
             ),
             ConnectionError::Io(error) => {
                 let why = match error.kind() {
-                    std::io::ErrorKind::ConnectionRefused => "nothing listens there; is the broker running?".to_owned(),
+                    std::io::ErrorKind::ConnectionRefused => {
+                        "nothing listens there; is the broker running?".to_owned()
+                    }
                     _ => format!("{error}; check mqtt.url and the network"),
                 };
                 Reason::new(ReasonCode::BrokerUnreachable, format!("{to}: {why}"))
             }
             ConnectionError::Timeout(_) => Reason::new(
                 ReasonCode::BrokerUnreachable,
-                format!("{to} did not answer within {} s; check mqtt.url and the network", CONNECT_TIMEOUT.as_secs()),
+                format!(
+                    "{to} did not answer within {} s; check mqtt.url and the network",
+                    CONNECT_TIMEOUT.as_secs()
+                ),
             ),
             ConnectionError::NotConnAck(_) => Reason::new(
                 ReasonCode::BrokerRefused,
@@ -478,11 +499,17 @@ impl Driver {
                     Some((user, _)) => format!(
                         "refuses user \"{user}\": wrong user name or password, or not allowed; check mqtt.username and mqtt.password_file"
                     ),
-                    None => "refuses a connection without a user name; set mqtt.username and mqtt.password_file".to_owned(),
+                    None => {
+                        "refuses a connection without a user name; set mqtt.username and mqtt.password_file"
+                            .to_owned()
+                    }
                 }
             }
             Code::BadClientId | Code::ClientIdentifierNotValid => {
-                format!("refuses the client id \"{}\"; allow it there or set device.id", self.options.client_id)
+                format!(
+                    "refuses the client id \"{}\"; allow it there or set device.id",
+                    self.options.client_id
+                )
             }
             Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => {
                 "does not speak MQTT 5; use a broker that does, such as mosquitto 1.6 or newer".to_owned()
@@ -515,10 +542,7 @@ type SessionFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreEr
 struct BlankSession;
 
 impl SessionStore for BlankSession {
-    fn load<'a>(
-        &'a self,
-        key: &'a SessionStoreKey,
-    ) -> SessionFuture<'a, Option<PersistedSession>> {
+    fn load<'a>(&'a self, key: &'a SessionStoreKey) -> SessionFuture<'a, Option<PersistedSession>> {
         let session = PersistedSession {
             format_version: 1,
             client_id: key.client_id().to_owned(),
@@ -564,7 +588,9 @@ fn tls_config(settings: &TlsSettings) -> Result<Arc<rustls::ClientConfig>, Reaso
     match &settings.ca_file {
         Some(path) => {
             for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| bad(format!("mqtt.tls: {}: {error}", path.display())))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| bad(format!("mqtt.tls: {}: {error}", path.display())))?;
             }
         }
         None => {

@@ -139,8 +139,7 @@ impl Spool {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Self, Reason> {
-        let mut spool =
-            Self { store, slots: VecDeque::new(), bytes: 0, dropped: 0, max_messages, max_bytes };
+        let mut spool = Self { store, slots: VecDeque::new(), bytes: 0, dropped: 0, max_messages, max_bytes };
         loop {
             let after = spool.slots.back().map_or(0, |slot| slot.id);
             let page = spool.store.after(after, 64)?;
@@ -237,9 +236,22 @@ impl Spool {
         self.remove(id)
     }
 
+    /// Makes the removals so far durable, too.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn sync(&mut self) -> Result<(), Reason> {
+        self.store.sync()
+    }
+
     /// True while a retained message to this topic waits: what was said there last is not the newest.
     pub fn has_retained(&self, topic: &str) -> bool {
         self.slots.iter().any(|slot| slot.retain && slot.topic == topic)
+    }
+
+    /// The newest message's id; 0 when none waits.
+    pub fn newest(&self) -> u64 {
+        self.slots.back().map_or(0, |slot| slot.id)
     }
 
     /// Messages that wait.
@@ -294,7 +306,10 @@ mod tests {
     fn the_oldest_go_first_and_are_counted() {
         let mut s = spool(3, 1000);
         push(&mut s, &[("a", None), ("b", None), ("c", None), ("d", None)]);
-        assert_eq!((texts(&s), s.dropped(), s.len(), s.bytes()), (vec!["b".into(), "c".into(), "d".into()], 1, 3, 6));
+        assert_eq!(
+            (texts(&s), s.dropped(), s.len(), s.bytes()),
+            (vec!["b".into(), "c".into(), "d".into()], 1, 3, 6)
+        );
         let mut s = spool(100, 10);
         push(&mut s, &[("1234", None), ("5678", None), ("90", None)]);
         assert_eq!((texts(&s), s.dropped()), (vec!["5678".into(), "90".into()], 1), "10 bytes at most");
