@@ -231,7 +231,8 @@ pub fn judge(facts: Facts) -> HealthReport {
         problems.push(Problem::new(ProblemCode::MessagesLost, detail));
     }
     if facts.clock_synchronised == Some(false) {
-        let detail = "the clock is not synchronised; start a time service such as systemd-timesyncd or chrony";
+        let detail =
+            "the clock is not synchronised; start a time service such as systemd-timesyncd or chrony";
         problems.push(Problem::new(ProblemCode::ClockUnsynchronised, detail));
     }
     board_problems(&facts.board, facts.disk_reserve, &mut problems);
@@ -271,8 +272,9 @@ pub fn judge(facts: Facts) -> HealthReport {
 
 fn pipeline_problems(pipeline: &PipelineHealth, problems: &mut Vec<Problem>) {
     let name = &pipeline.name;
-    let why =
-        || pipeline.last_error.as_ref().map_or_else(|| "no reason was given".to_owned(), |r| r.detail.clone());
+    let why = || {
+        pipeline.last_error.as_ref().map_or_else(|| "no reason was given".to_owned(), |r| r.detail.clone())
+    };
     let told = match pipeline.state {
         PipelineState::NoModel => Some(Problem::new(
             ProblemCode::NoModel,

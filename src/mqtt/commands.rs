@@ -77,8 +77,7 @@ pub fn read(topics: &Topics, to: &Addressee, raw: RawCommand<'_>) -> Result<Requ
         return Err(nobody(format!("topic \"{}\" is for another device or group", short())));
     }
 
-    let refuse =
-        |detail: String| Refusal { named: Some((command.clone(), id.clone())), reason: bad(detail) };
+    let refuse = |detail: String| Refusal { named: Some((command.clone(), id.clone())), reason: bad(detail) };
     if raw.retained {
         return Err(refuse(format!(
             "command {command} {id} was retained by the broker, so its age is unknown; publish it without the retain flag"
@@ -123,9 +122,7 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
     }
 
     match command {
-        "update" => {
-            object(payload).map(|Update { slot, release }: Update| Command::Update { slot, release })
-        }
+        "update" => object(payload).map(|Update { slot, release }: Update| Command::Update { slot, release }),
         "rollback" => object(payload).map(|Slot { slot }: Slot| Command::Rollback { slot }),
         "abort" => object(payload).map(|Slot { slot }: Slot| Command::Abort { slot }),
         "status" => object(payload).map(|Nothing {}: Nothing| Command::Status),
