@@ -1,1 +1,6 @@
-//! placeholder
+//! The device's side of MQTT.
+pub mod client;
+pub mod commands;
+pub mod payloads;
+pub mod spool;
+pub mod topics;
