@@ -1,16 +1,98 @@
-//! Edgewarden.
+//! Edgewarden makes a small Linux machine with a camera or a sensor a managed machine-learning
+//! device: it runs a model on what the camera sees, says over MQTT what it saw and how it is, and
+//! takes new models over the air: signed, tried before they count, swapped without a lost frame, and
+//! rolled back by itself when they are worse.
+//!
+//! This page is the architecture. The rooms below stand in reading order; each tells in its head what
+//! it never does.
+//!
+//! # Processes
+//!
+//! ```text
+//! edgewarden run           the agent: control; no model and no picture decoder in its address space
+//!  ├─ capture <pipeline>   one child per source: frames into shared memory
+//!  └─ infer <bundle>       one child per loaded model: the one that serves, a candidate on trial,
+//!                          and the one that served before, until the new one counts
+//! ```
+//!
+//! A model that crashes the runtime, a driver that hangs, or a library that leaks takes down its child
+//! and not the part that has to roll back. A child that misses its deadline is ended and started again
+//! with a growing wait; a candidate that does so has failed. Children end when the agent does: each
+//! holds one end of a Unix socket pair and leaves when the other end closes.
+//!
+//! # A frame's way
+//!
+//! source → shared memory → decode at the needed size → resize, colour, normalise into a tensor that
+//! is allocated once → run → decode the outputs → result → agent → MQTT and metrics.
+//!
+//! The buffer holds one frame and the newest wins: a model slower than the camera skips frames, and
+//! each skipped number is counted with its reason ([`domain::ledger`]). The watchdog is fed by
+//! finished frames.
+//!
+//! # An update's way
+//!
+//! `Resolving → Fetching → Verifying → Staged → OnTrial → Swapping → Probation → Committed`, with a
+//! refusal from each state before the swap and a rollback from each after it. [`domain::lifecycle`]
+//! decides, without doing anything; [`update`] writes the new state to the journal, makes it durable,
+//! and then acts; every act may be repeated, so whatever instant the power fails at, the next start
+//! goes on from the journal. Which model runs is told by two symbolic links on disk and nothing else.
+//!
+//! At the swap the candidate is told to start first; it names the number N of the first frame that it
+//! will answer, and only then is the old one told to stop at N. No frame falls between the two.
+//!
+//! # Trust
+//!
+//! A bundle is signed in one way and verified in one way: as a target of a TUF repository whose
+//! `root.json` the device has pinned. Carried on a stick it is a slice of that same repository. Only
+//! [`trust`] can make a [`trust::Verified`] value, and nothing stages anything else.
+//!
+//! # Directions
+//!
+//! Imports point one way, and one file names each vendor; `tests/it/architecture.rs` holds both
+//! against the sources.
+//!
+//! | room | may import |
+//! | --- | --- |
+//! | `domain` | nothing of ours |
+//! | `config`, `sys` | `domain` |
+//! | `bundle` | `domain`, `sys` |
+//! | `trust` | `domain`, `config`, `sys`, `bundle` |
+//! | `inference` | `domain`, `config`, `sys`, `bundle` |
+//! | `process` | `domain`, `config`, `sys` |
+//! | `update` | `domain`, `config`, `sys`, `bundle`, `trust` |
+//! | `mqtt`, `telemetry` | `domain`, `config`, `sys` |
+//! | `children` | `domain`, `config`, `sys`, `bundle`, `inference`, `process` |
+//! | `agent` | everything above |
+//! | `cli`, `demo` | everything |
+//!
+//! | vendor | only in |
+//! | --- | --- |
+//! | ONNX Runtime (`ort`) | `inference/session.rs` |
+//! | `iceoryx2` | `process/frames.rs` |
+//! | `rumqttc` | `mqtt/client.rs` |
+//! | `sled` | `sys/store.rs` |
+//! | `sigstore-tuf` | `trust/tuf.rs` |
+//! | `reqwest` | `update/http.rs`, and `cli/local.rs` for the agent's own socket |
 #![warn(missing_docs)]
 
-pub mod agent;
-pub mod bundle;
-pub mod children;
-pub mod cli;
-pub mod config;
 pub mod domain;
-pub mod inference;
-pub mod mqtt;
-pub mod process;
+
+pub mod config;
 pub mod sys;
-pub mod telemetry;
+
+pub mod bundle;
 pub mod trust;
+
+pub mod children;
+pub mod inference;
+pub mod process;
+
 pub mod update;
+
+pub mod mqtt;
+pub mod telemetry;
+
+pub mod agent;
+
+pub mod cli;
+pub mod demo;

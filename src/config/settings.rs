@@ -24,6 +24,8 @@ pub struct Settings {
     pub update: UpdateSettings,
     /// `[health]`
     pub health: HealthSettings,
+    /// `[log]`
+    pub log: LogSettings,
     /// `[[pipeline]]`, at least one, each with its own slot.
     pub pipelines: Vec<PipelineSettings>,
 }
@@ -44,6 +46,13 @@ pub struct PathSettings {
     pub state: PathBuf,
     /// Gone at reboot: the local socket `agent.sock`, shared-memory bookkeeping.
     pub runtime: PathBuf,
+}
+
+impl PathSettings {
+    /// The Unix socket over which `edgewarden status` and its like talk to the agent.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join("agent.sock")
+    }
 }
 
 /// How models are run.
@@ -139,6 +148,24 @@ pub struct HealthSettings {
     /// Address for Prometheus' text over HTTP, loopback unless the user says otherwise;
     /// the local socket has it in any case.
     pub prometheus: Option<SocketAddr>,
+}
+
+/// What the agent writes to standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A level, or directives as `tracing_subscriber::EnvFilter` reads them; checked.
+    pub filter: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// One source → one model → its outputs.

@@ -27,6 +27,11 @@ pub enum ReasonCode {
     RepositoryUnreachable,
     /// Not enough room on the disk.
     DiskFull,
+    // The way to the broker
+    /// The broker did not answer, or the connection was lost.
+    BrokerUnreachable,
+    /// The broker refused the connection, a subscription or a message.
+    BrokerRefused,
     // Fitness for this device
     /// The bundle needs something that this device lacks (agent version, opset, memory, provider).
     Unsupported,
@@ -69,6 +74,8 @@ impl ReasonCode {
             NotFound
             | RepositoryUnreachable
             | DiskFull
+            | BrokerUnreachable
+            | BrokerRefused
             | Unsupported
             | LoadFailed
             | GoldenMismatch
@@ -99,6 +106,8 @@ impl ReasonCode {
             NotFound => "not_found",
             RepositoryUnreachable => "repository_unreachable",
             DiskFull => "disk_full",
+            BrokerUnreachable => "broker_unreachable",
+            BrokerRefused => "broker_refused",
             Unsupported => "unsupported",
             LoadFailed => "load_failed",
             GoldenMismatch => "golden_mismatch",

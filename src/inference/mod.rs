@@ -18,3 +18,6 @@ pub mod preprocess;
 pub mod session;
 
 pub use engine::{Engine, LoadReport};
+//! placeholder
+
+pub mod source;

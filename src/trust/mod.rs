@@ -6,4 +6,23 @@
 pub mod transport;
 pub mod verified;
 
-pub use verified::Verified;
+pub mod tuf;
+
+pub mod folder;
+pub mod sideload;
+
+pub mod export;
+pub mod keys;
+pub mod publish;
+
+mod provider;
+mod roles;
+mod seen;
+
+#[cfg(test)]
+mod tests;
+
+pub use publish::{InitOptions, Published, Publisher};
+pub use roles::Expiry;
+pub use tuf::{Listed, RepositoryClient};
+pub use verified::{SignedManifest, Verified};

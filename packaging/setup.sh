@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Sets up all that is needed to build, test and show Edgewarden on Debian 12+ or Ubuntu 22.04+.
+#
+# Installs only what is missing, says what it does, and can be run again at any time. What it fetches
+# lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# ---- packages ----
+
+# A program may be where only root's PATH looks.
+have() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif have sudo; then sudo "$@"
+    else die "needs root for: $* (run that as root, then run this again)"
+    fi
+}
+
+missing=()
+want() { have "$1" || missing+=("$2"); }
+want cc gcc
+want c++ g++
+want make make
+want cmake cmake
+want mosquitto mosquitto
+want python3 python3
+# JPEG decoding in assembler; on ARM the C compiler suffices.
+[ "$(uname -m)" != x86_64 ] || want nasm nasm
+library=.deps/onnxruntime/libonnxruntime.so
+
+# Version, machine and digest of the library that is wanted here.
+read -r version _ digest < <(awk -v machine="$(uname -m)" '$2 == machine' packaging/onnxruntime.sha256) ||
+    die "there is no pinned ONNX Runtime for $(uname -m); put one for it at $library and its digest in packaging/onnxruntime.sha256"
+
+is_wanted() { [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$digest" ]; }
+
+if ! is_wanted "$library" && ! python3 -m pip --version >/dev/null 2>&1; then
+    missing+=(python3-pip)
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+    have apt-get || die "missing: ${missing[*]}; this script can install them only with apt, so install them and run this again"
+    say "installing with apt: ${missing[*]}"
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+else
+    say "compiler, cmake and mosquitto are there"
+fi
+
+# ---- Rust ----
+
+[ -x "$(command -v cargo)" ] || [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
+have cargo || die "Rust is missing: install it from https://rustup.rs, then run this again"
+wanted_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+found_rust=$(rustc --version | cut -d' ' -f2)
+[ "$(printf '%s\n' "$wanted_rust" "$found_rust" | sort -V | head -n1)" = "$wanted_rust" ] ||
+    die "Rust $found_rust is too old, $wanted_rust or newer is needed: run 'rustup update stable'"
+say "Rust $found_rust is there"
+
+# ---- ONNX Runtime ----
+
+if is_wanted "$library"; then
+    say "ONNX Runtime $version is there"
+else
+    [ ! -e "$library" ] || say "$library is not the pinned ONNX Runtime $version and will be replaced"
+    say "fetching ONNX Runtime $version for $(uname -m) from PyPI"
+    mkdir -p "$(dirname "$library")"
+    scratch=$(mktemp -d "$(dirname "$library")/fetch.XXXXXX")
+    trap 'rm -rf "$scratch"' EXIT
+    # Any Python will do: the wheel is only unpacked, never installed.
+    python3 -m pip download "onnxruntime==$version" --quiet --disable-pip-version-check --no-deps \
+        --only-binary=:all: --platform "manylinux_2_28_$(uname -m)" --python-version 3.12 \
+        --implementation cp --abi cp312 --dest "$scratch"
+    python3 - "$scratch" <<'PYTHON'
+import pathlib, re, sys, zipfile
+folder = pathlib.Path(sys.argv[1])
+with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+    name = next(n for n in wheel.namelist() if re.fullmatch(r"onnxruntime/capi/libonnxruntime\.so\.[0-9.]+", n))
+    (folder / "libonnxruntime.so").write_bytes(wheel.read(name))
+PYTHON
+    is_wanted "$scratch/libonnxruntime.so" ||
+        die "the fetched ONNX Runtime has SHA-256 $(sha256sum "$scratch/libonnxruntime.so" | cut -d' ' -f1), not the pinned $digest; nothing was installed"
+    mv "$scratch/libonnxruntime.so" "$library"
+    say "ONNX Runtime $version is at $library"
+fi

@@ -1,0 +1,422 @@
+//! From the merged tree to settings: every table, every key, its default and its bounds.
+
+use super::file::{DEFAULT_PIPELINE, Faults, Node, Section};
+use super::settings::{
+    DeviceSettings, HealthSettings, LogFormat, LogSettings, MqttSettings, PathSettings, PipelineSettings,
+    RepositorySettings, RuntimeSection, Settings, TlsSettings, UpdateSettings,
+};
+use super::value::{
+    boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
+};
+use super::{ConfigErrors, Surroundings};
+use crate::domain::DeviceId;
+use crate::domain::manifest::Provider;
+use crate::domain::source::SourceSettings;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const MAX_PIPELINES: usize = 16;
+const MAX_GROUPS: usize = 32;
+const MAX_EDGE: u64 = 8192;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Reads all tables; every fault at once.
+pub fn settings(
+    file: &Arc<Path>,
+    tree: BTreeMap<String, Node>,
+    around: &Surroundings,
+) -> Result<Settings, ConfigErrors> {
+    let faults = Faults::default();
+    let mut root = Section::root(file, tree, &faults);
+    let device = device(root.table_or_empty("device"), around);
+    let paths = paths(root.table_or_empty("paths"));
+    let runtime = runtime(root.table_or_empty("runtime"), around);
+    let mqtt = root.table("mqtt").map(|section| mqtt(section, around));
+    let repository = root.table("repository").map(|section| repository(section, file));
+    let update = update(root.table_or_empty("update"));
+    let health = health(root.table_or_empty("health"));
+    let log = log(root.table_or_empty("log"));
+    let sections = root.tables("pipeline", MAX_PIPELINES);
+    if sections.is_empty() {
+        let remedy =
+            "there is none; add [[pipeline]] with a source, such as source = { kind = \"synthetic\" }";
+        root.fault(&root.at, "pipeline", remedy);
+    }
+    let pipelines = pipelines(sections);
+    root.finish();
+
+    let faults = faults.into_sorted();
+    match (mqtt.transpose_or(), repository.transpose_or(), pipelines, faults.is_empty()) {
+        (Some(mqtt), Some(repository), Some(pipelines), true) => {
+            Ok(Settings { device, paths, runtime, mqtt, repository, update, health, log, pipelines })
+        }
+        _ => Err(ConfigErrors(faults)),
+    }
+}
+
+/// `Option<Option<T>>` where the outer is "the table is there" and the inner "it could be read".
+trait TransposeOr<T> {
+    /// `None` when the table is there but could not be read; its faults are noted.
+    fn transpose_or(self) -> Option<Option<T>>;
+}
+
+impl<T> TransposeOr<T> for Option<Option<T>> {
+    fn transpose_or(self) -> Option<Option<T>> {
+        match self {
+            None => Some(None),
+            Some(read) => read.map(Some),
+        }
+    }
+}
+
+fn device(mut section: Section<'_>, around: &Surroundings) -> DeviceSettings {
+    let id = section.optional("id", parsed).unwrap_or_else(|| id_from(&around.hostname));
+    let groups = section.list("groups", MAX_GROUPS, parsed).unwrap_or_default();
+    section.finish();
+    DeviceSettings { id, groups }
+}
+
+/// The host name as a device id: what may not stand in one becomes a dash.
+fn id_from(hostname: &str) -> DeviceId {
+    let safe: String = hostname
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(crate::domain::id::MAX_NAME)
+        .collect();
+    let safe = safe.replace("..", "--");
+    safe.parse().or_else(|_| "device".parse()).unwrap_or_else(|_| unreachable!("\"device\" is a name"))
+}
+
+fn paths(mut section: Section<'_>) -> PathSettings {
+    let state = section.or("state", PathBuf::from("/var/lib/edgewarden"), path);
+    let runtime = section.or("runtime", PathBuf::from("/run/edgewarden"), |node| {
+        let folder = path(node)?;
+        // sun_path has 108 bytes, one of them the closing zero.
+        if folder.join("agent.sock").as_os_str().len() > 107 {
+            return Err("is too long for a Unix socket; use a path of at most 96 bytes".into());
+        }
+        Ok(folder)
+    });
+    section.finish();
+    PathSettings { state, runtime }
+}
+
+fn runtime(mut section: Section<'_>, around: &Surroundings) -> RuntimeSection {
+    let library = around
+        .onnxruntime
+        .as_ref()
+        .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        .unwrap_or_else(|| "/usr/lib/edgewarden/onnxruntime/libonnxruntime.so".into());
+    let library = section.or("library", library, path);
+    let at = section.at.clone();
+    let word = one_of(&[("tensorrt", Provider::TensorRt), ("cuda", Provider::Cuda), ("cpu", Provider::Cpu)]);
+    let providers = match section.list("providers", 8, word) {
+        Some(list) if list.is_empty() => {
+            section.fault(&at, "providers", "names none; write [\"cpu\"] or leave the key out");
+            list
+        }
+        Some(list) => {
+            if (1..list.len()).any(|index| list[..index].contains(&list[index])) {
+                section.fault(&at, "providers", "names one twice; name each once, the preferred one first");
+            }
+            list
+        }
+        None => vec![Provider::Cpu],
+    };
+    let settings = RuntimeSection {
+        library,
+        providers,
+        required: section.or("required", false, boolean),
+        intra_threads: section.optional("intra_threads", whole(1..=256)).map(|threads| threads as usize),
+        frame_deadline: section.or("frame_deadline", secs(5), duration(ms(50)..=secs(600))),
+        load_deadline: section.or("load_deadline", secs(1200), duration(secs(1)..=secs(6 * 3600))),
+    };
+    section.finish();
+    settings
+}
+
+/// A URL without a user or a password in it.
+fn url(node: &Node, example: &str) -> Result<url::Url, String> {
+    let written = text(node)?;
+    let url: url::Url = written
+        .parse()
+        .map_err(|error| format!("\"{}\" is no URL ({error}); write it like {example}", shorten(written)))?;
+    if url.password().is_some() || !url.username().is_empty() {
+        // Not repeated in the message: it may be a password.
+        return Err(
+            "names a user or a password, which do not belong in a URL; leave them out (for the broker: \
+                    use mqtt.username and mqtt.password_file)"
+                .into(),
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!(
+            "\"{}\": nothing may follow the path; write it like {example}",
+            shorten(written)
+        ));
+    }
+    Ok(url)
+}
+
+/// Host, port, and whether TLS is wanted.
+fn broker(node: &Node) -> Result<(String, u16, bool), String> {
+    let example = "mqtt://localhost:1883 or mqtts://broker.example.com";
+    let url = url(node, example)?;
+    let tls = match url.scheme() {
+        "mqtt" => false,
+        "mqtts" => true,
+        other => return Err(format!("\"{other}://\" is no way to a broker; write it like {example}")),
+    };
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || !matches!(url.path(), "" | "/") {
+        return Err(format!(
+            "\"{}\" is not just a host and a port; write it like {example}",
+            shorten(url.as_str())
+        ));
+    }
+    Ok((host.to_owned(), url.port().unwrap_or(if tls { 8883 } else { 1883 }), tls))
+}
+
+fn mqtt(mut section: Section<'_>, around: &Surroundings) -> Option<MqttSettings> {
+    let at = section.at.clone();
+    let broker = section.required("url", "\"mqtt://localhost:1883\"", broker);
+    let username = section.optional("username", |node| text(node).map(str::to_owned));
+    let password_file = section.optional("password_file", |node| secret_file(node, around));
+    let keep_alive = section.or("keep_alive", secs(30), duration(secs(5)..=secs(3600)));
+    let root = section.or("root", "edgewarden".to_owned(), |node| {
+        parsed::<DeviceId>(node).map(String::from).map_err(|_| {
+            "must be one level of a topic: letters, digits, '-', '_', '.', no '/', '+' or '#'".into()
+        })
+    });
+    let results_per_second = section.or("results_per_second", 5.0, number(0.0..=1000.0));
+    let ca_file = section.optional("ca_file", path);
+    let cert_file = section.optional("cert_file", path);
+    let key_file = section.optional("key_file", |node| secret_file(node, around));
+    let client = match (cert_file, key_file) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            section.fault(&at, "key_file", "is missing; a client certificate needs cert_file and key_file");
+            None
+        }
+        (None, Some(_)) => {
+            section.fault(&at, "cert_file", "is missing; a client certificate needs cert_file and key_file");
+            None
+        }
+    };
+    let tls = broker.as_ref().and_then(|(_, _, tls)| {
+        tls.then(|| TlsSettings { ca_file: ca_file.clone(), client: client.clone() })
+    });
+    if broker.is_some() && tls.is_none() && (ca_file.is_some() || client.is_some()) {
+        section.fault(
+            &at,
+            "url",
+            "is without TLS, but certificates are given; write mqtts:// or leave them out",
+        );
+    }
+    section.finish();
+    let (host, port, _) = broker?;
+    Some(MqttSettings { host, port, tls, username, password_file, keep_alive, root, results_per_second })
+}
+
+/// A file with a secret: a path, or `credential:NAME` for one that systemd hands over.
+fn secret_file(node: &Node, around: &Surroundings) -> Result<PathBuf, String> {
+    let Some(name) = text(node)?.strip_prefix("credential:") else { return path(node) };
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(
+            "is no credential; write credential:NAME with the name in LoadCredential= of the unit".into()
+        );
+    }
+    // Outside of the unit (`edgewarden check` run by hand) the variable is not set, but the place is known.
+    let folder = around.credentials.clone().unwrap_or_else(|| "/run/credentials/edgewarden.service".into());
+    Ok(folder.join(name))
+}
+
+fn repository(mut section: Section<'_>, file: &Path) -> Option<RepositorySettings> {
+    let beside = file.parent().unwrap_or(Path::new("/")).join("root.json");
+    let url = section.required("url", "\"https://models.example.com/\"", |node| {
+        let example = "https://models.example.com/ or file:///srv/models/";
+        let mut url = url(node, example)?;
+        if !matches!(url.scheme(), "http" | "https" | "file") {
+            return Err(format!(
+                "\"{}://\" is no way to a repository; write it like {example}",
+                url.scheme()
+            ));
+        }
+        if url.scheme() != "file" && url.host_str().unwrap_or_default().is_empty() {
+            return Err(format!("names no host; write it like {example}"));
+        }
+        if !url.path().ends_with('/') {
+            let path = format!("{}/", url.path());
+            url.set_path(&path);
+        }
+        Ok(url)
+    });
+    let root = section.or("root", beside, path);
+    let stall_timeout = section.or("stall_timeout", secs(30), duration(secs(1)..=secs(3600)));
+    let retries = section.or("retries", 5, whole(0..=1000)) as usize;
+    let rate_limit = section.or("rate_limit", 0, bytes(0..=1 << 40));
+    section.finish();
+    Some(RepositorySettings { url: url?, root, stall_timeout, retries, rate_limit })
+}
+
+fn update(mut section: Section<'_>) -> UpdateSettings {
+    let at = section.at.clone();
+    let settings = UpdateSettings {
+        probation_frames: section.or("probation_frames", 300, whole(1..=100_000_000)),
+        probation_min: section.or("probation_min", secs(30), duration(ms(0)..=secs(7 * 86400))),
+        probation_max: section.or("probation_max", secs(600), duration(secs(1)..=secs(30 * 86400))),
+        max_error_ratio: section.or("max_error_ratio", 0.01, number(0.0..=1.0)),
+        max_slowdown: section.or("max_slowdown", 2.0, number(1.0..=1000.0)),
+        slow_floor_ms: section.or("slow_floor_ms", 20.0, number(0.0..=600_000.0)),
+        max_boots: section.or("max_boots", 3, whole(1..=1000)) as u32,
+        disk_reserve: section.or("disk_reserve", 256 << 20, bytes(0..=1 << 50)),
+        max_bundle: section.or("max_bundle", 2 << 30, bytes(1 << 10..=1 << 40)),
+    };
+    if settings.probation_min > settings.probation_max {
+        let (min, max) = (say_duration(settings.probation_min), say_duration(settings.probation_max));
+        section.fault(
+            &at,
+            "probation_max",
+            format!("\"{max}\" ends before probation_min \"{min}\"; raise it"),
+        );
+    }
+    section.finish();
+    settings
+}
+
+fn health(mut section: Section<'_>) -> HealthSettings {
+    let interval = section.or("interval", secs(30), duration(secs(1)..=secs(86400)));
+    let prometheus = section.optional("prometheus", |node| {
+        let written = text(node)?;
+        written.parse().map_err(|_| {
+            format!("\"{}\" is no address and port; write it like \"127.0.0.1:9464\"", shorten(written))
+        })
+    });
+    section.finish();
+    HealthSettings { interval, prometheus }
+}
+
+fn log(mut section: Section<'_>) -> LogSettings {
+    let filter = section.or("level", "info".to_owned(), |node| {
+        let written = text(node)?;
+        tracing_subscriber::EnvFilter::builder().parse(written).map(|_| written.to_owned()).map_err(|error| {
+            format!("\"{}\": {error}; write error, warn, info, debug or trace", shorten(written))
+        })
+    });
+    let format = section.or(
+        "format",
+        LogFormat::Text,
+        one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+    );
+    section.finish();
+    LogSettings { filter, format }
+}
+
+fn pipelines(sections: Vec<Section<'_>>) -> Option<Vec<PipelineSettings>> {
+    let mut read = Vec::new();
+    let mut complete = true;
+    let mut slots: HashMap<String, String> = HashMap::new();
+    for section in sections {
+        match pipeline(section, &mut slots) {
+            Some(pipeline) => read.push(pipeline),
+            None => complete = false,
+        }
+    }
+    complete.then_some(read)
+}
+
+/// `slots`: which pipeline took which slot so far.
+fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Option<PipelineSettings> {
+    let at = section.at.clone();
+    let default_name = || DEFAULT_PIPELINE.parse().unwrap_or_else(|_| unreachable!("a constant name"));
+    let name: crate::domain::PipelineName = section.optional("name", parsed).unwrap_or_else(default_name);
+    // Both are names by the same rule.
+    let slot: crate::domain::SlotName = section
+        .optional("slot", parsed)
+        .or_else(|| name.as_str().parse().ok())
+        .unwrap_or_else(|| unreachable!("a pipeline's name is a slot's name"));
+    if let Some(other) = slots.insert(slot.to_string(), name.to_string()) {
+        section.fault(
+            &at,
+            "slot",
+            format!(
+                "\"{slot}\" already belongs to pipeline \"{other}\"; give each pipeline a slot of its own"
+            ),
+        );
+    }
+    let fps = section.or("fps", 15.0, number(0.01..=240.0));
+    let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
+    let source = match section.table("source") {
+        Some(source_section) => source(source_section),
+        None => {
+            section.fault(
+                &at,
+                "source",
+                "is missing; add source = { kind = \"synthetic\" } or a folder of pictures",
+            );
+            None
+        }
+    };
+    section.finish();
+    Some(PipelineSettings { name, slot, fps, stall_timeout, source: source? })
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Synthetic,
+    Folder,
+}
+
+fn source(mut section: Section<'_>) -> Option<SourceSettings> {
+    let kind = section.required(
+        "kind",
+        "\"synthetic\" or \"folder\"",
+        one_of(&[("synthetic", Kind::Synthetic), ("folder", Kind::Folder)]),
+    )?;
+    let source = match kind {
+        Kind::Synthetic => Some(SourceSettings::Synthetic {
+            seed: section.or("seed", 1, whole(0..=i64::MAX as u64)),
+            width: section.or("width", 640, whole(64..=MAX_EDGE)) as u32,
+            height: section.or("height", 480, whole(64..=MAX_EDGE)) as u32,
+        }),
+        Kind::Folder => {
+            let folder = section.required("path", "\"/srv/pictures\"", path);
+            let repeat = section.or("repeat", true, boolean);
+            folder.map(|path| SourceSettings::Folder { path, repeat })
+        }
+    };
+    section.finish();
+    source
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_name_gives_a_device_id() {
+        for (host, id) in [
+            ("raspberrypi", "raspberrypi"),
+            ("pi 4.local", "pi-4.local"),
+            ("-x", "x"),
+            ("..", "device"),
+            ("", "device"),
+            ("küche", "k-che"),
+            ("a..b", "a--b"),
+        ] {
+            assert_eq!(id_from(host).as_str(), id, "{host}");
+        }
+        assert_eq!(id_from(&"a".repeat(300)).as_str().len(), 64);
+    }
+}

@@ -1,0 +1,494 @@
+//! Is the device well? One pure judgement over the facts that the agent has gathered.
+
+use super::deployment::Stage;
+use super::id::{DeviceId, PipelineName, Release, SlotName};
+use super::manifest::Provider;
+use super::metrics::BoardMetrics;
+use super::reason::Reason;
+use serde::{Deserialize, Serialize};
+
+/// Below this share of free memory a model may not load any more.
+const LOW_MEMORY: f64 = 0.05;
+
+/// The judgement in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    /// Does all that it should.
+    Ok,
+    /// Does its work, but something wants attention.
+    Degraded,
+    /// No pipeline does its work.
+    Failed,
+}
+
+/// What kind of problem; dashboards count by it. Written in `snake_case`; never renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemCode {
+    /// A slot has no bundle.
+    NoModel,
+    /// A model does not run, and is being restarted.
+    ModelFailed,
+    /// A source gives nothing or cannot be opened.
+    SourceFailed,
+    /// The last frame of a running pipeline ended in an error.
+    FrameErrors,
+    /// The model runs on another provider than the first one configured.
+    ProviderFallback,
+    /// A deployment was refused or rolled back; the model before it serves.
+    DeploymentFailed,
+    /// The broker is not reached, or refuses.
+    BrokerUnreachable,
+    /// Messages that had to arrive were dropped.
+    MessagesLost,
+    /// The repository is not reached, or refuses.
+    RepositoryUnreachable,
+    /// The clock was never set by a time server; expiry dates are judged by the last known time.
+    ClockUnsynchronised,
+    /// Less disk is free than an update leaves.
+    DiskLow,
+    /// Little memory is left.
+    MemoryLow,
+    /// The board holds the processor back: supply voltage or temperature.
+    Throttled,
+    /// The journal's store was damaged and had to be rebuilt.
+    StoreRebuilt,
+    /// Something else, told in the detail.
+    Other,
+}
+
+/// One thing that wants attention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// For machines.
+    pub code: ProblemCode,
+    /// For people: one line that names the thing and the remedy.
+    pub detail: String,
+}
+
+impl Problem {
+    /// Joins a code and a sentence.
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+/// How a pipeline is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PipelineState {
+    /// Its slot has no bundle yet.
+    NoModel,
+    /// Its children are being started; no frame was answered yet.
+    Starting,
+    /// Frames are answered.
+    Running,
+    /// Its source gives nothing, or cannot be opened.
+    SourceFailed,
+    /// Its model cannot be loaded, or its child died and waits to be restarted.
+    ModelFailed,
+    /// Its source is at its end (a folder read once).
+    Ended,
+}
+
+/// A pipeline's part of the report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipelineHealth {
+    /// Its name.
+    pub name: PipelineName,
+    /// The slot whose bundle it runs.
+    pub slot: SlotName,
+    /// How it is.
+    pub state: PipelineState,
+    /// What runs.
+    pub release: Option<Release>,
+    /// The provider that really runs it.
+    pub provider: Option<Provider>,
+    /// Why that is not the first one configured, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// Answered frames per second.
+    pub fps: f64,
+    /// The newest error of its source, its model or a frame, while it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<Reason>,
+    /// The newest deployment on its slot that ended badly, until a later one is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_deployment: Option<FailedDeployment>,
+}
+
+/// A deployment that ended badly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailedDeployment {
+    /// What was asked for.
+    pub release: Release,
+    /// `Refused` or `RolledBack`.
+    pub stage: Stage,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The way to something outside: the broker, the repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkHealth {
+    /// What is configured, without secrets; `None` where nothing is.
+    pub target: Option<String>,
+    /// Reached at the last try.
+    pub reached: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<Reason>,
+}
+
+/// What the judgement is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The device.
+    pub device: DeviceId,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Seconds since the agent started.
+    pub uptime_s: u64,
+    /// Whether the clock follows a time server, where the kernel tells.
+    pub clock_synchronised: Option<bool>,
+    /// The pipelines.
+    pub pipelines: Vec<PipelineHealth>,
+    /// The broker.
+    pub mqtt: LinkHealth,
+    /// Messages that had to arrive and were dropped.
+    pub messages_lost: u64,
+    /// The repository.
+    pub repository: LinkHealth,
+    /// The machine.
+    pub board: BoardMetrics,
+    /// Bytes of disk that an update leaves free.
+    pub disk_reserve: u64,
+    /// Problems that the agent knows besides (a rebuilt store).
+    pub others: Vec<Problem>,
+}
+
+/// The payload of `health`, and what `status` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// The judgement.
+    pub state: HealthState,
+    /// What wants attention, the worst first.
+    pub problems: Vec<Problem>,
+    /// The device.
+    pub device: DeviceId,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Seconds since the agent started.
+    pub uptime_s: u64,
+    /// Whether the clock follows a time server, where the kernel tells.
+    pub clock_synchronised: Option<bool>,
+    /// The pipelines.
+    pub pipelines: Vec<PipelineHealth>,
+    /// The broker.
+    pub mqtt: LinkHealth,
+    /// The repository.
+    pub repository: LinkHealth,
+    /// The machine.
+    pub board: BoardMetrics,
+}
+
+impl HealthReport {
+    /// True when a watcher would want to know of the step from `before` to this report: the
+    /// judgement, a kind of problem, or what a pipeline runs has changed. Figures alone do not count.
+    pub fn differs(&self, before: &HealthReport) -> bool {
+        let codes = |report: &HealthReport| report.problems.iter().map(|p| p.code).collect::<Vec<_>>();
+        let pipelines = |report: &HealthReport| {
+            let of = |p: &PipelineHealth| (p.name.clone(), p.state, p.release.clone(), p.provider);
+            report.pipelines.iter().map(of).collect::<Vec<_>>()
+        };
+        self.state != before.state
+            || codes(self) != codes(before)
+            || pipelines(self) != pipelines(before)
+            || self.agent_version != before.agent_version
+            || self.boot_id != before.boot_id
+    }
+}
+
+/// Judges. `Failed` only when no pipeline does its work and at least one of them is broken: a
+/// device that waits for its first bundle, or whose folder is read to its end, is not broken.
+pub fn judge(facts: Facts) -> HealthReport {
+    let mut problems = facts.others.clone();
+    for pipeline in &facts.pipelines {
+        pipeline_problems(pipeline, &mut problems);
+    }
+    link_problem("broker", ProblemCode::BrokerUnreachable, &facts.mqtt, &mut problems);
+    link_problem("repository", ProblemCode::RepositoryUnreachable, &facts.repository, &mut problems);
+    if facts.messages_lost > 0 {
+        let detail = format!(
+            "{} messages that had to arrive were dropped: the device was offline for too long, or the broker refuses them",
+            facts.messages_lost
+        );
+        problems.push(Problem::new(ProblemCode::MessagesLost, detail));
+    }
+    if facts.clock_synchronised == Some(false) {
+        let detail =
+            "the clock is not synchronised; start a time service such as systemd-timesyncd or chrony";
+        problems.push(Problem::new(ProblemCode::ClockUnsynchronised, detail));
+    }
+    board_problems(&facts.board, facts.disk_reserve, &mut problems);
+
+    let working = |p: &PipelineHealth| match p.state {
+        PipelineState::Running | PipelineState::Starting | PipelineState::Ended => true,
+        PipelineState::NoModel | PipelineState::SourceFailed | PipelineState::ModelFailed => false,
+    };
+    let broken = |p: &PipelineHealth| match p.state {
+        PipelineState::SourceFailed | PipelineState::ModelFailed => true,
+        PipelineState::NoModel | PipelineState::Starting | PipelineState::Running | PipelineState::Ended => {
+            false
+        }
+    };
+    let state = if facts.pipelines.iter().any(broken) && !facts.pipelines.iter().any(working) {
+        HealthState::Failed
+    } else if problems.is_empty() {
+        HealthState::Ok
+    } else {
+        HealthState::Degraded
+    };
+    problems.sort_by_key(|p| rank(p.code));
+    HealthReport {
+        state,
+        problems,
+        device: facts.device,
+        agent_version: facts.agent_version,
+        boot_id: facts.boot_id,
+        uptime_s: facts.uptime_s,
+        clock_synchronised: facts.clock_synchronised,
+        pipelines: facts.pipelines,
+        mqtt: facts.mqtt,
+        repository: facts.repository,
+        board: facts.board,
+    }
+}
+
+fn pipeline_problems(pipeline: &PipelineHealth, problems: &mut Vec<Problem>) {
+    let name = &pipeline.name;
+    let why = || {
+        pipeline.last_error.as_ref().map_or_else(|| "no reason was given".to_owned(), |r| r.detail.clone())
+    };
+    let told = match pipeline.state {
+        PipelineState::NoModel => Some(Problem::new(
+            ProblemCode::NoModel,
+            format!("pipeline {name}: slot {} has no bundle; send it a release", pipeline.slot),
+        )),
+        PipelineState::SourceFailed => {
+            Some(Problem::new(ProblemCode::SourceFailed, format!("pipeline {name}: {}", why())))
+        }
+        PipelineState::ModelFailed => {
+            Some(Problem::new(ProblemCode::ModelFailed, format!("pipeline {name}: {}", why())))
+        }
+        PipelineState::Running => pipeline
+            .last_error
+            .as_ref()
+            .map(|e| Problem::new(ProblemCode::FrameErrors, format!("pipeline {name}: {}", e.detail))),
+        PipelineState::Starting | PipelineState::Ended => None,
+    };
+    problems.extend(told);
+    if let Some(fallback) = &pipeline.fallback {
+        let detail = format!("pipeline {name}: {fallback}");
+        problems.push(Problem::new(ProblemCode::ProviderFallback, detail));
+    }
+    if let Some(failed) = &pipeline.failed_deployment {
+        let word = if failed.stage == Stage::RolledBack { "was rolled back" } else { "was refused" };
+        let detail = format!("slot {}: {} {word}: {}", pipeline.slot, failed.release, failed.reason.detail);
+        problems.push(Problem::new(ProblemCode::DeploymentFailed, detail));
+    }
+}
+
+fn link_problem(what: &str, code: ProblemCode, link: &LinkHealth, problems: &mut Vec<Problem>) {
+    // Not yet tried is no problem: only a try that failed is.
+    let (Some(target), false, Some(error)) = (&link.target, link.reached, &link.last_error) else { return };
+    problems.push(Problem::new(code, format!("{what} {target}: {}", error.detail)));
+}
+
+fn board_problems(board: &BoardMetrics, disk_reserve: u64, problems: &mut Vec<Problem>) {
+    const MIB: u64 = 1 << 20;
+    if let Some(free) = board.disk_free_bytes.filter(|free| *free < disk_reserve) {
+        let detail = format!(
+            "the state folder's disk has {} MiB free, updates keep {} MiB; free some",
+            free / MIB,
+            disk_reserve / MIB
+        );
+        problems.push(Problem::new(ProblemCode::DiskLow, detail));
+    }
+    if let (Some(total), Some(available)) = (board.memory_total_bytes, board.memory_available_bytes)
+        && (available as f64) < total as f64 * LOW_MEMORY
+    {
+        let detail = format!("{} MiB of memory are left of {} MiB", available / MIB, total / MIB);
+        problems.push(Problem::new(ProblemCode::MemoryLow, detail));
+    }
+    if let Some(t) = board.throttled.filter(|t| t.now()) {
+        let detail = if t.under_voltage {
+            "the board's supply voltage is too low; use a stronger power supply"
+        } else {
+            "the board holds its processor back because it is hot; cool it"
+        };
+        problems.push(Problem::new(ProblemCode::Throttled, detail));
+    }
+}
+
+/// Order of the problems in a report, the worst first.
+fn rank(code: ProblemCode) -> u8 {
+    match code {
+        ProblemCode::ModelFailed | ProblemCode::SourceFailed => 0,
+        ProblemCode::NoModel | ProblemCode::FrameErrors => 1,
+        ProblemCode::StoreRebuilt | ProblemCode::DiskLow | ProblemCode::MemoryLow => 2,
+        ProblemCode::DeploymentFailed | ProblemCode::ProviderFallback | ProblemCode::MessagesLost => 3,
+        ProblemCode::BrokerUnreachable | ProblemCode::RepositoryUnreachable => 4,
+        ProblemCode::Throttled | ProblemCode::ClockUnsynchronised | ProblemCode::Other => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ReasonCode;
+    use crate::domain::metrics::Throttling;
+
+    fn pipeline(state: PipelineState) -> PipelineHealth {
+        PipelineHealth {
+            name: "belt".parse().unwrap(),
+            slot: "detector".parse().unwrap(),
+            state,
+            release: None,
+            provider: Some(Provider::Cpu),
+            fallback: None,
+            fps: 15.0,
+            last_error: None,
+            failed_deployment: None,
+        }
+    }
+
+    fn facts(pipelines: Vec<PipelineHealth>) -> Facts {
+        Facts {
+            device: "pi-1".parse().unwrap(),
+            agent_version: "0.1.0".into(),
+            boot_id: "b".into(),
+            uptime_s: 1,
+            clock_synchronised: Some(true),
+            pipelines,
+            mqtt: LinkHealth { target: Some("mqtt://broker:1883".into()), reached: true, last_error: None },
+            messages_lost: 0,
+            repository: LinkHealth::default(),
+            board: BoardMetrics::default(),
+            disk_reserve: 1 << 20,
+            others: vec![],
+        }
+    }
+
+    fn reason(detail: &str) -> Reason {
+        Reason::new(ReasonCode::Internal, detail)
+    }
+
+    #[test]
+    fn each_pipeline_state_has_its_judgement_and_problem() {
+        use HealthState::*;
+        use PipelineState::*;
+        for (state, judged, code) in [
+            (NoModel, Degraded, Some(ProblemCode::NoModel)),
+            (Starting, Ok, None),
+            (Running, Ok, None),
+            (SourceFailed, Failed, Some(ProblemCode::SourceFailed)),
+            (ModelFailed, Failed, Some(ProblemCode::ModelFailed)),
+            (Ended, Ok, None),
+        ] {
+            let report = judge(facts(vec![pipeline(state)]));
+            assert_eq!(report.state, judged, "{state:?}");
+            assert_eq!(report.problems.first().map(|p| p.code), code, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn one_working_pipeline_keeps_the_device_from_failed() {
+        let report =
+            judge(facts(vec![pipeline(PipelineState::ModelFailed), pipeline(PipelineState::Running)]));
+        assert_eq!(report.state, HealthState::Degraded);
+        let report =
+            judge(facts(vec![pipeline(PipelineState::ModelFailed), pipeline(PipelineState::NoModel)]));
+        assert_eq!(report.state, HealthState::Failed);
+        assert_eq!(report.problems[0].code, ProblemCode::ModelFailed, "the worst comes first");
+    }
+
+    #[test]
+    fn every_other_fact_has_its_problem() {
+        let case = |change: &dyn Fn(&mut Facts)| {
+            let mut facts = facts(vec![pipeline(PipelineState::Running)]);
+            change(&mut facts);
+            let report = judge(facts);
+            assert_eq!(report.state, HealthState::Degraded);
+            assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+            report.problems[0].clone()
+        };
+        let broker = case(&|f| {
+            f.mqtt.reached = false;
+            f.mqtt.last_error = Some(reason("refused the password"));
+        });
+        assert_eq!(broker.code, ProblemCode::BrokerUnreachable);
+        assert!(broker.detail.contains("mqtt://broker:1883") && broker.detail.contains("refused"));
+        let repository = case(&|f| {
+            f.repository = LinkHealth {
+                target: Some("http://r/".into()),
+                reached: false,
+                last_error: Some(reason("down")),
+            };
+        });
+        assert_eq!(repository.code, ProblemCode::RepositoryUnreachable);
+        assert_eq!(case(&|f| f.messages_lost = 3).code, ProblemCode::MessagesLost);
+        assert_eq!(case(&|f| f.clock_synchronised = Some(false)).code, ProblemCode::ClockUnsynchronised);
+        assert_eq!(case(&|f| f.board.disk_free_bytes = Some(5)).code, ProblemCode::DiskLow);
+        let memory = case(&|f| {
+            f.board.memory_total_bytes = Some(1000 << 20);
+            f.board.memory_available_bytes = Some(49 << 20);
+        });
+        assert_eq!(memory.code, ProblemCode::MemoryLow);
+        let volt = case(&|f| f.board.throttled = Some(Throttling::from_bits(1)));
+        assert!(volt.code == ProblemCode::Throttled && volt.detail.contains("voltage"));
+        let hot = case(&|f| f.board.throttled = Some(Throttling::from_bits(4)));
+        assert!(hot.detail.contains("hot"));
+        let fallback = case(&|f| f.pipelines[0].fallback = Some("cuda is not there".into()));
+        assert_eq!(fallback.code, ProblemCode::ProviderFallback);
+        assert_eq!(case(&|f| f.pipelines[0].last_error = Some(reason("x"))).code, ProblemCode::FrameErrors);
+        let deployment = case(&|f| {
+            f.pipelines[0].failed_deployment = Some(FailedDeployment {
+                release: "m@1.0.0".parse().unwrap(),
+                stage: Stage::RolledBack,
+                reason: reason("slow"),
+            });
+        });
+        assert!(deployment.detail.contains("m@1.0.0 was rolled back: slow"));
+        assert_eq!(
+            case(&|f| f.others.push(Problem::new(ProblemCode::StoreRebuilt, "x"))).code,
+            ProblemCode::StoreRebuilt
+        );
+    }
+
+    #[test]
+    fn a_link_that_was_not_tried_yet_is_no_problem() {
+        let mut f = facts(vec![pipeline(PipelineState::Running)]);
+        f.mqtt.reached = false;
+        assert_eq!(judge(f).state, HealthState::Ok);
+    }
+
+    #[test]
+    fn figures_alone_are_no_change() {
+        let first = judge(facts(vec![pipeline(PipelineState::Running)]));
+        let mut later = facts(vec![pipeline(PipelineState::Running)]);
+        later.uptime_s = 99;
+        later.pipelines[0].fps = 3.0;
+        assert!(!judge(later.clone()).differs(&first));
+        later.pipelines[0].state = PipelineState::Ended;
+        assert!(judge(later.clone()).differs(&first));
+        later.pipelines[0].state = PipelineState::Running;
+        later.clock_synchronised = Some(false);
+        assert!(judge(later).differs(&first));
+    }
+}

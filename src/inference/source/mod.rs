@@ -1,0 +1,29 @@
+//! Where frames come from.
+//!
+//! This folder knows no model and decides nothing about pace: the capture child asks for a frame
+//! when one is due.
+
+pub mod scene;
+pub mod synthetic;
+
+use crate::domain::{PixelFormat, Reason};
+
+/// What is known of a frame that a source gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Picture {
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// How to read the bytes.
+    pub format: PixelFormat,
+}
+
+/// Something that gives frames.
+pub trait Source: Send {
+    /// For people: what it is.
+    fn describe(&self) -> String;
+
+    /// Fills `into` (cleared, reused) with the next frame's bytes; `Ok(None)` at the end.
+    fn next(&mut self, seq: u64, into: &mut Vec<u8>) -> Result<Option<Picture>, Reason>;
+}

@@ -1,0 +1,658 @@
+//! One connection to a broker, kept up. The only file that names `rumqttc`.
+//!
+//! The event loop is polled in a task of its own and by nothing else: it must not be cancelled
+//! between two packets. Everybody else sees a [`Connection`] to publish through, a watch on the
+//! [`State`], and a channel of [`Received`] messages. Subscriptions are part of the options and are
+//! made anew after each connect; the state is [`State::Up`] only once they hold, so that whoever
+//! reads `online` can send a command.
+//!
+//! Two traps of the library are stepped around here. With "clean start" off it refuses a session
+//! that the broker still has from before a restart of this process, unless it is given a saved one
+//! ([`BlankSession`]). And a message larger than the broker allows would end the connection at every
+//! try: it is refused before it is queued.
+
+use crate::config::settings::TlsSettings;
+use crate::domain::{Reason, ReasonCode};
+use backon::BackoffBuilder;
+use bytes::Bytes;
+use rumqttc::{
+    AsyncClient, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop,
+    LastWill, MqttOptions, Packet, PersistedAckMode, PersistedSession, PubAckReason, PublishNoticeError,
+    PublishOptions, PublishProperties, QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError,
+    SubscribeFilterInput, SubscribeNoticeError, TlsConfiguration, Transport,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Largest packet taken from the broker, bytes; a larger one is a protocol error and ends the connection.
+const MAX_INCOMING: u32 = 256 << 10;
+/// QoS 1 messages on their way at once.
+const INFLIGHT: u16 = 64;
+/// Messages of ours that wait for the event loop.
+const OUTGOING: usize = 128;
+/// Messages from the broker that wait for us; more are dropped and counted.
+const INCOMING: usize = 512;
+/// A connection, with TLS and `CONNACK`, is made in this time or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// First and longest wait between two tries; up to as much again is added by chance.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// A connection that lasted so long was a good one: the next try is early again.
+const GOOD: Duration = Duration::from_secs(20);
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Unique at the broker.
+    pub client_id: String,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS, with the server's certificate checked.
+    pub tls: Option<TlsSettings>,
+    /// User name and password.
+    pub login: Option<(String, Vec<u8>)>,
+    /// Between signs of life.
+    pub keep_alive: Duration,
+    /// Published by the broker when the connection is lost.
+    pub will: Option<Message>,
+    /// How long the broker keeps messages for us while we are away; `None` for a session that ends
+    /// with the connection.
+    pub session: Option<Duration>,
+    /// Filters, all at QoS 1.
+    pub subscriptions: Vec<String>,
+}
+
+/// A message of ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Topic.
+    pub topic: String,
+    /// Payload.
+    pub payload: Bytes,
+    /// Whether the broker keeps it for later subscribers.
+    pub retain: bool,
+    /// MIME type of the payload.
+    pub content_type: Option<String>,
+    /// Where an answer is wanted.
+    pub response_topic: Option<String>,
+    /// What the answer must carry.
+    pub correlation: Option<Bytes>,
+}
+
+/// A message from the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Topic.
+    pub topic: String,
+    /// Payload.
+    pub payload: Bytes,
+    /// True when the broker had kept it from before our subscription.
+    pub retained: bool,
+    /// Where the sender wants an answer.
+    pub response_topic: Option<String>,
+    /// What the answer must carry.
+    pub correlation: Option<Bytes>,
+}
+
+/// How the connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Not connected yet, and no try has failed yet.
+    Connecting,
+    /// Connected and subscribed.
+    Up {
+        /// Counts the connections from 1; a new number means that the broker may have forgotten
+        /// what it was told.
+        generation: u64,
+    },
+    /// Not connected; another try follows.
+    Down {
+        /// Why, with the remedy.
+        reason: Reason,
+    },
+}
+
+impl State {
+    /// The connection's number while there is one.
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            State::Up { generation } => Some(*generation),
+            State::Connecting | State::Down { .. } => None,
+        }
+    }
+}
+
+/// Why a tracked message has not arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishError {
+    /// It never will: too large, a bad topic, or forbidden by the broker.
+    Refused(Reason),
+    /// The broker cannot take it now (its quota is used up).
+    Later(Reason),
+    /// The session ended before the broker acknowledged it; send it again.
+    Lost,
+    /// Not queued: not connected, or too much is queued already.
+    NotNow,
+}
+
+/// A connection that is made again whenever it is lost, until it is closed or dropped.
+#[derive(Debug)]
+pub struct Connection {
+    client: AsyncClient,
+    state: watch::Receiver<State>,
+    shared: Arc<Shared>,
+    closing: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// The broker's limit, bytes of a whole packet.
+    max_packet: AtomicU32,
+    connects: AtomicU64,
+    /// The connection that holds now; 0 for none.
+    live: AtomicU64,
+    received_dropped: AtomicU64,
+}
+
+impl Connection {
+    /// Starts to connect, and returns at once. Call inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BadRequest`] for certificates or keys that cannot be read.
+    pub fn open(options: Options) -> Result<(Self, mpsc::Receiver<Received>), Reason> {
+        let mut mqtt = MqttOptions::new(options.client_id.clone(), (options.host.clone(), options.port));
+        mqtt.set_keep_alive(u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX))
+            .set_connect_timeout(CONNECT_TIMEOUT)
+            .set_max_packet_size(Some(MAX_INCOMING))
+            .set_outgoing_inflight_upper_limit(INFLIGHT)
+            .set_max_request_batch(16);
+        match options.session {
+            Some(kept) => {
+                let seconds = u32::try_from(kept.as_secs()).unwrap_or(u32::MAX);
+                mqtt.set_clean_start(false)
+                    .set_session_expiry_interval(Some(seconds))
+                    .set_session_store(BlankSession);
+            }
+            None => {
+                mqtt.set_clean_start(true);
+            }
+        }
+        if let Some((username, password)) = &options.login {
+            mqtt.set_credentials(username.clone(), password.clone());
+        }
+        if let Some(will) = &options.will {
+            let payload = will.payload.to_vec();
+            mqtt.set_last_will(LastWill::new(&will.topic, payload, QoS::AtLeastOnce, will.retain, None));
+        }
+        if let Some(tls) = &options.tls {
+            mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls_config(tls)?)));
+        }
+
+        let (client, event_loop) = AsyncClient::builder(mqtt)
+            .capacity(OUTGOING)
+            .try_build()
+            .map_err(|error| Reason::new(ReasonCode::BadRequest, format!("mqtt options: {error}")))?;
+        let shared = Arc::new(Shared {
+            max_packet: AtomicU32::new(u32::MAX),
+            connects: AtomicU64::new(0),
+            live: AtomicU64::new(0),
+            received_dropped: AtomicU64::new(0),
+        });
+        let (state_tx, state) = watch::channel(State::Connecting);
+        let (messages_tx, messages) = mpsc::channel(INCOMING);
+        let closing = CancellationToken::new();
+        let driver = Driver {
+            client: client.clone(),
+            options,
+            state: Arc::new(state_tx),
+            messages: messages_tx,
+            shared: shared.clone(),
+            closing: closing.clone(),
+        };
+        let task = tokio::spawn(driver.run(event_loop));
+        Ok((Self { client, state, shared, closing, task: Mutex::new(Some(task)) }, messages))
+    }
+
+    /// How the connection is, and every change of it.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Connections made so far.
+    pub fn connects(&self) -> u64 {
+        self.shared.connects.load(Ordering::Relaxed)
+    }
+
+    /// Queues a message at QoS 0 and never waits.
+    ///
+    /// # Errors
+    /// [`PublishError::NotNow`] when not connected or the queue is full, [`PublishError::Refused`].
+    pub fn try_publish(&self, message: Message) -> Result<(), PublishError> {
+        let (topic, payload, options) = self.prepare(message, QoS::AtMostOnce)?;
+        self.client.try_publish(topic, payload, options).map_err(not_queued)
+    }
+
+    /// Queues a message at QoS 1 and never waits; the future ends at its `PUBACK`.
+    ///
+    /// # Errors
+    /// [`PublishError::NotNow`] when not connected or the queue is full, [`PublishError::Refused`];
+    /// the future's are the others.
+    pub fn publish_tracked(
+        &self,
+        message: Message,
+    ) -> Result<impl Future<Output = Result<(), PublishError>> + Send + use<>, PublishError> {
+        let named = message.topic.clone();
+        let (topic, payload, options) = self.prepare(message, QoS::AtLeastOnce)?;
+        let notice = self.client.try_publish_tracked(topic, payload, options).map_err(not_queued)?;
+        Ok(async move { notice.wait_completion_async().await.map_err(|error| undelivered(&named, error)) })
+    }
+
+    /// Says goodbye, so that the broker keeps the will to itself, after what is on its way was
+    /// acknowledged. Takes `deadline` at most.
+    pub async fn close(&self, deadline: Duration) {
+        self.closing.cancel();
+        let _ = self.client.try_disconnect_with_timeout(deadline);
+        if let Some(task) = self.take_task() {
+            let abort = task.abort_handle();
+            if tokio::time::timeout(deadline, task).await.is_err() {
+                abort.abort();
+            }
+        }
+    }
+
+    /// Ends without a goodbye: the broker publishes the will.
+    pub fn cut(&self) {
+        if let Some(task) = self.take_task() {
+            task.abort();
+        }
+    }
+
+    fn take_task(&self) -> Option<JoinHandle<()>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn prepare(&self, message: Message, qos: QoS) -> Result<(String, Bytes, PublishOptions), PublishError> {
+        if self.state.borrow().generation().is_none() {
+            return Err(PublishError::NotNow);
+        }
+        let long = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        // Fixed header, lengths and property ids take less than 48 bytes.
+        let size = message.topic.len()
+            + message.payload.len()
+            + long(&message.content_type)
+            + long(&message.response_topic)
+            + message.correlation.as_ref().map_or(0, Bytes::len)
+            + 48;
+        let most = self.shared.max_packet.load(Ordering::Relaxed);
+        if size > most as usize {
+            let detail = format!(
+                "message to {} has {size} bytes, the broker takes {most}; raise its packet size limit",
+                message.topic
+            );
+            return Err(PublishError::Refused(Reason::new(ReasonCode::BrokerRefused, detail)));
+        }
+        let properties = PublishProperties {
+            content_type: message.content_type,
+            response_topic: message.response_topic,
+            correlation_data: message.correlation,
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::new(qos).retain(message.retain).properties(properties);
+        Ok((message.topic, message.payload, options))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// What polls the event loop.
+struct Driver {
+    client: AsyncClient,
+    options: Options,
+    state: Arc<watch::Sender<State>>,
+    messages: mpsc::Sender<Received>,
+    shared: Arc<Shared>,
+    closing: CancellationToken,
+}
+
+impl Driver {
+    async fn run(self, mut event_loop: EventLoop) {
+        let mut backoff = waits();
+        let mut up_since: Option<Instant> = None;
+        loop {
+            let event = tokio::select! {
+                event = event_loop.poll() => event,
+                // Nothing is on its way without a connection, so there is nothing to wait for.
+                () = self.closing.cancelled(), if up_since.is_none() => return,
+            };
+            match event {
+                Ok(Event::Incoming(Packet::ConnAck(answer))) => {
+                    let limit = answer.properties.as_ref().and_then(|p| p.max_packet_size);
+                    self.shared.max_packet.store(limit.unwrap_or(u32::MAX), Ordering::Relaxed);
+                    up_since = Some(Instant::now());
+                    let generation = self.shared.connects.fetch_add(1, Ordering::Relaxed) + 1;
+                    self.shared.live.store(generation, Ordering::SeqCst);
+                    self.subscribe(generation);
+                }
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.receive(publish),
+                Ok(Event::Incoming(_) | Event::Outgoing(_) | Event::Auth(_)) => {}
+                Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => return,
+                Err(error) => {
+                    let reason = self.explain(&error);
+                    if up_since.take().is_some_and(|since| since.elapsed() >= GOOD) {
+                        backoff = waits();
+                    }
+                    let wait = backoff.next().unwrap_or(BACKOFF.1);
+                    tracing::warn!(wait_ms = wait.as_millis() as u64, "mqtt: {reason}");
+                    // First this, then the state: see `subscribe`.
+                    self.shared.live.store(0, Ordering::SeqCst);
+                    self.state.send_replace(State::Down { reason });
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.closing.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the subscriptions; the answer, which this loop must read first, makes the state `Up`.
+    fn subscribe(&self, generation: u64) {
+        let (state, shared) = (self.state.clone(), self.shared.clone());
+        let up = move || {
+            // An answer to a connection that was lost since must not outrun the word of its loss.
+            let changed = state.send_if_modified(|state| {
+                let holds = shared.live.load(Ordering::SeqCst) == generation;
+                if holds {
+                    *state = State::Up { generation };
+                }
+                holds
+            });
+            if changed {
+                tracing::info!(generation, "mqtt: connected");
+            }
+        };
+        if self.options.subscriptions.is_empty() {
+            return up();
+        }
+        let filters = self
+            .options
+            .subscriptions
+            .iter()
+            .map(|filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce));
+        let notice = match self.client.try_subscribe_many_tracked(filters) {
+            Ok(notice) => notice,
+            Err(error) => {
+                tracing::error!("mqtt: cannot subscribe: {}", client_error(&error));
+                return;
+            }
+        };
+        let filters = self.options.subscriptions.join(", ");
+        tokio::spawn(async move {
+            match notice.wait_completion_async().await {
+                Ok(()) => up(),
+                Err(SubscribeNoticeError::V5SubAckFailure(codes)) => {
+                    // The device can report even where it may not be commanded.
+                    tracing::error!(
+                        "mqtt: the broker refuses the subscription to {filters} ({codes:?}): allow it in the broker's access list"
+                    );
+                    up();
+                }
+                Err(error) => tracing::debug!("mqtt: subscription not answered: {error}"),
+            }
+        });
+    }
+
+    fn receive(&self, publish: rumqttc::Publish) {
+        let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return };
+        let (response_topic, correlation) =
+            publish.properties.map_or((None, None), |p| (p.response_topic, p.correlation_data));
+        let received = Received {
+            topic,
+            payload: publish.payload,
+            retained: publish.retain,
+            response_topic,
+            correlation,
+        };
+        if let Err(mpsc::error::TrySendError::Full(lost)) = self.messages.try_send(received) {
+            let so_far = self.shared.received_dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::warn!(so_far, "mqtt: too many messages come in, dropped one to {}", lost.topic);
+        }
+    }
+
+    /// What went wrong, with the remedy.
+    fn explain(&self, error: &ConnectionError) -> Reason {
+        let to = format!("broker {}:{}", self.options.host, self.options.port);
+        match error {
+            ConnectionError::ConnectionRefused(code)
+            | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => {
+                Reason::new(ReasonCode::BrokerRefused, format!("{to} {}", self.refusal(*code)))
+            }
+            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
+                let why = reason_string.as_deref().unwrap_or("no reason was given");
+                match reason_code {
+                    DisconnectReasonCode::SessionTakenOver => Reason::new(
+                        ReasonCode::BrokerRefused,
+                        format!(
+                            "{to} ended the connection: another client connected as \"{}\"; give every device its own id",
+                            self.options.client_id
+                        ),
+                    ),
+                    DisconnectReasonCode::ServerShuttingDown => {
+                        Reason::new(ReasonCode::BrokerUnreachable, format!("{to} is shutting down"))
+                    }
+                    other => Reason::new(
+                        ReasonCode::BrokerUnreachable,
+                        format!("{to} ended the connection: {other:?}, {why}"),
+                    ),
+                }
+            }
+            ConnectionError::Tls(error) => Reason::new(
+                ReasonCode::BrokerRefused,
+                format!(
+                    "{to}: no TLS connection: {error}; check mqtt.tls (ca_file, client certificate), the host name and the clock"
+                ),
+            ),
+            ConnectionError::Io(error) => {
+                let why = match error.kind() {
+                    std::io::ErrorKind::ConnectionRefused => {
+                        "nothing listens there; is the broker running?".to_owned()
+                    }
+                    _ => format!("{error}; check mqtt.url and the network"),
+                };
+                Reason::new(ReasonCode::BrokerUnreachable, format!("{to}: {why}"))
+            }
+            ConnectionError::Timeout(_) => Reason::new(
+                ReasonCode::BrokerUnreachable,
+                format!(
+                    "{to} did not answer within {} s; check mqtt.url and the network",
+                    CONNECT_TIMEOUT.as_secs()
+                ),
+            ),
+            ConnectionError::NotConnAck(_) => Reason::new(
+                ReasonCode::BrokerRefused,
+                format!("{to} does not speak MQTT 5; check the port and the broker's version"),
+            ),
+            other => Reason::new(ReasonCode::BrokerUnreachable, format!("{to}: {other}")),
+        }
+    }
+
+    fn refusal(&self, code: ConnectReturnCode) -> String {
+        use ConnectReturnCode as Code;
+        match code {
+            Code::BadUserNamePassword | Code::NotAuthorized | Code::BadAuthenticationMethod => {
+                match &self.options.login {
+                    Some((user, _)) => format!(
+                        "refuses user \"{user}\": wrong user name or password, or not allowed; check mqtt.username and mqtt.password_file"
+                    ),
+                    None => {
+                        "refuses a connection without a user name; set mqtt.username and mqtt.password_file"
+                            .to_owned()
+                    }
+                }
+            }
+            Code::BadClientId | Code::ClientIdentifierNotValid => {
+                format!(
+                    "refuses the client id \"{}\"; allow it there or set device.id",
+                    self.options.client_id
+                )
+            }
+            Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => {
+                "does not speak MQTT 5; use a broker that does, such as mosquitto 1.6 or newer".to_owned()
+            }
+            Code::Banned => "has banned this client".to_owned(),
+            other => format!("refuses the connection: {other:?}"),
+        }
+    }
+}
+
+/// An endless row of waits with jitter of its own: a fleet does not come back in one moment.
+fn waits() -> backon::ExponentialBackoff {
+    backon::ExponentialBuilder::new()
+        .with_min_delay(BACKOFF.0)
+        .with_max_delay(BACKOFF.1)
+        .without_max_times()
+        .with_jitter()
+        // Without a seed, and without its `std` feature, the crate's is the same on every device.
+        .with_jitter_seed(getrandom::u64().unwrap_or(u64::from(std::process::id())))
+        .build()
+}
+
+/// The library keeps its own name for this to itself.
+type SessionFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
+
+/// A saved session that holds nothing: lets the library go on with what the broker has kept from
+/// before a restart. Nothing is lost by it, as our own spool sends again what was not acknowledged,
+/// and QoS 2, which would need more, is not used.
+#[derive(Debug)]
+struct BlankSession;
+
+impl SessionStore for BlankSession {
+    fn load<'a>(&'a self, key: &'a SessionStoreKey) -> SessionFuture<'a, Option<PersistedSession>> {
+        let session = PersistedSession {
+            format_version: 1,
+            client_id: key.client_id().to_owned(),
+            clean_start: false,
+            session_expiry_interval: None,
+            outgoing_inflight_upper_limit: Some(INFLIGHT),
+            ack_mode: PersistedAckMode::Automatic,
+            last_pkid: 0,
+            last_puback: 0,
+            replay: Vec::new(),
+            incoming_qos2: Vec::new(),
+        };
+        Box::pin(async move { Ok(Some(session)) })
+    }
+
+    fn save<'a>(
+        &'a self,
+        _key: &'a SessionStoreKey,
+        _session: &'a PersistedSession,
+    ) -> SessionFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn clear<'a>(&'a self, _key: &'a SessionStoreKey) -> SessionFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn tls_config(settings: &TlsSettings) -> Result<Arc<rustls::ClientConfig>, Reason> {
+    let bad = |detail: String| Reason::new(ReasonCode::BadRequest, detail);
+    let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, Reason> {
+        let unreadable = |error| bad(format!("mqtt.tls: {}: {error}", path.display()));
+        let list = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(unreadable)?;
+        if list.is_empty() {
+            return Err(bad(format!("mqtt.tls: {} holds no PEM certificate", path.display())));
+        }
+        Ok(list)
+    };
+
+    let mut roots = rustls::RootCertStore::empty();
+    match &settings.ca_file {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots
+                    .add(certificate)
+                    .map_err(|error| bad(format!("mqtt.tls: {}: {error}", path.display())))?;
+            }
+        }
+        None => {
+            // One unreadable certificate among the system's is no reason to stay offline.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(bad("mqtt.tls: the system has no certificate authorities; install ca-certificates or set mqtt.tls.ca_file".to_owned()));
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad(format!("mqtt.tls: {error}")))?
+        .with_root_certificates(roots);
+    let config = match &settings.client {
+        None => builder.with_no_client_auth(),
+        Some((chain, key_file)) => {
+            let key = PrivateKeyDer::from_pem_file(key_file)
+                .map_err(|error| bad(format!("mqtt.tls: {}: {error}", key_file.display())))?;
+            builder
+                .with_client_auth_cert(certificates(chain)?, key)
+                .map_err(|error| bad(format!("mqtt.tls: {}: {error}", chain.display())))?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+/// The library's own text holds the whole request; only its kind is told.
+fn client_error(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::RequestChannelFull(_) => "too much is queued",
+        ClientError::RequestChannelDisconnected(_) => "the connection is closed",
+        ClientError::InvalidRequest(_) => "the topic is not valid",
+        _ => "the client refused it",
+    }
+}
+
+fn not_queued(error: ClientError) -> PublishError {
+    match error {
+        ClientError::InvalidRequest(_) => {
+            PublishError::Refused(Reason::new(ReasonCode::BadRequest, client_error(&error)))
+        }
+        _ => PublishError::NotNow,
+    }
+}
+
+fn undelivered(topic: &str, error: PublishNoticeError) -> PublishError {
+    let reason = |detail: String| Reason::new(ReasonCode::BrokerRefused, detail);
+    match error {
+        PublishNoticeError::V5PubAck(PubAckReason::NotAuthorized) => PublishError::Refused(reason(format!(
+            "the broker does not let us publish to {topic}; allow it in its access list"
+        ))),
+        PublishNoticeError::V5PubAck(
+            code @ (PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid),
+        ) => PublishError::Refused(reason(format!("the broker refuses a message to {topic}: {code:?}"))),
+        PublishNoticeError::RetainNotSupported => PublishError::Refused(reason(
+            "the broker does not keep retained messages; allow them there".to_owned(),
+        )),
+        PublishNoticeError::V5PubAck(code) => {
+            PublishError::Later(reason(format!("the broker did not take a message to {topic}: {code:?}")))
+        }
+        _ => PublishError::Lost,
+    }
+}

@@ -1,0 +1,266 @@
+//! From a message to a command, or to the reason why not. Pure.
+//!
+//! Checks stand in the order of their cost, and nothing of the payload is looked at before it is
+//! known to be small, fresh and meant for us. [`read`] is the one place where a command is let in:
+//! commands are not signed yet, so whoever may publish to the device's `cmd/` topics may command it
+//! (the broker's access list decides). The birth message says so (`commands_unsigned`). A signature
+//! check belongs between "fresh" and "payload" in [`read`], and nowhere else.
+
+use super::topics::{Audience, Topic, Topics};
+use crate::domain::command::{Command, Request};
+use crate::domain::{CommandId, DeviceId, PipelineName, Reason, ReasonCode, Release, SlotName};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::ops::RangeInclusive;
+
+/// Largest payload of a command, bytes.
+pub const MAX_COMMAND: usize = 16 << 10;
+
+/// Longest edges of a snapshot that may be asked for, pixels.
+pub const SNAPSHOT_EDGES: RangeInclusive<u32> = 16..=4096;
+
+/// The commands that a device takes over MQTT.
+pub const COMMANDS: [&str; 6] = ["update", "rollback", "abort", "status", "restart", "snapshot"];
+
+/// A message as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct RawCommand<'a> {
+    /// Where it was published.
+    pub topic: &'a str,
+    /// What it says.
+    pub payload: &'a [u8],
+    /// True when the broker had kept it: it may be of any age.
+    pub retained: bool,
+}
+
+/// What is known of a command that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its name and its sender's name for it; `None` where not even they can be read, so that
+    /// nobody can be answered.
+    pub named: Option<(String, CommandId)>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Who may be commanded here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressee {
+    /// This device.
+    pub device: DeviceId,
+    /// Groups whose commands it obeys.
+    pub groups: Vec<DeviceId>,
+}
+
+/// Reads a command.
+///
+/// # Errors
+/// [`Refusal`] with [`ReasonCode::BadRequest`] for everything that is not exactly a command.
+pub fn read(topics: &Topics, to: &Addressee, raw: RawCommand<'_>) -> Result<Request, Refusal> {
+    let nobody = |detail: String| Refusal { named: None, reason: bad(detail) };
+    let short = || raw.topic.chars().take(160).collect::<String>();
+    let (audience, command, id) = match topics.parse(raw.topic) {
+        Some(Topic::Command { audience, command, id }) => (audience, command, id),
+        Some(Topic::Said { .. }) | None => {
+            return Err(nobody(format!("topic \"{}\" is not that of a command", short())));
+        }
+    };
+    // The name goes into the topic of the reply; a name by the rules of ids keeps that one short.
+    if command.parse::<CommandId>().is_err() {
+        return Err(nobody(format!("topic \"{}\": no such command", short())));
+    }
+    let ours = match &audience {
+        Audience::Device(device) => *device == to.device,
+        Audience::Group(group) => to.groups.contains(group),
+    };
+    if !ours {
+        return Err(nobody(format!("topic \"{}\" is for another device or group", short())));
+    }
+
+    let refuse = |detail: String| Refusal { named: Some((command.clone(), id.clone())), reason: bad(detail) };
+    if raw.retained {
+        return Err(refuse(format!(
+            "command {command} {id} was retained by the broker, so its age is unknown; publish it without the retain flag"
+        )));
+    }
+    if raw.payload.len() > MAX_COMMAND {
+        return Err(refuse(format!(
+            "command {command} {id} has {} bytes, {MAX_COMMAND} are allowed",
+            raw.payload.len()
+        )));
+    }
+    match payload(&command, raw.payload) {
+        Ok(parsed) => Ok(Request { id, command: parsed }),
+        Err(detail) => Err(refuse(format!("command {command} {id}: {detail}"))),
+    }
+}
+
+fn bad(detail: String) -> Reason {
+    Reason::new(ReasonCode::BadRequest, detail)
+}
+
+fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Update {
+        slot: SlotName,
+        release: Release,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Slot {
+        slot: SlotName,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Snapshot {
+        pipeline: Option<PipelineName>,
+        max_edge: Option<u32>,
+    }
+
+    match command {
+        "update" => object(payload).map(|Update { slot, release }: Update| Command::Update { slot, release }),
+        "rollback" => object(payload).map(|Slot { slot }: Slot| Command::Rollback { slot }),
+        "abort" => object(payload).map(|Slot { slot }: Slot| Command::Abort { slot }),
+        "status" => object(payload).map(|Nothing {}: Nothing| Command::Status),
+        "restart" => object(payload).map(|Nothing {}: Nothing| Command::Restart),
+        "snapshot" => {
+            let Snapshot { pipeline, max_edge } = object(payload)?;
+            let max_edge = max_edge.unwrap_or(640);
+            if SNAPSHOT_EDGES.contains(&max_edge) {
+                Ok(Command::Snapshot { pipeline, max_edge })
+            } else {
+                let (least, most) = (SNAPSHOT_EDGES.start(), SNAPSHOT_EDGES.end());
+                Err(format!("max_edge {max_edge}: use {least} to {most} pixels"))
+            }
+        }
+        _ => Err(format!("no such command; there are {}", COMMANDS.join(", "))),
+    }
+}
+
+/// A JSON object; nothing at all counts as an empty one.
+fn object<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    let payload = if payload.is_empty() { b"{}" } else { payload };
+    // A derived struct also reads a JSON array; a command must name its fields.
+    if payload.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err("the payload must be a JSON object".to_owned());
+    }
+    serde_json::from_slice(payload).map_err(|error| format!("payload: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn to() -> Addressee {
+        Addressee { device: "pi-1".parse().unwrap(), groups: vec!["line-3".parse().unwrap()] }
+    }
+
+    fn read_at(topic: &str, payload: &[u8], retained: bool) -> Result<Request, Refusal> {
+        read(&Topics::new("edgewarden").unwrap(), &to(), RawCommand { topic, payload, retained })
+    }
+
+    fn read_payload(command: &str, payload: &str) -> Result<Command, Reason> {
+        let topic = format!("edgewarden/pi-1/cmd/{command}/17");
+        match read_at(&topic, payload.as_bytes(), false) {
+            Ok(request) => {
+                assert_eq!(request.id.as_str(), "17");
+                Ok(request.command)
+            }
+            Err(refusal) => {
+                let named = refusal.named.expect("the sender can be answered");
+                assert_eq!((named.0.as_str(), named.1.as_str()), (command, "17"));
+                Err(refusal.reason)
+            }
+        }
+    }
+
+    #[test]
+    fn each_command_is_read() {
+        let slot: SlotName = "detector".parse().unwrap();
+        for (command, payload, expected) in [
+            (
+                "update",
+                r#"{"slot":"detector","release":"m@1.2.0"}"#,
+                Command::Update { slot: slot.clone(), release: "m@1.2.0".parse().unwrap() },
+            ),
+            ("rollback", r#"{"slot":"detector"}"#, Command::Rollback { slot: slot.clone() }),
+            ("abort", r#" {"slot":"detector"}"#, Command::Abort { slot }),
+            ("status", "", Command::Status),
+            ("status", "{}", Command::Status),
+            ("restart", "{}", Command::Restart),
+            ("snapshot", "", Command::Snapshot { pipeline: None, max_edge: 640 }),
+            (
+                "snapshot",
+                r#"{"pipeline":"belt","max_edge":320}"#,
+                Command::Snapshot { pipeline: Some("belt".parse().unwrap()), max_edge: 320 },
+            ),
+        ] {
+            assert_eq!(read_payload(command, payload), Ok(expected), "{command} {payload}");
+        }
+        assert!(COMMANDS.contains(&read_payload("status", "").unwrap().name()));
+    }
+
+    #[test]
+    fn groups_are_obeyed_and_others_are_not() {
+        assert!(read_at("edgewarden/group/line-3/cmd/status/1", b"", false).is_ok());
+        for topic in [
+            "edgewarden/group/line-4/cmd/status/1",
+            "edgewarden/pi-2/cmd/status/1",
+            "edgewarden/pi-1/health",
+            "edgewarden/pi-1/cmd/status",
+            "edgewarden/pi-1/cmd/sta tus/1",
+            "x",
+        ] {
+            let refusal = read_at(topic, b"", false).unwrap_err();
+            assert_eq!(refusal.named, None, "{topic}: nobody to answer");
+        }
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_command_is_refused_with_its_reason() {
+        for (command, payload, says) in [
+            ("update", "", "missing field `slot`"),
+            ("update", r#"{"slot":"detector"}"#, "missing field `release`"),
+            ("update", r#"{"slot":"../x","release":"m@1.0.0"}"#, "slot name"),
+            ("update", r#"{"slot":"d","release":"m"}"#, "NAME@VERSION"),
+            ("update", r#"{"slot":"d","release":"m@1.0.0","force":true}"#, "unknown field `force`"),
+            ("update", r#"["d","m@1.0.0"]"#, "JSON object"),
+            ("update", r#"{"slot":"d","release":"m@1.0.0"} x"#, "trailing"),
+            ("rollback", "{", "EOF"),
+            ("status", r#"{"a":1}"#, "unknown field"),
+            ("status", "null", "JSON object"),
+            ("snapshot", r#"{"max_edge":99999}"#, "max_edge"),
+            ("snapshot", r#"{"max_edge":-1}"#, "max_edge"),
+            ("install", r#"{"file":"/etc/passwd"}"#, "no such command"),
+            ("reboot", "{}", "no such command; there are update"),
+        ] {
+            let reason = read_payload(command, payload).unwrap_err();
+            assert_eq!(reason.code, ReasonCode::BadRequest);
+            let ok = reason.detail.contains(says) || says == "max_edge" && reason.detail.contains("payload");
+            assert!(ok, "{command} {payload}: {reason}");
+        }
+    }
+
+    #[test]
+    fn retained_and_oversize_commands_are_refused_unread() {
+        let topic = "edgewarden/pi-1/cmd/restart/1";
+        assert!(read_at(topic, b"{}", true).unwrap_err().reason.detail.contains("retained"));
+        let long = vec![b' '; MAX_COMMAND + 1];
+        assert!(read_at(topic, &long, false).unwrap_err().reason.detail.contains("16384 are allowed"));
+        let mut fits = vec![b' '; MAX_COMMAND - 2];
+        fits.extend(b"{}");
+        assert!(read_at(topic, &fits, false).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_is_a_panic(topic in "(edgewarden/pi-1/cmd/)?.{0,40}", payload: Vec<u8>, retained: bool) {
+            let _ = read_at(&topic, &payload, retained);
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! The way from the pinned root to a signed manifest: TUF 1.0, by the OpenSSF's client.
+//!
+//! The only file that names `sigstore_tuf`. What that library leaves open is closed here:
+//!
+//! - a floor against rollback that cannot be kept or read on disk fails the refresh (there it is a warning);
+//! - one key under two ids would be counted twice: metadata that lists one is refused;
+//! - a transport that returns more than it was allowed is refused, not trusted to have checked;
+//! - after a rotation of the timestamp's or the snapshot's key the floors of both are dropped
+//!   (specification 5.3.11, recovery from a fast-forward attack);
+//! - fetched targets are not kept: nothing grows with the number of releases.
+
+use super::seen::Seen;
+use super::transport::Transport;
+use super::verified::{SignedManifest, Verified};
+use crate::bundle::interim::{MAX_MANIFEST, parse_manifest};
+use crate::bundle::layout;
+use crate::domain::{Digest, Reason, ReasonCode, Release};
+use serde_json::Value;
+use sigstore_tuf::{Error, Key, MetadataStore, Repository, TargetFile, Updater, UpdaterConfig};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Longest root, bytes.
+pub const MAX_ROOT: u64 = 512 << 10;
+/// Longest timestamp, bytes.
+pub const MAX_TIMESTAMP: u64 = 16 << 10;
+/// Longest snapshot, bytes.
+pub const MAX_SNAPSHOT: u64 = 2 << 20;
+/// Longest list of targets, bytes.
+pub const MAX_TARGETS: u64 = 5 << 20;
+/// Most roots walked in one refresh.
+pub const MAX_ROOT_ROTATIONS: u32 = 32;
+/// Most roles asked for one target.
+pub const MAX_DELEGATIONS: u32 = 16;
+
+/// A release as the signed list has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Name and version.
+    pub release: Release,
+    /// SHA-256 of its manifest: the bundle's identity.
+    pub digest: Digest,
+    /// Bytes of its manifest.
+    pub manifest_size: u64,
+}
+
+/// A client of one repository, bound to the root that the device pins.
+pub struct RepositoryClient {
+    transport: Arc<dyn Transport>,
+    pinned_root: Vec<u8>,
+    seen: Arc<Seen>,
+    /// One refresh at a time: two would race for the files of `seen`.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for RepositoryClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RepositoryClient").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+impl RepositoryClient {
+    /// A client that remembers in `metadata_dir` what it has seen, over restarts and whatever the
+    /// transport, so that one folder serves the network and the USB stick. `pinned_root` is the content
+    /// of a `root.json`.
+    pub fn new(transport: Arc<dyn Transport>, pinned_root: Vec<u8>, metadata_dir: PathBuf) -> Self {
+        Self::with(transport, pinned_root, Seen::in_folder(metadata_dir))
+    }
+
+    /// A client that forgets, for a look at a repository from a desk: no protection against rollback.
+    pub fn forgetful(transport: Arc<dyn Transport>, pinned_root: Vec<u8>) -> Self {
+        Self::with(transport, pinned_root, Seen::in_memory())
+    }
+
+    fn with(transport: Arc<dyn Transport>, pinned_root: Vec<u8>, seen: Seen) -> Self {
+        super::provider::install();
+        Self { transport, pinned_root, seen: Arc::new(seen), turn: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Refreshes the metadata and brings the manifest of `release`, verified from the pinned root down.
+    /// `now` judges expiry.
+    ///
+    /// Errors: `SignatureInvalid`, `DigestMismatch`, `SizeMismatch`, `Expired`, `OlderThanSeen`,
+    /// `Malformed`; `NotFound` where the release is not listed; `RepositoryUnreachable` and what else
+    /// the transport says; `DiskFull` and `Internal` where what was seen cannot be kept.
+    pub async fn resolve(
+        &self,
+        release: &Release,
+        now: jiff::Timestamp,
+    ) -> Result<Verified<SignedManifest>, Reason> {
+        let _turn = self.turn.lock().await;
+        let mut session = self.refresh(now).await?;
+        let path = layout::target(release);
+        let target =
+            session.updater.get_target_info(&path, now).await.map_err(|error| session.reason(error))?;
+        let Some(target) = target else {
+            return Err(not_listed(release, &session.listed()));
+        };
+        let digest = digest_of(&target, &path)?;
+        let bytes =
+            session.updater.download_target(&target, &path).await.map_err(|error| session.reason(error))?;
+        let manifest = parse_manifest(&bytes).map_err(|reason| {
+            Reason::new(reason.code, format!("release {release}: its manifest: {}", reason.detail))
+        })?;
+        if manifest.release() != *release {
+            let detail = format!(
+                "release {release}: its signed manifest is of {}; publish it again under its own name",
+                manifest.release()
+            );
+            return Err(Reason::new(ReasonCode::Malformed, detail));
+        }
+        session.all_kept()?;
+        Ok(Verified::mark(SignedManifest { manifest, digest, bytes }))
+    }
+
+    /// Refreshes the metadata and tells what is offered, sorted by name and version. Errors: as `resolve`.
+    pub async fn list(&self, now: jiff::Timestamp) -> Result<Vec<Listed>, Reason> {
+        let _turn = self.turn.lock().await;
+        Ok(self.refresh(now).await?.listed())
+    }
+
+    /// Refreshes the metadata and gives its verified payloads to the publisher, who extends them.
+    pub(super) async fn payloads(&self, now: jiff::Timestamp) -> Result<Payloads, Reason> {
+        let _turn = self.turn.lock().await;
+        let session = self.refresh(now).await?;
+        let trusted = session.updater.trusted();
+        let value = |payload: Result<Value, serde_json::Error>| {
+            payload
+                .map_err(|error| Reason::new(ReasonCode::Internal, format!("repository metadata: {error}")))
+        };
+        Ok(Payloads {
+            root: value(serde_json::to_value(trusted.root()))?,
+            timestamp: value(serde_json::to_value(trusted.timestamp()))?,
+            snapshot: value(serde_json::to_value(trusted.snapshot()))?,
+            targets: value(serde_json::to_value(trusted.targets_role("targets")))?,
+        })
+    }
+
+    /// Root chain, timestamp, snapshot, targets.
+    async fn refresh(&self, now: jiff::Timestamp) -> Result<Session, Reason> {
+        one_id_a_key(&self.pinned_root, "pinned root")?;
+        self.seen.fault();
+        let fault = Arc::new(Mutex::new(None));
+        let carrier = Carrier { transport: self.transport.clone(), fault: fault.clone() };
+        let mut config = UpdaterConfig::default();
+        config.root_max_length = MAX_ROOT;
+        config.timestamp_max_length = MAX_TIMESTAMP;
+        config.snapshot_max_length = MAX_SNAPSHOT;
+        config.targets_max_length = MAX_TARGETS;
+        config.target_max_length = MAX_MANIFEST;
+        config.max_root_rotations = MAX_ROOT_ROTATIONS;
+        config.max_delegations = MAX_DELEGATIONS;
+        let updater = Updater::new(carrier, &self.pinned_root).map_err(|error| {
+            let reason = reason_of(&error, "pinned root");
+            let detail = format!("{}; give the device the root.json of its repository again", reason.detail);
+            Reason::new(reason.code, detail)
+        })?;
+        let updater = updater.with_config(config).with_store(Store(self.seen.clone()));
+        let mut session = Session { updater, fault, seen: self.seen.clone() };
+        session.updater.refresh(now).await.map_err(|error| session.reason(error))?;
+        session.all_kept()?;
+        Ok(session)
+    }
+}
+
+/// The verified `signed` parts of the four roles.
+#[derive(Debug, Clone)]
+pub(super) struct Payloads {
+    pub(super) root: Value,
+    pub(super) timestamp: Value,
+    pub(super) snapshot: Value,
+    pub(super) targets: Value,
+}
+
+impl Payloads {
+    /// Each with its role's name.
+    pub(super) fn all(&self) -> [(&'static str, &Value); 4] {
+        [
+            ("root", &self.root),
+            ("targets", &self.targets),
+            ("snapshot", &self.snapshot),
+            ("timestamp", &self.timestamp),
+        ]
+    }
+}
+
+/// One refreshed client.
+struct Session {
+    updater: Updater,
+    fault: Arc<Mutex<Option<Reason>>>,
+    seen: Arc<Seen>,
+}
+
+impl Session {
+    /// What the transport said, where it was at fault; else what the library found.
+    fn reason(&self, error: Error) -> Reason {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (error, fault) {
+            (Error::Transport { .. }, Some(fault)) => fault,
+            (error, _) => reason_of(&error, "repository metadata"),
+        }
+    }
+
+    /// An error where something that was seen could not be kept.
+    fn all_kept(&self) -> Result<(), Reason> {
+        match self.seen.fault() {
+            None => Ok(()),
+            Some(reason) => {
+                Err(Reason::new(reason.code, format!("remember repository metadata: {}", reason.detail)))
+            }
+        }
+    }
+
+    fn listed(&self) -> Vec<Listed> {
+        let targets = self.updater.trusted().targets_role("targets").map(|role| &role.targets);
+        let mut listed: Vec<Listed> = targets
+            .into_iter()
+            .flatten()
+            .filter_map(|(path, target)| {
+                let release = layout::release_of_target(path)?;
+                let digest = digest_of(target, path).ok()?;
+                Some(Listed { release, digest, manifest_size: target.length })
+            })
+            .collect();
+        listed.sort_by(|a, b| a.release.cmp(&b.release));
+        listed
+    }
+}
+
+/// The canonical JSON that signatures cover.
+pub(super) fn canonical(value: &Value) -> Result<Vec<u8>, Reason> {
+    sigstore_tuf::canonical_json::to_canonical_bytes(value)
+        .map_err(|error| Reason::new(ReasonCode::Internal, format!("write metadata: {error}")))
+}
+
+fn not_listed(release: &Release, listed: &[Listed]) -> Reason {
+    let mut versions: Vec<String> = listed
+        .iter()
+        .filter(|l| l.release.name == release.name)
+        .map(|l| l.release.version.to_string())
+        .collect();
+    let older = versions.len().saturating_sub(5);
+    let versions = versions.split_off(older).join(", ");
+    let offer = if versions.is_empty() {
+        format!("it has no model of the name {}", release.name)
+    } else {
+        format!("of {} it has {versions}", release.name)
+    };
+    Reason::new(ReasonCode::NotFound, format!("release {release} is not in the repository; {offer}"))
+}
+
+/// The signed SHA-256 of a target; every target of ours has one, which is also part of its file's name.
+fn digest_of(target: &TargetFile, path: &str) -> Result<Digest, Reason> {
+    let digest = target.hashes.get("sha256").and_then(|text| text.parse::<Digest>().ok());
+    digest.ok_or_else(|| {
+        Reason::new(
+            ReasonCode::Malformed,
+            format!("repository metadata: target {path} has no SHA-256; publish it again"),
+        )
+    })
+}
+
+/// Refuses metadata that lists one key under two ids: the library counts ids, so one stolen key would
+/// reach a threshold of two.
+fn one_id_a_key(bytes: &[u8], what: &str) -> Result<(), Reason> {
+    // What is no JSON is refused where it is read.
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(()) };
+    for keys in [value.pointer("/signed/keys"), value.pointer("/signed/delegations/keys")] {
+        let mut known = BTreeSet::new();
+        for (id, key) in keys.and_then(Value::as_object).into_iter().flatten() {
+            // A key that cannot be used counts for nothing.
+            let usable =
+                serde_json::from_value::<Key>(key.clone()).ok().and_then(|key| key.verification_key().ok());
+            if let Some(key) = usable
+                && !known.insert(key.as_bytes().to_vec())
+            {
+                let id: String = id.chars().take(12).collect();
+                let detail =
+                    format!("{what}: key {id}… is listed under another id as well; it may count only once");
+                return Err(Reason::new(ReasonCode::SignatureInvalid, detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Carries the library's wishes to our transport.
+struct Carrier {
+    transport: Arc<dyn Transport>,
+    fault: Arc<Mutex<Option<Reason>>>,
+}
+
+impl Carrier {
+    async fn get(&self, path: String, max: u64) -> sigstore_tuf::Result<Option<Vec<u8>>> {
+        let got = self.transport.get(&path, max).await.and_then(|bytes| match bytes {
+            Some(bytes) if bytes.len() as u64 > max => Err(Reason::new(
+                ReasonCode::SizeMismatch,
+                format!("{path}: {} bytes, more than the {max} allowed", bytes.len()),
+            )),
+            Some(bytes) => one_id_a_key(&bytes, &path).map(|()| Some(bytes)),
+            None => Ok(None),
+        });
+        got.map_err(|reason| {
+            let error = Error::transport(reason.detail.clone());
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            error
+        })
+    }
+}
+
+impl Repository for Carrier {
+    fn fetch_metadata<'a>(&'a self, name: &'a str, max: u64) -> sigstore_tuf::transport::FetchFuture<'a> {
+        Box::pin(self.get(layout::metadata(name), max))
+    }
+
+    fn fetch_target<'a>(&'a self, path: &'a str, max: u64) -> sigstore_tuf::transport::FetchFuture<'a> {
+        Box::pin(self.get(format!("{}/{path}", layout::TARGETS), max))
+    }
+}
+
+/// What was seen, as the library wants to be handed it.
+struct Store(Arc<Seen>);
+
+impl MetadataStore for Store {
+    fn load(&self, name: &str) -> sigstore_tuf::Result<Option<Vec<u8>>> {
+        self.0.load(name).map_err(|reason| Error::transport(reason.detail))
+    }
+
+    fn store(&self, name: &str, bytes: &[u8]) -> sigstore_tuf::Result<()> {
+        // Only what is read again: the newest of each role and the chain of roots. Floors of delegated
+        // roles come from the snapshot.
+        let kept = matches!(name, "root.json" | "timestamp.json" | "snapshot.json" | "targets.json")
+            || name.starts_with("root_history/");
+        let stored = match name {
+            "root.json" => self.adopt_root(bytes),
+            name if kept => self.0.store(name, bytes),
+            _ => Ok(()),
+        };
+        stored.map_err(|reason| Error::transport(reason.detail))
+    }
+}
+
+impl Store {
+    /// Keeps a verified root, and before that drops the floors that a fast-forward attack with a key
+    /// that this root takes away may have raised. In this order a power cut between the two leaves the
+    /// old root, and all of it happens again.
+    fn adopt_root(&self, bytes: &[u8]) -> Result<(), Reason> {
+        let old = self.0.load("root.json")?;
+        let rotated =
+            |role: &str| old.as_deref().is_some_and(|old| signers(old, role) != signers(bytes, role));
+        if rotated("timestamp") || rotated("snapshot") {
+            self.0.forget("timestamp.json")?;
+            self.0.forget("snapshot.json")?;
+        }
+        self.0.store("root.json", bytes)
+    }
+}
+
+/// The threshold and the keys, with their ids, that a root gives a role.
+fn signers(root: &[u8], role: &str) -> Option<Value> {
+    let root: Value = serde_json::from_slice(root).ok()?;
+    let role = root.pointer(&format!("/signed/roles/{role}"))?;
+    let ids = role.get("keyids")?.as_array()?.iter().filter_map(Value::as_str);
+    let keys: BTreeMap<&str, Option<&Value>> =
+        ids.map(|id| (id, root.pointer("/signed/keys").and_then(|keys| keys.get(id)))).collect();
+    Some(serde_json::json!([role.get("threshold"), keys]))
+}
+
+/// The library's finding in our words. The texts of two variants are looked into: they alone tell a
+/// wrong length from a wrong hash, and a missing file from too many roots; tests pin them.
+fn reason_of(error: &Error, what: &str) -> Reason {
+    use ReasonCode::*;
+    let (code, detail) = match error {
+        Error::Expired { role, expires } => (
+            Expired,
+            format!(
+                "{role} expired at {expires}; run `edgewarden repo refresh` where it is published, or check this machine's clock"
+            ),
+        ),
+        Error::Rollback { role, trusted, new } => (
+            OlderThanSeen,
+            format!(
+                "{role} has version {new}, but version {trusted} was seen before; the copy is old or somebody replays it"
+            ),
+        ),
+        Error::BadRootVersion { trusted, new } if new <= trusted => (
+            OlderThanSeen,
+            format!("the root after {trusted} has version {new}; the copy is old or somebody replays it"),
+        ),
+        Error::EqualVersion { role, version } => {
+            (OlderThanSeen, format!("{role} has version {version} again"))
+        }
+        Error::ThresholdNotMet { role, found, threshold } => (
+            SignatureInvalid,
+            format!(
+                "{role} has {found} of {threshold} needed signatures by keys that are trusted; it was changed, or it is another repository's"
+            ),
+        ),
+        Error::DuplicateSignature { .. } | Error::Crypto(_) => (SignatureInvalid, error.to_string()),
+        Error::IntegrityMismatch(text) => {
+            let code = if text.contains("length") {
+                SizeMismatch
+            } else if text.contains("removes") {
+                OlderThanSeen
+            } else {
+                DigestMismatch
+            };
+            (code, text.clone())
+        }
+        Error::Transport { message, .. } if message.starts_with("exceeded") => (
+            Malformed,
+            format!("more than {MAX_ROOT_ROTATIONS} root rotations at once; try again to take the next ones"),
+        ),
+        Error::Transport { message, .. } => {
+            (RepositoryUnreachable, format!("{message}; the copy is incomplete, publish or copy it again"))
+        }
+        Error::TargetNotFound(_) => (NotFound, error.to_string()),
+        Error::Io { .. } | Error::NotRefreshed => (Internal, error.to_string()),
+        // Json, Malformed, NonIntegerNumber, UnusableKey, UnsupportedScheme, UnknownRole, BadRootVersion
+        // of a gap, and what a later version of the library may add.
+        other => {
+            let cause =
+                std::error::Error::source(other).map(|cause| format!(": {cause}")).unwrap_or_default();
+            (Malformed, format!("{other}{cause}"))
+        }
+    };
+    Reason::new(code, format!("{what}: {detail}"))
+}
