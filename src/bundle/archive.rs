@@ -6,7 +6,7 @@
 //! outside of it. What it says is untrusted until `trust` has checked it.
 
 use super::checked::{self, NewFile};
-use super::interim::{MAX_MANIFEST, parse_manifest};
+use super::{MAX_MANIFEST, parse_manifest};
 use super::layout;
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use crate::sys::durable::failed;
