@@ -140,7 +140,7 @@ pub fn start(
 }
 
 /// The user name and the password from its file.
-fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reason> {
+pub fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reason> {
     let Some(username) = &settings.username else { return Ok(None) };
     let mut password = Vec::new();
     if let Some(path) = &settings.password_file {

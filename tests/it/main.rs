@@ -1,1 +1,12 @@
+//! The integration tests: the real binary and real files, as users meet them. One program, so that it
+//! links once; `support` holds what the modules share.
 
+/// Starting the binary, temporary configurations, waiting.
+mod support;
+
+/// The rules of the source tree itself: rooms, vendors, heads, sizes.
+mod architecture;
+/// The command line: help, exit statuses, completions, and what it says to a running agent.
+mod cli;
+/// `agent.toml` through the binary: every fault at once, and what `check` tells.
+mod config;
