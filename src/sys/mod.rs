@@ -4,4 +4,5 @@
 
 pub mod clock;
 pub mod durable;
+pub mod notify;
 pub mod store;
