@@ -115,6 +115,38 @@ impl Board {
     }
 }
 
+/// What the machine is; does not change while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Operating system, as it calls itself.
+    pub os: String,
+    /// Version of the kernel.
+    pub kernel: String,
+    /// Architecture (`x86_64`, `aarch64`).
+    pub arch: String,
+    /// The board, as its firmware calls it.
+    pub board: Option<String>,
+    /// The kernel's id of this boot; empty where it tells none.
+    pub boot_id: String,
+}
+
+/// Reads what the machine is; `root` is `/` outside tests.
+pub fn identity(root: &Path) -> Identity {
+    let uname = rustix::system::uname();
+    let known = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let release = std::fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
+    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    // A device tree names a board; a PC has it in its DMI table.
+    let board = ["proc/device-tree/model", "sys/class/dmi/id/product_name"];
+    Identity {
+        os: pretty.map_or_else(|| known(uname.sysname()), |name| name.trim_matches('"').to_owned()),
+        kernel: known(uname.release()),
+        arch: known(uname.machine()),
+        board: board.iter().find_map(|path| text(&root.join(path))),
+        boot_id: text(&root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default(),
+    }
+}
+
 /// Whether the clock follows a time server: systemd-timesyncd leaves a mark, and the kernel knows of
 /// every other service. `None` where neither can be asked.
 pub fn clock_synchronised(root: &Path) -> Option<bool> {
@@ -215,6 +247,22 @@ mod tests {
         assert_eq!(told.power_watts, BTreeMap::from([("VDD_IN".to_owned(), 5.072)]));
         let zones: Vec<_> = told.temperature_celsius.into_iter().collect();
         assert_eq!(zones, [("cpu-thermal".to_owned(), 48.0), ("cpu-thermal-2".to_owned(), 49.5)]);
+    }
+
+    #[test]
+    fn a_board_has_a_name() {
+        let (dir, _) = board(&[
+            ("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.5\0"),
+            ("etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n"),
+            ("proc/sys/kernel/random/boot_id", "8bf6b5cc-1dc2-4f6b-8d1f-6f8f0a9f6f2e\n"),
+        ]);
+        let told = identity(dir.path());
+        assert_eq!(told.board.as_deref(), Some("Raspberry Pi 4 Model B Rev 1.5"));
+        assert_eq!(told.os, "Debian GNU/Linux 13 (trixie)");
+        assert_eq!(told.boot_id.len(), 36);
+        assert!(!told.kernel.is_empty() && !told.arch.is_empty());
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!((identity(empty.path()).os.as_str(), identity(empty.path()).board), ("Linux", None));
     }
 
     #[test]
