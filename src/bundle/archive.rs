@@ -6,8 +6,8 @@
 //! outside of it. What it says is untrusted until `trust` has checked it.
 
 use super::checked::{self, NewFile};
-use super::interim::{MAX_MANIFEST, parse_manifest};
 use super::layout;
+use super::{MAX_MANIFEST, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use crate::sys::durable::failed;
 use sha2::{Digest as _, Sha256};

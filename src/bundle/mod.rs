@@ -1,11 +1,15 @@
-//! The bundle: a folder with a model and all that is needed to run, check and watch it.
+//! The bundle: a folder with a model and all that is needed to run, check and watch it, and the one
+//! file that people carry.
 //!
 //! Opening one checks every word of `manifest.json` and every byte of every file it lists. The SHA-256
 //! of the manifest's bytes is the bundle's identity. This folder runs no model, knows no key and never
 //! opens a socket: who may say that a bundle is good is `trust/`'s matter.
 
+pub mod archive;
+pub mod checked;
 pub mod draft;
 pub mod files;
+pub mod layout;
 pub mod manifest;
 pub mod model;
 pub mod onnx;
@@ -190,11 +194,3 @@ pub(crate) mod tests {
         assert_eq!(open(dir.path(), None).unwrap_err().code, ReasonCode::Malformed);
     }
 }
-//! The format of a bundle: the folder people read, and the one file they carry.
-//!
-//! This folder checks form and digests; it never decides whom to trust, and opens no socket.
-
-pub mod archive;
-pub mod checked;
-pub mod interim;
-pub mod layout;

@@ -19,7 +19,7 @@ use super::roles::{self, Expiry};
 use super::transport::{BoxFuture, OnBytes, Transport};
 use super::tuf::{Payloads, RepositoryClient};
 use crate::bundle::checked::{self, NewFile};
-use crate::bundle::{interim as bundle, layout};
+use crate::bundle::{self, layout};
 use crate::domain::{Digest, Manifest, Reason, ReasonCode, Release};
 use crate::sys::durable::{self, failed};
 use jiff::Timestamp;
