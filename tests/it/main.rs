@@ -1,1 +1,3 @@
+//! The one integration-test binary: real processes, real servers.
 
+mod process;
