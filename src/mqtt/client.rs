@@ -26,8 +26,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -152,7 +152,7 @@ pub struct Connection {
     state: watch::Receiver<State>,
     shared: Arc<Shared>,
     closing: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl Connection {
             closing: closing.clone(),
         };
         let task = tokio::spawn(driver.run(event_loop));
-        Ok((Self { client, state, shared, closing, task: Some(task) }, messages))
+        Ok((Self { client, state, shared, closing, task: Mutex::new(Some(task)) }, messages))
     }
 
     /// How the connection is, and every change of it.
@@ -260,15 +260,26 @@ impl Connection {
 
     /// Says goodbye, so that the broker keeps the will to itself, after what is on its way was
     /// acknowledged. Takes `deadline` at most.
-    pub async fn close(mut self, deadline: Duration) {
+    pub async fn close(&self, deadline: Duration) {
         self.closing.cancel();
         let _ = self.client.try_disconnect_with_timeout(deadline);
-        if let Some(task) = self.task.take() {
+        if let Some(task) = self.take_task() {
             let abort = task.abort_handle();
             if tokio::time::timeout(deadline, task).await.is_err() {
                 abort.abort();
             }
         }
+    }
+
+    /// Ends without a goodbye: the broker publishes the will.
+    pub fn cut(&self) {
+        if let Some(task) = self.take_task() {
+            task.abort();
+        }
+    }
+
+    fn take_task(&self) -> Option<JoinHandle<()>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn prepare(&self, message: Message, qos: QoS) -> Result<(String, Bytes, PublishOptions), PublishError> {
@@ -303,11 +314,8 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// A connection that was not closed is cut, and the broker publishes the will.
     fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
+        self.cut();
     }
 }
 

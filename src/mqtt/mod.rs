@@ -1,6 +1,397 @@
-//! The device's side of MQTT.
+//! The device's side of MQTT 5: what it says, what it is asked, and that both arrive.
+//!
+//! ```text
+//! Handle ── live ────────────────────────────┐
+//!        └─ orders → pump ⇄ spool (disk)     ├→ client → broker
+//! Replies ─ orders ──┘    └──────────────────┘     │
+//! agent ← Incoming ← commands::read ← inbox ←──────┘
+//! ```
+//!
+//! What may be missed (results, metrics, snapshots) goes straight to the client or is dropped and
+//! counted. What must arrive (slot states, changes of health, replies) goes through the [`spool`].
+//! This folder never decides what a command does, never reads a model or a frame, and never waits
+//! for the broker on the agent's time.
+
 pub mod client;
 pub mod commands;
+pub mod operator;
 pub mod payloads;
+mod pump;
+mod replies;
 pub mod spool;
+mod throttle;
 pub mod topics;
+
+pub use client::State;
+pub use payloads::Birth;
+pub use replies::Replies;
+
+use crate::config::settings::{DeviceSettings, MqttSettings};
+use crate::domain::command::Request;
+use crate::domain::deployment::SlotState;
+use crate::domain::health::{HealthReport, LinkHealth};
+use crate::domain::metrics::{MetricsReport, MqttMetrics};
+use crate::domain::{DeviceId, FrameResult, PipelineName, Reason, ReasonCode};
+use bytes::Bytes;
+use client::{Connection, Message, Options, Received};
+use commands::{Addressee, RawCommand};
+use payloads::{MAX_PAYLOAD, ReplyStatus, Stamper};
+use pump::{Counters, Order, Pump};
+use replies::{Address, Window};
+use serde::Serialize;
+use spool::{Spool, Spooled};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use throttle::Throttle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use topics::{Audience, Said, Topics};
+
+/// How long the broker keeps commands for a device that is away.
+const SESSION: Duration = Duration::from_secs(3600);
+/// Orders that wait for the pump.
+const ORDERS: usize = 512;
+
+/// A command for the agent.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What is asked.
+    pub request: Request,
+    /// Its answers.
+    pub replies: Replies,
+}
+
+/// What all parts of the device's side share.
+#[derive(Debug)]
+pub(crate) struct Link {
+    topics: Topics,
+    device: DeviceId,
+    connection: Arc<Connection>,
+    stamper: Stamper,
+    orders: mpsc::Sender<Order>,
+    window: Mutex<Window>,
+    counters: Arc<Counters>,
+    live_dropped: AtomicU64,
+    orders_dropped: AtomicU64,
+}
+
+/// Connects, and keeps connected until [`Handle::shutdown`]. Returns at once; call it inside a
+/// tokio runtime. Commands are handed to `commands`; while it is full, they are answered `busy`.
+///
+/// # Errors
+/// [`ReasonCode::BadRequest`] for a root or device id that cannot be part of a topic, and for a
+/// password or certificate file that cannot be read. A broker that is not there is no error.
+pub fn start(
+    settings: &MqttSettings,
+    device: &DeviceSettings,
+    birth: Birth,
+    spool: Spool,
+    commands: mpsc::Sender<Incoming>,
+) -> Result<Handle, Reason> {
+    let topics = Topics::new(&settings.root)?;
+    topics::check_device(&device.id)?;
+    let availability = topics.said(&device.id, &Said::Availability);
+    let audiences = std::iter::once(Audience::Device(device.id.clone()))
+        .chain(device.groups.iter().cloned().map(Audience::Group));
+    let (connection, received) = Connection::open(Options {
+        client_id: device.id.to_string(),
+        host: settings.host.clone(),
+        port: settings.port,
+        tls: settings.tls.clone(),
+        login: login(settings)?,
+        keep_alive: settings.keep_alive,
+        will: Some(Message {
+            topic: availability.clone(),
+            payload: payloads::OFFLINE.into(),
+            retain: true,
+            ..Message::default()
+        }),
+        session: Some(SESSION),
+        subscriptions: audiences.map(|audience| topics.commands(&audience)).collect(),
+    })?;
+    let connection = Arc::new(connection);
+    let counters = Arc::new(Counters::default());
+    let (orders, intake) = mpsc::channel(ORDERS);
+    let pump = Pump::new(connection.clone(), intake, counters.clone(), availability, spool);
+    let link = Arc::new(Link {
+        topics,
+        device: device.id.clone(),
+        connection,
+        stamper: Stamper::default(),
+        orders,
+        window: Mutex::default(),
+        counters,
+        live_dropped: AtomicU64::new(0),
+        orders_dropped: AtomicU64::new(0),
+    });
+    link.newest(&Said::Birth, birth);
+    let addressee = Addressee { device: device.id.clone(), groups: device.groups.clone() };
+    tokio::spawn(inbox(link.clone(), addressee, received, commands));
+    let (stop, stopped) = oneshot::channel();
+    let pump = tokio::spawn(pump.run(stopped));
+    Ok(Handle {
+        throttle: Arc::new(Throttle::new(settings.results_per_second)),
+        link,
+        health: Arc::default(),
+        end: Arc::new(Mutex::new(Some((stop, pump)))),
+        target: target(settings),
+    })
+}
+
+/// The user name and the password from its file.
+fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reason> {
+    let Some(username) = &settings.username else { return Ok(None) };
+    let mut password = Vec::new();
+    if let Some(path) = &settings.password_file {
+        password = std::fs::read(path).map_err(|error| {
+            let detail =
+                format!("mqtt.password_file {}: {error}; make it readable for the agent", path.display());
+            Reason::new(ReasonCode::BadRequest, detail)
+        })?;
+        while password.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+            password.pop();
+        }
+    }
+    Ok(Some((username.clone(), password)))
+}
+
+/// The broker, for people.
+fn target(settings: &MqttSettings) -> String {
+    let scheme = if settings.tls.is_some() { "mqtts" } else { "mqtt" };
+    format!("{scheme}://{}:{}", settings.host, settings.port)
+}
+
+/// Reads what comes in. Ends with the connection or the agent.
+async fn inbox(
+    link: Arc<Link>,
+    addressee: Addressee,
+    mut received: mpsc::Receiver<Received>,
+    agent: mpsc::Sender<Incoming>,
+) {
+    while let Some(message) = received.recv().await {
+        let raw = RawCommand { topic: &message.topic, payload: &message.payload, retained: message.retained };
+        let request = match commands::read(&link.topics, &addressee, raw) {
+            Ok(request) => request,
+            Err(refusal) => {
+                tracing::warn!("mqtt: refused: {}", refusal.reason);
+                if let Some((command, id)) = refusal.named {
+                    let to = Address::new(&link, &command, &id, &message);
+                    to.answer_live(&link, ReplyStatus::Failed { reason: refusal.reason });
+                }
+                continue;
+            }
+        };
+        let name = request.command.name();
+        let to = Address::new(&link, name, &request.id, &message);
+        if let Some(last) = link.window().admit(name, &request.id) {
+            tracing::info!("mqtt: {name} {} came again, answered as before", request.id);
+            to.answer_live(&link, last);
+            continue;
+        }
+        match agent.try_reserve() {
+            Ok(place) => {
+                tracing::info!("mqtt: command {name} {}", request.id);
+                let replies = Replies::begin(link.clone(), to);
+                place.send(Incoming { request, replies });
+            }
+            Err(_) => {
+                link.window().forget(name, &request.id);
+                let detail =
+                    format!("command {name} {}: too many commands wait already; send it again", request.id);
+                let reason = Reason::new(ReasonCode::Busy, detail);
+                to.answer_live(&link, ReplyStatus::Failed { reason });
+            }
+        }
+    }
+}
+
+impl Link {
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stamped body as JSON.
+    fn json<T: Serialize>(&self, body: T) -> Option<String> {
+        match self.stamper.json(body).map(String::from_utf8) {
+            Ok(Ok(json)) => Some(json),
+            Ok(Err(_)) => None,
+            Err(error) => {
+                tracing::error!("mqtt: a payload has no JSON form: {error}");
+                None
+            }
+        }
+    }
+
+    /// Publishes now or drops and counts.
+    fn live(&self, message: Message) {
+        if message.payload.len() > MAX_PAYLOAD {
+            tracing::debug!("mqtt: dropped {} bytes to {}", message.payload.len(), message.topic);
+        } else if self.connection.try_publish(message).is_ok() {
+            return;
+        }
+        self.live_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn live_json<T: Serialize>(&self, said: &Said, body: T) {
+        if let Some(json) = self.json(body) {
+            let topic = self.topics.said(&self.device, said);
+            let content_type = Some("application/json".to_owned());
+            self.live(Message {
+                topic,
+                payload: json.into_bytes().into(),
+                content_type,
+                ..Message::default()
+            });
+        }
+    }
+
+    /// Hands an order to the pump; where that is stuck, drops and counts.
+    fn order(&self, order: Order) {
+        if self.orders.try_send(order).is_err() {
+            self.orders_dropped.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                "mqtt: a message that must arrive was dropped: the spool's disk is too slow, or the agent ends"
+            );
+        }
+    }
+
+    /// Publishes a retained topic as soon as may be; only the newest payload counts.
+    fn newest<T: Serialize>(&self, said: &Said, body: T) {
+        if let Some(json) = self.fitting(said, body) {
+            let topic = self.topics.said(&self.device, said);
+            self.order(Order::Newest { topic, payload: json.into_bytes() });
+        }
+    }
+
+    /// Publishes a retained topic, and every payload of it except those that a later one with the
+    /// same key replaces.
+    fn must_arrive<T: Serialize>(&self, said: &Said, body: T, key: &str) {
+        if let Some(payload) = self.fitting(said, body) {
+            let topic = self.topics.said(&self.device, said);
+            let replaces = Some(format!("{topic} {key}"));
+            self.order(Order::Spool(Spooled { topic, retain: true, payload, correlation: None, replaces }));
+        }
+    }
+
+    /// JSON that a broker will take: oversize is refused before it is spooled.
+    fn fitting<T: Serialize>(&self, said: &Said, body: T) -> Option<String> {
+        let json = self.json(body)?;
+        if json.len() > MAX_PAYLOAD {
+            self.orders_dropped.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("mqtt: {said} has {} bytes, a message holds {MAX_PAYLOAD}; dropped", json.len());
+            return None;
+        }
+        Some(json)
+    }
+}
+
+/// The agent's hold on all of it; cheap to clone. No method waits for the broker.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    link: Arc<Link>,
+    throttle: Arc<Throttle>,
+    health: Arc<Mutex<Option<HealthReport>>>,
+    #[expect(clippy::type_complexity, reason = "the two halves of one task's end")]
+    end: Arc<Mutex<Option<(oneshot::Sender<tokio::time::Instant>, JoinHandle<()>)>>>,
+    target: String,
+}
+
+impl Handle {
+    /// Says what the model saw: at most `results_per_second` a pipeline; may be missed.
+    pub fn telemetry(&self, pipeline: &PipelineName, result: &FrameResult) {
+        if self.throttle.admit(pipeline, std::time::Instant::now()) {
+            self.link.live_json(&Said::Telemetry(pipeline.clone()), result);
+        }
+    }
+
+    /// Says what a slot runs and where its deployment stands. Every stage arrives; within a stage
+    /// the newest progress does.
+    pub fn slot_state(&self, state: &SlotState) {
+        let key = state
+            .deployment
+            .as_ref()
+            .map_or_else(String::new, |deployment| format!("{} {:?}", deployment.id, deployment.stage));
+        self.link.must_arrive(&Said::SlotState(state.slot.clone()), state, &key);
+    }
+
+    /// Says how the device is. A change of the judgement must arrive; figures alone may be missed.
+    pub fn health(&self, report: &HealthReport) {
+        let mut last = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|last| report.differs(last)) {
+            self.link.must_arrive(&Said::Health, report, "");
+        } else {
+            self.link.newest(&Said::Health, report);
+        }
+        *last = Some(report.clone());
+    }
+
+    /// Says the figures; may be missed.
+    pub fn metrics(&self, report: &MetricsReport) {
+        self.link.live_json(&Said::Metrics, report);
+    }
+
+    /// Says a frame as a JPEG at `snapshot/<pipeline>`; may be missed.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BadRequest`] when it does not fit into a message.
+    pub fn snapshot(&self, pipeline: &PipelineName, jpeg: Bytes) -> Result<(), Reason> {
+        if jpeg.len() > MAX_PAYLOAD {
+            let detail = format!(
+                "snapshot of {pipeline} has {} bytes, a message holds {MAX_PAYLOAD}; ask for a smaller max_edge",
+                jpeg.len()
+            );
+            return Err(Reason::new(ReasonCode::BadRequest, detail));
+        }
+        self.link.live(Message {
+            topic: self.link.topics.said(&self.link.device, &Said::Snapshot(pipeline.clone())),
+            payload: jpeg,
+            content_type: Some("image/jpeg".to_owned()),
+            ..Message::default()
+        });
+        Ok(())
+    }
+
+    /// How the connection is, and every change of it.
+    pub fn connected(&self) -> watch::Receiver<State> {
+        self.link.connection.state()
+    }
+
+    /// The broker's part of a health report.
+    pub fn link_health(&self) -> LinkHealth {
+        let (reached, last_error) = match &*self.link.connection.state().borrow() {
+            State::Connecting => (false, None),
+            State::Up { .. } => (true, None),
+            State::Down { reason } => (false, Some(reason.clone())),
+        };
+        LinkHealth { target: Some(self.target.clone()), reached, last_error }
+    }
+
+    /// The figures of the way to the broker. `spool_dropped` is `Facts::messages_lost`.
+    pub fn figures(&self) -> MqttMetrics {
+        let (link, counters) = (&self.link, &self.link.counters);
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MqttMetrics {
+            connected: link.connection.state().borrow().generation().is_some(),
+            connects: link.connection.connects(),
+            spool_len: get(&counters.spool_len),
+            spool_bytes: get(&counters.spool_bytes),
+            spool_dropped: get(&counters.spool_dropped) + get(&link.orders_dropped),
+            live_dropped: get(&link.live_dropped),
+            published: get(&counters.published),
+        }
+    }
+
+    /// Sends what waits, says `offline`, and says goodbye to the broker, within `deadline`. What is
+    /// not acknowledged by then stays in the spool. Only the first call does something.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((stop, mut pump)) = end else { return };
+        let by = tokio::time::Instant::now() + deadline;
+        let _ = stop.send(by);
+        // A little more than it was given, so that it is not cut within its last step.
+        if tokio::time::timeout_at(by + Duration::from_millis(500), &mut pump).await.is_err() {
+            pump.abort();
+        }
+    }
+}

@@ -236,9 +236,22 @@ impl Spool {
         self.remove(id)
     }
 
+    /// Makes the removals so far durable, too.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn sync(&mut self) -> Result<(), Reason> {
+        self.store.sync()
+    }
+
     /// True while a retained message to this topic waits: what was said there last is not the newest.
     pub fn has_retained(&self, topic: &str) -> bool {
         self.slots.iter().any(|slot| slot.retain && slot.topic == topic)
+    }
+
+    /// The newest message's id; 0 when none waits.
+    pub fn newest(&self) -> u64 {
+        self.slots.back().map_or(0, |slot| slot.id)
     }
 
     /// Messages that wait.

@@ -118,6 +118,22 @@ impl Topics {
         format!("{}/{device}/#", self.root)
     }
 
+    /// Whether a requester may have its replies there. A topic of a device or a command is refused:
+    /// else anybody who may send a command could speak in this device's name to others.
+    pub fn may_answer_to(&self, topic: &str) -> bool {
+        !topic.is_empty()
+            && topic.len() <= 256
+            && !topic.starts_with('$')
+            && !topic.contains(|c: char| matches!(c, '+' | '#') || c.is_control())
+            && self.parse(topic).is_none()
+    }
+
+    /// Where an operator's own replies go; never the topic of a device, whose id starts with a
+    /// letter or digit.
+    pub fn operator_replies(&self, client_id: &str) -> String {
+        format!("{}/_reply/{client_id}", self.root)
+    }
+
     /// Reads a topic; `None` for one that is not ours.
     pub fn parse(&self, topic: &str) -> Option<Topic> {
         let levels: Vec<&str> = topic.strip_prefix(&self.root)?.strip_prefix('/')?.split('/').collect();
@@ -265,6 +281,25 @@ mod tests {
             "edgewarden/pi/model/a/desired",
         ] {
             assert_eq!(topics.parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn replies_cannot_be_aimed_at_devices() {
+        let topics = Topics::new("edgewarden").unwrap();
+        for bad in [
+            "",
+            "$SYS/x",
+            "a/+",
+            "#",
+            "edgewarden/pi/cmd/restart/1",
+            "edgewarden/pi/availability",
+            &"a".repeat(257),
+        ] {
+            assert!(!topics.may_answer_to(bad), "{bad}");
+        }
+        for good in ["replies/1", &topics.operator_replies("op-1")] {
+            assert!(topics.may_answer_to(good), "{good}");
         }
     }
 

@@ -1,11 +1,13 @@
 //! One pipeline at work: its capture child and the inference children on its frames.
 //!
-//! An actor owns them all (`actor`), so that the swap is one decision in one place. `camera` keeps
+//! An actor owns them all (`actor`; `hear` takes what the children say), so that the swap is one
+//! decision in one place. `camera` keeps
 //! the source alive, `runner` knows one inference child. Nothing here knows why a bundle is tried or
 //! put back: that is decided in `domain` and driven from `update`.
 
 mod actor;
 mod camera;
+mod hear;
 mod runner;
 
 pub use actor::spawn;

@@ -1,0 +1,299 @@
+//! The other end of the line: sends commands to devices and listens to what they say. For the
+//! demonstration, the tests and fleet tools; no part of the agent uses it.
+
+use super::client::{Connection, Message, Options, PublishError, Received, State};
+use super::payloads::{CommandReply, ReplyStatus, Stamped};
+use super::topics::{Audience, Topics};
+use crate::config::settings::TlsSettings;
+use crate::domain::{CommandId, Reason, ReasonCode};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Messages that wait to be read by [`Operator::next`]; more are dropped.
+const WAITING: usize = 8192;
+/// Replies to one command that wait to be read; more are dropped.
+const REPLIES: usize = 256;
+
+type Waiting = Arc<Mutex<HashMap<Bytes, mpsc::Sender<Stamped<CommandReply>>>>>;
+
+/// A connection of somebody who runs devices.
+#[derive(Debug)]
+pub struct Operator {
+    connection: Connection,
+    topics: Topics,
+    replies_to: String,
+    waiting: Waiting,
+    messages: tokio::sync::Mutex<mpsc::Receiver<Received>>,
+}
+
+impl Operator {
+    /// Connects to `mqtt://[user:password@]host[:port]` (or `mqtts://`, with the system's
+    /// certificate authorities or those of `tls`), hears what is published at `filters`, and returns
+    /// once all of it holds.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BadRequest`] for a URL or root that makes no sense;
+    /// [`ReasonCode::BrokerUnreachable`] or [`ReasonCode::BrokerRefused`] with the first reason
+    /// why there is no connection, or after `wait` without one.
+    pub async fn connect(
+        url: &str,
+        tls: Option<TlsSettings>,
+        root: &str,
+        filters: Vec<String>,
+        wait: Duration,
+    ) -> Result<Self, Reason> {
+        let topics = Topics::new(root)?;
+        let parsed = BrokerUrl::parse(url)?;
+        let client_id = format!("operator-{}", uuid::Uuid::new_v4().simple());
+        let replies_to = topics.operator_replies(&client_id);
+        let mut subscriptions = filters;
+        subscriptions.push(replies_to.clone());
+        let (connection, received) = Connection::open(Options {
+            client_id,
+            host: parsed.host,
+            port: parsed.port,
+            tls: parsed.tls.then(|| tls.unwrap_or_default()),
+            login: parsed.login,
+            keep_alive: Duration::from_secs(30),
+            will: None,
+            session: None,
+            subscriptions,
+        })?;
+        let waiting: Waiting = Arc::default();
+        let (messages_tx, messages) = mpsc::channel(WAITING);
+        tokio::spawn(sort(received, replies_to.clone(), waiting.clone(), messages_tx));
+        let operator =
+            Self { connection, topics, replies_to, waiting, messages: tokio::sync::Mutex::new(messages) };
+        operator.up(wait).await?;
+        Ok(operator)
+    }
+
+    /// The topics under the root.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// The next message at one of the filters; `None` when none came within `wait`.
+    pub async fn next(&self, wait: Duration) -> Option<Received> {
+        let mut messages = self.messages.lock().await;
+        tokio::time::timeout(wait, messages.recv()).await.ok().flatten()
+    }
+
+    /// Publishes a message and waits for its `PUBACK`.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BrokerRefused`], or [`ReasonCode::BrokerUnreachable`] after `wait`.
+    pub async fn publish(&self, message: Message, wait: Duration) -> Result<(), Reason> {
+        let end = Instant::now() + wait;
+        loop {
+            self.up(end.saturating_duration_since(Instant::now())).await?;
+            let sent = match self.connection.publish_tracked(message.clone()) {
+                Ok(arrived) => tokio::time::timeout_at(end, arrived).await.unwrap_or(Err(PublishError::Lost)),
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(PublishError::Refused(reason) | PublishError::Later(reason)) => return Err(reason),
+                Err(PublishError::Lost | PublishError::NotNow) if Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(PublishError::Lost | PublishError::NotNow) => {
+                    let detail =
+                        format!("message to {}: the broker did not acknowledge it in time", message.topic);
+                    return Err(Reason::new(ReasonCode::BrokerUnreachable, detail));
+                }
+            }
+        }
+    }
+
+    /// Sends a command with a new id; its replies are read from what is returned.
+    ///
+    /// # Errors
+    /// As [`Operator::publish`].
+    pub async fn command(
+        &self,
+        audience: &Audience,
+        command: &str,
+        arguments: &serde_json::Value,
+        wait: Duration,
+    ) -> Result<Pending, Reason> {
+        let id: CommandId = uuid::Uuid::now_v7()
+            .to_string()
+            .parse()
+            .map_err(|error| Reason::new(ReasonCode::Internal, format!("command id: {error}")))?;
+        self.command_with_id(audience, command, arguments, &id, wait).await
+    }
+
+    /// Sends a command under a given id.
+    ///
+    /// # Errors
+    /// As [`Operator::publish`].
+    pub async fn command_with_id(
+        &self,
+        audience: &Audience,
+        command: &str,
+        arguments: &serde_json::Value,
+        id: &CommandId,
+        wait: Duration,
+    ) -> Result<Pending, Reason> {
+        let correlation = Bytes::from(uuid::Uuid::new_v4().as_bytes().to_vec());
+        let (sender, replies) = mpsc::channel(REPLIES);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(correlation.clone(), sender);
+        let pending = Pending {
+            id: id.clone(),
+            command: command.to_owned(),
+            correlation: correlation.clone(),
+            waiting: self.waiting.clone(),
+            replies,
+        };
+        let message = Message {
+            topic: self.topics.command(audience, command, id),
+            payload: arguments.to_string().into_bytes().into(),
+            content_type: Some("application/json".to_owned()),
+            response_topic: Some(self.replies_to.clone()),
+            correlation: Some(correlation),
+            retain: false,
+        };
+        self.publish(message, wait).await?;
+        Ok(pending)
+    }
+
+    /// Says goodbye to the broker.
+    pub async fn close(&self, deadline: Duration) {
+        self.connection.close(deadline).await;
+    }
+
+    async fn up(&self, wait: Duration) -> Result<(), Reason> {
+        let mut state = self.connection.state();
+        let known = tokio::time::timeout(wait, state.wait_for(|state| *state != State::Connecting)).await;
+        match known {
+            Ok(Ok(state)) => match &*state {
+                State::Up { .. } => Ok(()),
+                State::Down { reason } => Err(reason.clone()),
+                State::Connecting => Err(Reason::new(ReasonCode::BrokerUnreachable, "not connected yet")),
+            },
+            Ok(Err(_)) => Err(Reason::new(ReasonCode::BrokerUnreachable, "the connection is closed")),
+            Err(_) => {
+                let detail = format!("the broker did not answer within {} s", wait.as_secs_f32());
+                Err(Reason::new(ReasonCode::BrokerUnreachable, detail))
+            }
+        }
+    }
+}
+
+/// Hands replies to whoever waits for them, and everything else to [`Operator::next`].
+async fn sort(
+    mut received: mpsc::Receiver<Received>,
+    replies_to: String,
+    waiting: Waiting,
+    messages: mpsc::Sender<Received>,
+) {
+    while let Some(message) = received.recv().await {
+        if message.topic != replies_to {
+            let _ = messages.try_send(message);
+            continue;
+        }
+        let Ok(reply) = serde_json::from_slice(&message.payload) else {
+            tracing::warn!("mqtt: a reply makes no sense");
+            continue;
+        };
+        let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(to) = message.correlation.as_ref().and_then(|correlation| waiting.get(correlation)) {
+            let _ = to.try_send(reply);
+        }
+    }
+}
+
+/// A command that was sent.
+#[derive(Debug)]
+pub struct Pending {
+    /// Its id.
+    pub id: CommandId,
+    command: String,
+    correlation: Bytes,
+    waiting: Waiting,
+    replies: mpsc::Receiver<Stamped<CommandReply>>,
+}
+
+impl Pending {
+    /// The next reply; `None` when none came within `wait`.
+    pub async fn next(&mut self, wait: Duration) -> Option<CommandReply> {
+        tokio::time::timeout(wait, self.replies.recv()).await.ok().flatten().map(|reply| reply.body)
+    }
+
+    /// The end of it: what was asked for.
+    ///
+    /// # Errors
+    /// The device's reason when it failed; [`ReasonCode::BrokerUnreachable`] without an end after `wait`.
+    pub async fn finish(&mut self, wait: Duration) -> Result<serde_json::Value, Reason> {
+        let end = Instant::now() + wait;
+        while let Some(reply) = self.next(end.saturating_duration_since(Instant::now())).await {
+            match reply.status {
+                ReplyStatus::Init | ReplyStatus::Executing { .. } => {}
+                ReplyStatus::Successful { result } => return Ok(result),
+                ReplyStatus::Failed { reason } => return Err(reason),
+            }
+        }
+        let detail =
+            format!("{} {}: the device did not finish in time; is it online?", self.command, self.id);
+        Err(Reason::new(ReasonCode::BrokerUnreachable, detail))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.correlation);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct BrokerUrl {
+    host: String,
+    port: u16,
+    tls: bool,
+    login: Option<(String, Vec<u8>)>,
+}
+
+impl BrokerUrl {
+    fn parse(text: &str) -> Result<Self, Reason> {
+        // The text may hold a password: it is not repeated.
+        let bad = |why: &str| {
+            Reason::new(ReasonCode::BadRequest, format!("broker URL: {why}; write mqtt://HOST:PORT"))
+        };
+        let url: url::Url = text.parse().map_err(|error: url::ParseError| bad(&error.to_string()))?;
+        let tls = match url.scheme() {
+            "mqtt" => false,
+            "mqtts" => true,
+            _ => return Err(bad("the scheme is neither mqtt nor mqtts")),
+        };
+        let host = url.host_str().ok_or_else(|| bad("no host"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = url.port().unwrap_or(if tls { 8883 } else { 1883 });
+        let login = (!url.username().is_empty())
+            .then(|| (url.username().to_owned(), url.password().unwrap_or_default().as_bytes().to_vec()));
+        Ok(Self { host, port, tls, login })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_urls_are_read() {
+        let parse = |text| BrokerUrl::parse(text).map(|u| (u.host, u.port, u.tls, u.login));
+        assert_eq!(parse("mqtt://broker"), Ok(("broker".into(), 1883, false, None)));
+        assert_eq!(parse("mqtts://[::1]"), Ok(("::1".into(), 8883, true, None)));
+        let login = Some(("u".to_owned(), b"p".to_vec()));
+        assert_eq!(parse("mqtt://u:p@127.0.0.1:1884"), Ok(("127.0.0.1".into(), 1884, false, login)));
+        for bad in ["broker:1883", "http://x", "mqtt://", ""] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        let secret = parse("http://u:secret@x").unwrap_err();
+        assert!(!secret.detail.contains("secret"));
+    }
+}

@@ -1,0 +1,388 @@
+//! The one task that publishes what must arrive, so that its order is the order it was said in.
+//!
+//! Write first: a message from the intake is made durable in the spool before it is published, and
+//! removed at its `PUBACK`. At most [`WINDOW`] are on their way. Where a session is lost, the window
+//! is let run empty and the spool is sent again from its oldest message: a consumer may see doubles
+//! (drop them by message id), but never an older state after a newer one.
+//!
+//! After each connect the device presents itself anew: `availability`, `birth`, and the newest of
+//! every retained topic, as the broker may have forgotten them.
+
+use super::client::{Connection, Message, PublishError};
+use super::payloads::{OFFLINE, ONLINE};
+use super::spool::{Spool, Spooled};
+use crate::domain::{Reason, ReasonCode};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// Spooled messages on their way at once.
+const WINDOW: usize = 32;
+/// Before what could not be queued is tried again.
+const SOON: Duration = Duration::from_millis(100);
+/// Before what the broker could not take is tried again.
+const LATER: Duration = Duration::from_secs(5);
+
+/// What the pump is told, in the order it was said.
+pub(super) enum Order {
+    /// Must arrive.
+    Spool(Spooled),
+    /// The newest payload of a retained topic; it may be missed when a newer one follows.
+    Newest {
+        /// Topic.
+        topic: String,
+        /// Payload.
+        payload: Vec<u8>,
+    },
+}
+
+/// The newest payload of a retained topic.
+struct Newest {
+    payload: Vec<u8>,
+    /// True while it still has to be published outside the spool.
+    pending: bool,
+}
+
+/// What the pump has done, for the metrics.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) spool_len: AtomicU64,
+    pub(super) spool_bytes: AtomicU64,
+    pub(super) spool_dropped: AtomicU64,
+    pub(super) published: AtomicU64,
+}
+
+/// What is on its way.
+enum Sent {
+    /// A spooled message, by its id.
+    Spooled(u64),
+    /// What is published anew after each connect anyway.
+    Presence,
+}
+
+/// The task's state.
+pub(super) struct Pump {
+    connection: Arc<Connection>,
+    intake: mpsc::Receiver<Order>,
+    counters: Arc<Counters>,
+    availability: String,
+    shelf: Shelf,
+    newest: BTreeMap<String, Newest>,
+    on_the_way: FuturesUnordered<BoxFuture<'static, (Sent, Result<(), PublishError>)>>,
+    /// Ids on their way.
+    busy: HashSet<u64>,
+    /// The newest id that was sent.
+    cursor: u64,
+    /// Something before the cursor was not acknowledged: start over once nothing is on its way.
+    rewind: bool,
+    /// Nothing is sent before.
+    pause: Option<Instant>,
+    /// The connection that knows who we are.
+    presented: u64,
+}
+
+impl Pump {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        intake: mpsc::Receiver<Order>,
+        counters: Arc<Counters>,
+        availability: String,
+        spool: Spool,
+    ) -> Self {
+        Self {
+            connection,
+            intake,
+            shelf: Shelf::new(spool, counters.clone()),
+            counters,
+            availability,
+            newest: BTreeMap::new(),
+            on_the_way: FuturesUnordered::new(),
+            busy: HashSet::new(),
+            cursor: 0,
+            rewind: false,
+            pause: None,
+            presented: 0,
+        }
+    }
+
+    /// Runs until `stop` gives a deadline: then what waits is sent while there is time and a
+    /// connection, `offline` is said, and the connection closed. Where `stop` is dropped, the
+    /// connection is cut, and the broker says `offline` for us.
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<Instant>) {
+        let mut watch = self.connection.state();
+        let mut ending: Option<Ending> = None;
+        loop {
+            let up = watch.borrow_and_update().generation();
+            if let Some(generation) = up {
+                self.send(generation).await;
+            }
+            if let Some(ending) = &ending {
+                let done = self.busy.is_empty() && self.shelf.look().is_empty();
+                if done || up.is_none() || Instant::now() >= ending.drained {
+                    return self.part(ending.ended).await;
+                }
+            }
+            let wake = [self.pause, ending.as_ref().map(|ending| ending.drained)].into_iter().flatten().min();
+            tokio::select! {
+                changed = watch.changed() => if changed.is_err() { return },
+                Some((sent, result)) = self.on_the_way.next() => self.settle(sent, result).await,
+                Some(order) = self.intake.recv() => self.take_in(order).await,
+                () = sleep_until(wake) => self.pause = None,
+                end = &mut stop, if ending.is_none() => {
+                    let Ok(ended) = end else { return self.connection.cut() };
+                    let now = Instant::now();
+                    // The second half of the time belongs to the goodbye.
+                    let drained = now + ended.saturating_duration_since(now) / 2;
+                    ending = Some(Ending { drained, ended });
+                    self.intake.close();
+                    while let Some(order) = self.intake.recv().await {
+                        self.take_in(order).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says `offline` and closes; what is not acknowledged stays in the spool.
+    async fn part(&mut self, ended: Instant) {
+        let left = || ended.saturating_duration_since(Instant::now());
+        if let Ok(arrived) = self.connection.publish_tracked(self.presence(OFFLINE)) {
+            let _ = tokio::time::timeout(left() / 2, arrived).await;
+        }
+        self.connection.close(left()).await;
+        if let Err(reason) = self.shelf.act(Spool::sync).await {
+            tracing::warn!("mqtt spool: {reason}");
+        }
+    }
+
+    fn presence(&self, text: &'static str) -> Message {
+        Message {
+            topic: self.availability.clone(),
+            payload: text.into(),
+            retain: true,
+            content_type: Some("text/plain".to_owned()),
+            ..Message::default()
+        }
+    }
+
+    /// Sends all that may be sent now.
+    async fn send(&mut self, generation: u64) {
+        if self.pause.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        let first = self.presented != generation;
+        if first && self.publish_presence(self.presence(ONLINE)).is_err() {
+            return;
+        }
+        for (topic, message) in self.due(first) {
+            if self.publish_presence(message).is_err() {
+                return;
+            }
+            if let Some(newest) = self.newest.get_mut(&topic) {
+                newest.pending = false;
+            }
+        }
+        self.presented = generation;
+        if let Err(reason) = self.send_spooled().await {
+            tracing::error!("mqtt spool: {reason}");
+            self.pause = Some(Instant::now() + LATER);
+        }
+    }
+
+    /// The retained topics to be published besides the spool: what is new, and on a new connection
+    /// all of them; but not while the spool holds an older one, which would arrive after it.
+    fn due(&self, first: bool) -> Vec<(String, Message)> {
+        let spool = self.shelf.look();
+        let wanted =
+            |(topic, newest): &(&String, &Newest)| (newest.pending || first) && !spool.has_retained(topic);
+        let message = |(topic, newest): (&String, &Newest)| {
+            let message = Message {
+                topic: topic.clone(),
+                payload: newest.payload.clone().into(),
+                retain: true,
+                content_type: Some("application/json".to_owned()),
+                ..Message::default()
+            };
+            (topic.clone(), message)
+        };
+        self.newest.iter().filter(wanted).map(message).collect()
+    }
+
+    fn publish_presence(&mut self, message: Message) -> Result<(), ()> {
+        match self.connection.publish_tracked(message) {
+            Ok(arrived) => {
+                self.on_the_way.push(Box::pin(async move { (Sent::Presence, arrived.await) }));
+                Ok(())
+            }
+            Err(PublishError::Refused(reason)) => {
+                tracing::error!("mqtt: {reason}");
+                Ok(())
+            }
+            Err(PublishError::NotNow | PublishError::Later(_) | PublishError::Lost) => {
+                self.pause = Some(Instant::now() + SOON);
+                Err(())
+            }
+        }
+    }
+
+    async fn send_spooled(&mut self) -> Result<(), Reason> {
+        if self.rewind {
+            if !self.busy.is_empty() {
+                return Ok(());
+            }
+            (self.rewind, self.cursor) = (false, 0);
+        }
+        let (free, cursor) = (WINDOW.saturating_sub(self.busy.len()), self.cursor);
+        if free == 0 || self.shelf.look().newest() <= cursor {
+            return Ok(());
+        }
+        for (id, message) in self.shelf.act(move |spool| spool.after(cursor, free)).await? {
+            match self.connection.publish_tracked(message.into()) {
+                Ok(arrived) => {
+                    self.on_the_way.push(Box::pin(async move { (Sent::Spooled(id), arrived.await) }));
+                    self.busy.insert(id);
+                    self.cursor = id;
+                }
+                Err(PublishError::Refused(reason)) => {
+                    tracing::error!("mqtt: dropped: {reason}");
+                    self.shelf.act(move |spool| spool.give_up(id)).await?;
+                    self.cursor = id;
+                }
+                Err(PublishError::NotNow | PublishError::Later(_) | PublishError::Lost) => {
+                    self.pause = Some(Instant::now() + SOON);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, sent: Sent, result: Result<(), PublishError>) {
+        let Sent::Spooled(id) = sent else {
+            match result {
+                Ok(()) => {
+                    self.counters.published.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(PublishError::Refused(reason) | PublishError::Later(reason)) => {
+                    tracing::error!("mqtt: {reason}");
+                }
+                // The next connection begins with it.
+                Err(PublishError::Lost | PublishError::NotNow) => {}
+            }
+            return;
+        };
+        self.busy.remove(&id);
+        let settled = match result {
+            Ok(()) => {
+                self.counters.published.fetch_add(1, Ordering::Relaxed);
+                self.shelf.act(move |spool| spool.remove(id)).await
+            }
+            Err(PublishError::Refused(reason)) => {
+                tracing::error!("mqtt: dropped: {reason}");
+                self.shelf.act(move |spool| spool.give_up(id)).await
+            }
+            Err(PublishError::Later(reason)) => {
+                tracing::warn!("mqtt: {reason}");
+                self.rewind = true;
+                self.pause = Some(Instant::now() + LATER);
+                Ok(())
+            }
+            Err(PublishError::Lost | PublishError::NotNow) => {
+                self.rewind = true;
+                Ok(())
+            }
+        };
+        if let Err(reason) = settled {
+            tracing::error!("mqtt spool: {reason}");
+        }
+    }
+
+    /// Takes an order, and makes it durable together with all that came meanwhile.
+    async fn take_in(&mut self, order: Order) {
+        let mut batch = Vec::new();
+        let mut next = Some(order);
+        while let Some(order) = next {
+            match order {
+                Order::Spool(message) => {
+                    if message.retain {
+                        let payload = message.payload.clone().into_bytes();
+                        self.newest.insert(message.topic.clone(), Newest { payload, pending: false });
+                    }
+                    batch.push(message);
+                }
+                Order::Newest { topic, payload } => {
+                    self.newest.insert(topic, Newest { payload, pending: true });
+                }
+            }
+            next = if batch.len() < 64 { self.intake.try_recv().ok() } else { None };
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let busy = self.busy.clone();
+        if let Err(reason) = self.shelf.act(move |spool| spool.push(batch, &busy)).await {
+            tracing::error!("mqtt spool: {reason}");
+        }
+    }
+}
+
+/// The spool, for a task that must not block.
+struct Shelf {
+    spool: Arc<Mutex<Spool>>,
+    counters: Arc<Counters>,
+}
+
+impl Shelf {
+    fn new(spool: Spool, counters: Arc<Counters>) -> Self {
+        let shelf = Self { spool: Arc::new(Mutex::new(spool)), counters };
+        shelf.count();
+        shelf
+    }
+
+    /// Does what may block elsewhere.
+    async fn act<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Spool) -> Result<T, Reason> + Send + 'static,
+    ) -> Result<T, Reason> {
+        let spool = self.spool.clone();
+        let result = tokio::task::spawn_blocking(move || {
+            act(&mut spool.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await;
+        self.count();
+        result.unwrap_or_else(|error| Err(Reason::new(ReasonCode::Internal, format!("spool task: {error}"))))
+    }
+
+    /// For what only looks at the index in memory.
+    fn look(&self) -> MutexGuard<'_, Spool> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) {
+        let spool = self.look();
+        self.counters.spool_len.store(spool.len() as u64, Ordering::Relaxed);
+        self.counters.spool_bytes.store(spool.bytes() as u64, Ordering::Relaxed);
+        self.counters.spool_dropped.store(spool.dropped(), Ordering::Relaxed);
+    }
+}
+
+/// How the time until the end is shared.
+struct Ending {
+    /// What waits is sent until then.
+    drained: Instant,
+    /// All is over.
+    ended: Instant,
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
