@@ -54,19 +54,28 @@ fn verify(args: &Args) -> anyhow::Result<Verified<SignedManifest>> {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
             Ok(runtime.block_on(sideload::verify_file(&args.path, root, None, now))?)
         }
-        (None, true) if args.path.join("manifest.json").is_file() => {
-            let detail = format!("{path}: a bundle folder carries no signature; publish it, or check its form with `edgewarden bundle check`");
+        (None, true) if args.path.join(crate::bundle::MANIFEST).is_file() => {
+            let detail = format!(
+                "{path}: a bundle folder carries no signature; publish it, or check its form with `edgewarden bundle check`"
+            );
             Err(Usage(detail).into())
         }
-        (None, true) => Err(Usage(format!("{path}: a folder; name a release in it with --release NAME@VERSION")).into()),
-        (Some(_), false) => Err(Usage(format!("{path}: no folder; --release is for a repository's folder")).into()),
+        (None, true) => {
+            Err(Usage(format!("{path}: a folder; name a release in it with --release NAME@VERSION")).into())
+        }
+        (Some(_), false) => {
+            Err(Usage(format!("{path}: no folder; --release is for a repository's folder")).into())
+        }
     }
 }
 
 /// The content of a `root.json`.
 pub(super) fn read_root(path: &Path) -> Result<Vec<u8>, Reason> {
     std::fs::read(path).map_err(|error| {
-        let detail = format!("read the pinned root {}: {error}; it is metadata/1.root.json of the repository", path.display());
+        let detail = format!(
+            "read the pinned root {}: {error}; it is metadata/1.root.json of the repository",
+            path.display()
+        );
         Reason::new(ReasonCode::BadRequest, detail)
     })
 }

@@ -46,7 +46,12 @@ impl Place {
         if let Some(keys) = &self.keys {
             return Ok(keys.clone());
         }
-        let unnamed = || Usage(format!("{}: has no name of its own; name the key folder with --keys", self.repository.display()));
+        let unnamed = || {
+            Usage(format!(
+                "{}: has no name of its own; name the key folder with --keys",
+                self.repository.display()
+            ))
+        };
         let mut name = self.repository.file_name().ok_or_else(unnamed)?.to_owned();
         name.push("-keys");
         Ok(self.repository.with_file_name(name))
@@ -137,7 +142,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 fn init(args: InitArgs) -> anyhow::Result<()> {
     let keys = args.place.keys()?;
     let days = args.expires_days;
-    let expiry = Expiry { root: args.root_expires_days, snapshot: days, timestamp: days, ..Expiry::default() };
+    let expiry =
+        Expiry { root: args.root_expires_days, snapshot: days, timestamp: days, ..Expiry::default() };
     let publisher = Publisher::init(&args.place.repository, &keys, InitOptions { expiry }, Timestamp::now())?;
     let root = publisher.pinned_root();
     if args.json {
@@ -145,8 +151,14 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
     }
     let dir = args.place.repository.display();
     anstream::println!("Repository  {dir}");
-    anstream::println!("Keys        {}  (back this folder up and keep it off the web server)", keys.display());
-    anstream::println!("Root        {}  (copy it to each device as /etc/edgewarden/root.json)", root.display());
+    anstream::println!(
+        "Keys        {}  (back this folder up and keep it off the web server)",
+        keys.display()
+    );
+    anstream::println!(
+        "Root        {}  (copy it to each device as /etc/edgewarden/root.json)",
+        root.display()
+    );
     anstream::println!("\nNext: edgewarden repo publish {dir} BUNDLE_DIR");
     Ok(())
 }
@@ -168,7 +180,11 @@ fn publish(args: PublishArgs) -> anyhow::Result<()> {
                 bytes(published.total_bytes)
             );
         } else {
-            anstream::println!("Unchanged {}  {}  (published before)", published.release, published.digest.short());
+            anstream::println!(
+                "Unchanged {}  {}  (published before)",
+                published.release,
+                published.digest.short()
+            );
         }
     }
     if !args.json {
@@ -180,7 +196,8 @@ fn publish(args: PublishArgs) -> anyhow::Result<()> {
 
 fn export(args: ExportArgs) -> anyhow::Result<()> {
     let release = &args.release;
-    let out = args.output.unwrap_or_else(|| PathBuf::from(format!("{}-{}.bundle", release.name, release.version)));
+    let out =
+        args.output.unwrap_or_else(|| PathBuf::from(format!("{}-{}.bundle", release.name, release.version)));
     let overview = export::overview(&args.repository, None)?;
     let size = overview.releases.iter().find(|offer| offer.release == *release).map_or(0, |offer| offer.size);
     let bar = Bar::new(size);
@@ -210,7 +227,10 @@ fn list(args: ListArgs) -> anyhow::Result<()> {
         table.add_row([offer.release.to_string(), offer.digest.short(), bytes(offer.size), short]);
     }
     if overview.releases.is_empty() {
-        anstream::println!("No releases; add one with: edgewarden repo publish {} BUNDLE_DIR", args.repository.display());
+        anstream::println!(
+            "No releases; add one with: edgewarden repo publish {} BUNDLE_DIR",
+            args.repository.display()
+        );
     } else {
         anstream::println!("{table}");
     }
@@ -263,9 +283,7 @@ fn bytes(n: u64) -> String {
 
 /// Bytes of a bundle as its manifest states them; for the bar alone, so a fault counts as nothing.
 fn folder_size(dir: &Path) -> u64 {
-    let manifest = std::fs::read(dir.join("manifest.json")).ok();
-    let manifest = manifest.and_then(|bytes| serde_json::from_slice::<crate::domain::Manifest>(&bytes).ok());
-    manifest.map_or(0, |manifest| manifest.total_size())
+    crate::bundle::read(dir).map_or(0, |(manifest, _)| manifest.total_size())
 }
 
 /// A progress bar on standard error, for copies that take long enough to wonder.
@@ -276,8 +294,11 @@ impl Bar {
     const LEAST: u64 = 16 << 20;
 
     fn new(total: u64) -> Self {
-        let target = if total < Self::LEAST { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let style = ProgressStyle::with_template("{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}");
+        let target =
+            if total < Self::LEAST { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let style = ProgressStyle::with_template(
+            "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
+        );
         let bar = ProgressBar::with_draw_target(Some(total), target);
         Self(match style {
             Ok(style) => bar.with_style(style),
