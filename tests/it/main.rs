@@ -13,6 +13,4 @@ mod config;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
 /// The children as processes: frames, kills, and the handover between two models.
-//! The one integration-test binary: real processes, real servers.
-
 mod process;
