@@ -84,16 +84,22 @@ impl RepositoryClient {
     /// Errors: `SignatureInvalid`, `DigestMismatch`, `SizeMismatch`, `Expired`, `OlderThanSeen`,
     /// `Malformed`; `NotFound` where the release is not listed; `RepositoryUnreachable` and what else
     /// the transport says; `DiskFull` and `Internal` where what was seen cannot be kept.
-    pub async fn resolve(&self, release: &Release, now: jiff::Timestamp) -> Result<Verified<SignedManifest>, Reason> {
+    pub async fn resolve(
+        &self,
+        release: &Release,
+        now: jiff::Timestamp,
+    ) -> Result<Verified<SignedManifest>, Reason> {
         let _turn = self.turn.lock().await;
         let mut session = self.refresh(now).await?;
         let path = layout::target(release);
-        let target = session.updater.get_target_info(&path, now).await.map_err(|error| session.reason(error))?;
+        let target =
+            session.updater.get_target_info(&path, now).await.map_err(|error| session.reason(error))?;
         let Some(target) = target else {
             return Err(not_listed(release, &session.listed()));
         };
         let digest = digest_of(&target, &path)?;
-        let bytes = session.updater.download_target(&target, &path).await.map_err(|error| session.reason(error))?;
+        let bytes =
+            session.updater.download_target(&target, &path).await.map_err(|error| session.reason(error))?;
         let manifest = parse_manifest(&bytes)?;
         if manifest.release() != *release {
             let detail = format!(
@@ -118,7 +124,8 @@ impl RepositoryClient {
         let session = self.refresh(now).await?;
         let trusted = session.updater.trusted();
         let value = |payload: Result<Value, serde_json::Error>| {
-            payload.map_err(|error| Reason::new(ReasonCode::Internal, format!("repository metadata: {error}")))
+            payload
+                .map_err(|error| Reason::new(ReasonCode::Internal, format!("repository metadata: {error}")))
         };
         Ok(Payloads {
             root: value(serde_json::to_value(trusted.root()))?,
@@ -197,7 +204,9 @@ impl Session {
     fn all_kept(&self) -> Result<(), Reason> {
         match self.seen.fault() {
             None => Ok(()),
-            Some(reason) => Err(Reason::new(reason.code, format!("remember repository metadata: {}", reason.detail))),
+            Some(reason) => {
+                Err(Reason::new(reason.code, format!("remember repository metadata: {}", reason.detail)))
+            }
         }
     }
 
@@ -224,8 +233,11 @@ pub(super) fn canonical(value: &Value) -> Result<Vec<u8>, Reason> {
 }
 
 fn not_listed(release: &Release, listed: &[Listed]) -> Reason {
-    let mut versions: Vec<String> =
-        listed.iter().filter(|l| l.release.name == release.name).map(|l| l.release.version.to_string()).collect();
+    let mut versions: Vec<String> = listed
+        .iter()
+        .filter(|l| l.release.name == release.name)
+        .map(|l| l.release.version.to_string())
+        .collect();
     let older = versions.len().saturating_sub(5);
     let versions = versions.split_off(older).join(", ");
     let offer = if versions.is_empty() {
@@ -240,7 +252,10 @@ fn not_listed(release: &Release, listed: &[Listed]) -> Reason {
 fn digest_of(target: &TargetFile, path: &str) -> Result<Digest, Reason> {
     let digest = target.hashes.get("sha256").and_then(|text| text.parse::<Digest>().ok());
     digest.ok_or_else(|| {
-        Reason::new(ReasonCode::Malformed, format!("repository metadata: target {path} has no SHA-256; publish it again"))
+        Reason::new(
+            ReasonCode::Malformed,
+            format!("repository metadata: target {path} has no SHA-256; publish it again"),
+        )
     })
 }
 
@@ -253,12 +268,14 @@ fn one_id_a_key(bytes: &[u8], what: &str) -> Result<(), Reason> {
         let mut known = BTreeSet::new();
         for (id, key) in keys.and_then(Value::as_object).into_iter().flatten() {
             // A key that cannot be used counts for nothing.
-            let usable = serde_json::from_value::<Key>(key.clone()).ok().and_then(|key| key.verification_key().ok());
+            let usable =
+                serde_json::from_value::<Key>(key.clone()).ok().and_then(|key| key.verification_key().ok());
             if let Some(key) = usable
                 && !known.insert(key.as_bytes().to_vec())
             {
                 let id: String = id.chars().take(12).collect();
-                let detail = format!("{what}: key {id}… is listed under another id as well; it may count only once");
+                let detail =
+                    format!("{what}: key {id}… is listed under another id as well; it may count only once");
                 return Err(Reason::new(ReasonCode::SignatureInvalid, detail));
             }
         }
@@ -328,7 +345,8 @@ impl Store {
     /// old root, and all of it happens again.
     fn adopt_root(&self, bytes: &[u8]) -> Result<(), Reason> {
         let old = self.0.load("root.json")?;
-        let rotated = |role: &str| old.as_deref().is_some_and(|old| signers(old, role) != signers(bytes, role));
+        let rotated =
+            |role: &str| old.as_deref().is_some_and(|old| signers(old, role) != signers(bytes, role));
         if rotated("timestamp") || rotated("snapshot") {
             self.0.forget("timestamp.json")?;
             self.0.forget("snapshot.json")?;
@@ -354,20 +372,28 @@ fn reason_of(error: &Error, what: &str) -> Reason {
     let (code, detail) = match error {
         Error::Expired { role, expires } => (
             Expired,
-            format!("{role} expired at {expires}; run `edgewarden repo refresh` where it is published, or check this machine's clock"),
+            format!(
+                "{role} expired at {expires}; run `edgewarden repo refresh` where it is published, or check this machine's clock"
+            ),
         ),
         Error::Rollback { role, trusted, new } => (
             OlderThanSeen,
-            format!("{role} has version {new}, but version {trusted} was seen before; the copy is old or somebody replays it"),
+            format!(
+                "{role} has version {new}, but version {trusted} was seen before; the copy is old or somebody replays it"
+            ),
         ),
         Error::BadRootVersion { trusted, new } if new <= trusted => (
             OlderThanSeen,
             format!("the root after {trusted} has version {new}; the copy is old or somebody replays it"),
         ),
-        Error::EqualVersion { role, version } => (OlderThanSeen, format!("{role} has version {version} again")),
+        Error::EqualVersion { role, version } => {
+            (OlderThanSeen, format!("{role} has version {version} again"))
+        }
         Error::ThresholdNotMet { role, found, threshold } => (
             SignatureInvalid,
-            format!("{role} has {found} of {threshold} needed signatures by keys that are trusted; it was changed, or it is another repository's"),
+            format!(
+                "{role} has {found} of {threshold} needed signatures by keys that are trusted; it was changed, or it is another repository's"
+            ),
         ),
         Error::DuplicateSignature { .. } | Error::Crypto(_) => (SignatureInvalid, error.to_string()),
         Error::IntegrityMismatch(text) => {
@@ -380,9 +406,10 @@ fn reason_of(error: &Error, what: &str) -> Reason {
             };
             (code, text.clone())
         }
-        Error::Transport { message, .. } if message.starts_with("exceeded") => {
-            (Malformed, format!("more than {MAX_ROOT_ROTATIONS} root rotations at once; try again to take the next ones"))
-        }
+        Error::Transport { message, .. } if message.starts_with("exceeded") => (
+            Malformed,
+            format!("more than {MAX_ROOT_ROTATIONS} root rotations at once; try again to take the next ones"),
+        ),
         Error::Transport { message, .. } => {
             (RepositoryUnreachable, format!("{message}; the copy is incomplete, publish or copy it again"))
         }
@@ -391,7 +418,8 @@ fn reason_of(error: &Error, what: &str) -> Reason {
         // Json, Malformed, NonIntegerNumber, UnusableKey, UnsupportedScheme, UnknownRole, BadRootVersion
         // of a gap, and what a later version of the library may add.
         other => {
-            let cause = std::error::Error::source(other).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(other).map(|cause| format!(": {cause}")).unwrap_or_default();
             (Malformed, format!("{other}{cause}"))
         }
     };
