@@ -17,7 +17,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Most files in a `.bundle`.
-pub const MAX_ENTRIES: usize = 8192;
+pub const MAX_ENTRIES: usize = 1024;
 /// Longest `.bundle`, bytes.
 pub const MAX_ARCHIVE: u64 = 64 << 30;
 
@@ -240,7 +240,9 @@ pub fn extract(path: &Path, into: &Path) -> Result<(), Reason> {
         let detail = format!("bundle file {}: its manifest is not the one its name says", path.display());
         return Err(Reason::new(ReasonCode::DigestMismatch, detail));
     }
-    let manifest = parse_manifest(&bytes)?;
+    let manifest = parse_manifest(&bytes).map_err(|reason| {
+        Reason::new(reason.code, format!("bundle file {}: {}", path.display(), reason.detail))
+    })?;
     if manifest.release() != release {
         let detail = format!("its manifest is of {}, its names are of {release}", manifest.release());
         return Err(broken(path, detail));

@@ -34,7 +34,7 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, Reason> {
 }
 
 /// Opens a bundle folder.
-pub fn open(dir: &Path, _expected: Option<&Digest>) -> Result<OpenBundle, Reason> {
+pub fn open(dir: &Path, _expected: Option<Digest>) -> Result<OpenBundle, Reason> {
     let path = dir.join("manifest.json");
     let bytes = std::fs::read(&path)
         .map_err(|error| Reason::new(ReasonCode::NotFound, format!("read {}: {error}", path.display())))?;

@@ -10,12 +10,16 @@ pub mod frame;
 pub mod health;
 pub mod id;
 pub mod ledger;
+pub mod lifecycle;
 pub mod manifest;
 pub mod metrics;
+pub mod probation;
 pub mod reason;
 pub mod result;
 pub mod runtime;
 pub mod source;
+pub mod trial;
+pub mod window;
 
 pub use frame::{FrameMeta, PixelFormat};
 pub use id::{CommandId, DeploymentId, DeviceId, Digest, ModelName, PipelineName, Release, SlotName};

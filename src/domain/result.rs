@@ -16,6 +16,15 @@ pub struct Detection {
     pub bbox: [f32; 4],
 }
 
+/// Overlap of two boxes (left, top, right, bottom): intersection over union, 0 to 1. Boxes without area
+/// overlap nothing.
+pub fn iou(a: [f32; 4], b: [f32; 4]) -> f32 {
+    let area = |[left, top, right, bottom]: [f32; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
+    let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+    let either = area(a) + area(b) - both;
+    if either > 0.0 { both / either } else { 0.0 }
+}
+
 /// One class that the whole picture was given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Classification {

@@ -4,3 +4,7 @@
 //! updates.
 
 pub mod protocol;
+
+pub mod child;
+pub mod codec;
+pub mod frames;

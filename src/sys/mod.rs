@@ -1,7 +1,9 @@
-//! The machine underneath: time, files that survive a power cut, and the store.
+//! The machine underneath: time, files that survive a power cut, the store, and the lock-down.
 //!
 //! This folder decides nothing about models, updates or reports, and opens no socket.
 
 pub mod clock;
 pub mod durable;
+pub mod lockdown;
+pub mod monotonic;
 pub mod store;

@@ -55,6 +55,12 @@ impl Key {
         &self.id
     }
 
+    /// The 32 secret bytes.
+    #[cfg(test)]
+    pub(super) fn seed(&self) -> [u8; 32] {
+        self.signing.to_bytes()
+    }
+
     /// The public part as TUF metadata carries it.
     pub fn public(&self) -> Value {
         public_value(&self.signing)

@@ -19,6 +19,9 @@ mod provider;
 mod roles;
 mod seen;
 
+#[cfg(test)]
+mod tests;
+
 pub use publish::{InitOptions, Published, Publisher};
 pub use roles::Expiry;
 pub use tuf::{Listed, RepositoryClient};

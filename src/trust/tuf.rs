@@ -100,7 +100,9 @@ impl RepositoryClient {
         let digest = digest_of(&target, &path)?;
         let bytes =
             session.updater.download_target(&target, &path).await.map_err(|error| session.reason(error))?;
-        let manifest = parse_manifest(&bytes)?;
+        let manifest = parse_manifest(&bytes).map_err(|reason| {
+            Reason::new(reason.code, format!("release {release}: its manifest: {}", reason.detail))
+        })?;
         if manifest.release() != *release {
             let detail = format!(
                 "release {release}: its signed manifest is of {}; publish it again under its own name",

@@ -1,0 +1,329 @@
+//! The actor that owns a pipeline's children, and the swap.
+//!
+//! Roles of the inference children: the *active* one serves (or is loading to serve); an *incoming*
+//! one is on trial or about to take over; the *standby* one served before and stays loaded until the
+//! new one counts; *leaving* ones were told to stop and still owe their last answers.
+//!
+//! A takeover loses no frame: the incoming child is started first and says from which number N it
+//! answers; only then is the active one told to stop at N. Until its word arrives the old one goes
+//! on, and what both answer is counted once, by the [`Ledger`]'s spans.
+
+use super::camera::{Camera, Seen};
+use super::runner::{Phase, Runner};
+use super::{Ask, Handle, Plan, Sink, Status};
+use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
+use crate::domain::ledger::Ledger;
+use crate::domain::{Reason, ReasonCode};
+use crate::process::child::Event;
+use crate::process::protocol::{FromCapture, FromInfer};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Shortest and longest wait before a lost active child is started again.
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// Starts a pipeline; it runs until [`Handle::stop`] or until every handle is gone.
+pub fn spawn<S: Sink>(plan: Plan, sink: Arc<S>) -> Handle {
+    let plan = Arc::new(plan);
+    let (asks, inbox) = mpsc::channel(32);
+    let (status_out, status) = watch::channel(Status::default());
+    let (camera_events, from_camera) = mpsc::channel(256);
+    let (runner_events, from_runners) = mpsc::channel(256);
+    let actor = Actor {
+        plan: plan.clone(),
+        sink,
+        status: Status::default(),
+        status_out,
+        ledger: Ledger::new(),
+        camera: Camera::new(camera_events),
+        runner_events,
+        next_id: 1,
+        wanted: None,
+        active: None,
+        incoming: None,
+        standby: None,
+        leaving: Vec::new(),
+        serve_replies: Vec::new(),
+        respawn_at: None,
+        backoff: BACKOFF.0,
+        observer: None,
+        untold_loss: None,
+    };
+    tokio::spawn(actor.run(inbox, from_camera, from_runners));
+    Handle { plan, asks, status }
+}
+
+/// Why a child is loaded beside the active one.
+pub(super) enum Purpose {
+    /// On trial; the answer is awaited.
+    Trial(oneshot::Sender<Result<TrialReport, Reason>>),
+    /// Has passed its trial and waits.
+    Passed,
+    /// Passed, and takes over; the one that served becomes the standby.
+    Swap(oneshot::Sender<Result<SwapReport, Reason>>),
+    /// Takes over; the one that served is let go.
+    Serve,
+}
+
+pub(super) struct Actor<S> {
+    pub(super) plan: Arc<Plan>,
+    pub(super) sink: Arc<S>,
+    pub(super) status: Status,
+    pub(super) status_out: watch::Sender<Status>,
+    pub(super) ledger: Ledger,
+    pub(super) camera: Camera,
+    pub(super) runner_events: mpsc::Sender<(u64, Event<FromInfer>)>,
+    pub(super) next_id: u64,
+    /// What should serve, whatever happens to its child.
+    pub(super) wanted: Option<(BundleRef, PathBuf)>,
+    pub(super) active: Option<Runner>,
+    pub(super) incoming: Option<(Runner, Purpose)>,
+    pub(super) standby: Option<Runner>,
+    pub(super) leaving: Vec<Runner>,
+    pub(super) serve_replies: Vec<oneshot::Sender<Result<(), Reason>>>,
+    pub(super) respawn_at: Option<Instant>,
+    pub(super) backoff: Duration,
+    pub(super) observer: Option<mpsc::Sender<Observation>>,
+    /// A loss that the observer had no room for; it must not miss that.
+    pub(super) untold_loss: Option<Observation>,
+}
+
+impl<S: Sink> Actor<S> {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Ask>,
+        mut from_camera: mpsc::Receiver<(u64, Event<FromCapture>)>,
+        mut from_runners: mpsc::Receiver<(u64, Event<FromInfer>)>,
+    ) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                ask = inbox.recv() => match ask {
+                    Some(Ask::Stop { reply }) => {
+                        drop(self);
+                        let _ = reply.send(());
+                        return;
+                    }
+                    Some(ask) => self.asked(ask).await,
+                    None => return,
+                },
+                Some(event) = from_camera.recv() => {
+                    let seen = self.camera.event(event, &mut self.status);
+                    self.seen(seen);
+                }
+                Some((id, event)) = from_runners.recv() => self.runner_said(id, event).await,
+                _ = ticks.tick() => {
+                    let seen = self.camera.tick(&self.plan, self.ledger.newest(), &mut self.status).await;
+                    self.seen(seen);
+                    self.judge_deadlines();
+                    self.respawn().await;
+                    if let Some(loss) = self.untold_loss.take() {
+                        self.observed(loss);
+                    }
+                }
+            }
+            self.publish_status();
+        }
+    }
+
+    fn seen(&mut self, seen: Seen) {
+        match seen {
+            Seen::Published(seq) => {
+                self.ledger.published(seq);
+                self.sink.published(&self.plan.name);
+                if let Some(active) = &mut self.active {
+                    active.frame_published(seq, self.plan.frame_deadline);
+                }
+            }
+            Seen::Fault(reason) => self.status.last_error = Some(reason),
+            Seen::Lost(reason) => {
+                self.sink.child_lost(&self.plan.name, "capture", &reason);
+                self.status.last_error = Some(reason);
+            }
+            Seen::Quiet => {}
+        }
+    }
+
+    async fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Try { bundle, dir, reply } => {
+                self.drop_incoming("a newer candidate came");
+                match self.start_runner(bundle, dir, false).await {
+                    Ok(runner) => self.incoming = Some((runner, Purpose::Trial(reply))),
+                    Err(reason) => {
+                        let _ = reply.send(Err(reason));
+                    }
+                }
+            }
+            Ask::Swap { reply } => self.swap(reply),
+            Ask::Serve { bundle, reply } => self.serve(bundle, reply).await,
+            Ask::Settle => {
+                if let Some(standby) = self.standby.take() {
+                    self.let_go(standby);
+                }
+            }
+            Ask::Discard => self.drop_incoming("it was discarded"),
+            Ask::Observe { observer } => {
+                self.observer = Some(observer);
+                self.untold_loss = None;
+            }
+            Ask::Snapshot { max_edge, reply } => self.camera.snapshot(max_edge, reply),
+            Ask::Stop { .. } => {}
+        }
+    }
+
+    async fn start_runner(&mut self, bundle: BundleRef, dir: PathBuf, serve: bool) -> Result<Runner, Reason> {
+        let id = self.next_id;
+        self.next_id += 1;
+        Runner::start(id, &self.plan, bundle, &dir, serve, self.runner_events.clone()).await
+    }
+
+    fn swap(&mut self, reply: oneshot::Sender<Result<SwapReport, Reason>>) {
+        let from = self.ledger.newest() + 1;
+        match self.incoming.take() {
+            Some((mut runner, Purpose::Passed)) => match runner.serve_from(from, self.plan.frame_deadline) {
+                Ok(()) => self.incoming = Some((runner, Purpose::Swap(reply))),
+                Err(reason) => {
+                    let _ = reply.send(Err(reason));
+                }
+            },
+            other => {
+                self.incoming = other;
+                let detail = format!("pipeline {}: no candidate has passed its trial", self.plan.name);
+                let _ = reply.send(Err(Reason::new(ReasonCode::Internal, detail)));
+            }
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        bundle: Option<(BundleRef, PathBuf)>,
+        reply: oneshot::Sender<Result<(), Reason>>,
+    ) {
+        self.drop_incoming("another bundle is to serve");
+        self.wanted = bundle.clone();
+        self.backoff = BACKOFF.0;
+        let Some((bundle, dir)) = bundle else {
+            if let Some(active) = self.active.take() {
+                self.let_go(active);
+            }
+            if let Some(standby) = self.standby.take() {
+                self.let_go(standby);
+            }
+            self.respawn_at = None;
+            self.status.model_fault = None;
+            let _ = reply.send(Ok(()));
+            return;
+        };
+        if self.active.as_ref().is_some_and(|active| active.bundle.digest == bundle.digest) {
+            if let Some(standby) = self.standby.take() {
+                self.let_go(standby);
+            }
+            if self.active.as_ref().is_some_and(Runner::is_serving) {
+                let _ = reply.send(Ok(()));
+            } else {
+                self.serve_replies.push(reply);
+            }
+            return;
+        }
+        let from = self.ledger.newest() + 1;
+        let idle = self.standby.take_if(|standby| {
+            standby.bundle.digest == bundle.digest
+                && standby.span.is_none()
+                && matches!(standby.phase, Phase::Idle)
+        });
+        let started = match idle {
+            Some(mut runner) => runner.serve_from(from, self.plan.frame_deadline).map(|()| runner),
+            None => self.start_runner(bundle, dir, true).await,
+        };
+        match started {
+            Ok(runner) if self.active.is_some() => {
+                self.serve_replies.push(reply);
+                self.incoming = Some((runner, Purpose::Serve));
+            }
+            Ok(runner) => {
+                self.serve_replies.push(reply);
+                self.respawn_at = None;
+                self.active = Some(runner);
+            }
+            Err(reason) => {
+                let _ = reply.send(Err(reason));
+                self.respawn_at = Some(Instant::now() + self.backoff);
+            }
+        }
+    }
+
+    async fn respawn(&mut self) {
+        let replaced = matches!(self.incoming, Some((_, Purpose::Serve)));
+        if self.active.is_some() || replaced || self.respawn_at.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.respawn_at = None;
+        let Some((bundle, dir)) = self.wanted.clone() else { return };
+        match self.start_runner(bundle, dir, true).await {
+            Ok(runner) => self.active = Some(runner),
+            Err(reason) => {
+                self.status.model_fault = Some(reason);
+                self.respawn_at = Some(Instant::now() + self.backoff);
+                self.backoff = (self.backoff * 2).min(BACKOFF.1);
+            }
+        }
+    }
+
+    fn drop_incoming(&mut self, why: &str) {
+        let Some((runner, purpose)) = self.incoming.take() else { return };
+        let aborted = Reason::new(ReasonCode::Aborted, format!("model {}: {why}", runner.bundle.release));
+        match purpose {
+            Purpose::Trial(reply) => drop(reply.send(Err(aborted))),
+            Purpose::Swap(reply) => drop(reply.send(Err(aborted))),
+            Purpose::Passed => {}
+            Purpose::Serve => {
+                for reply in self.serve_replies.drain(..) {
+                    let _ = reply.send(Err(aborted.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn runners(&self) -> impl Iterator<Item = &Runner> {
+        let incoming = self.incoming.iter().map(|(runner, _)| runner);
+        self.active.iter().chain(incoming).chain(self.standby.iter()).chain(self.leaving.iter())
+    }
+
+    pub(super) fn runner_mut(&mut self, id: u64) -> Option<&mut Runner> {
+        let incoming = self.incoming.iter_mut().map(|(runner, _)| runner);
+        self.active
+            .iter_mut()
+            .chain(incoming)
+            .chain(self.standby.iter_mut())
+            .chain(self.leaving.iter_mut())
+            .find(|runner| runner.id == id)
+    }
+
+    fn publish_status(&mut self) {
+        let status = &mut self.status;
+        status.totals = self.ledger.totals();
+        status.serving = self
+            .active
+            .as_ref()
+            .filter(|active| active.is_serving())
+            .and_then(|active| active.serving.clone());
+        status.pids.clear();
+        status.pids.extend(self.camera.pid().map(|pid| ("capture", pid)));
+        status.pids.extend(self.active.iter().map(|runner| ("infer", runner.pid())));
+        status.pids.extend(self.incoming.iter().map(|(runner, _)| ("candidate", runner.pid())));
+        status.pids.extend(self.standby.iter().map(|runner| ("standby", runner.pid())));
+        self.status_out.send_if_modified(|shown| {
+            let changed = *shown != self.status;
+            if changed {
+                shown.clone_from(&self.status);
+            }
+            changed
+        });
+    }
+}

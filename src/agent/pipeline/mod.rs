@@ -1,0 +1,199 @@
+//! One pipeline at work: its capture child and the inference children on its frames.
+//!
+//! An actor owns them all (`actor`; `hear` takes what the children say), so that the swap is one
+//! decision in one place. `camera` keeps
+//! the source alive, `runner` knows one inference child. Nothing here knows why a bundle is tried or
+//! put back: that is decided in `domain` and driven from `update`.
+
+mod actor;
+mod camera;
+mod hear;
+mod runner;
+
+pub use actor::spawn;
+
+use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
+use crate::domain::ledger::{Skip, Totals};
+use crate::domain::manifest::Provider;
+use crate::domain::runtime::RuntimeSettings;
+use crate::domain::source::SourceSettings;
+use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
+use crate::process::protocol::FrameChannel;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// All that a pipeline needs to know; fixed for its life.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its name.
+    pub name: PipelineName,
+    /// The slot whose bundle it runs.
+    pub slot: SlotName,
+    /// What it looks at.
+    pub source: SourceSettings,
+    /// Frames a second at most.
+    pub fps: f32,
+    /// A source that gives nothing for so long is restarted.
+    pub stall_timeout: Duration,
+    /// How models are run.
+    pub runtime: RuntimeSettings,
+    /// A frame that takes longer means that the child hangs.
+    pub frame_deadline: Duration,
+    /// Loading, and each step of a trial, may take so long.
+    pub load_deadline: Duration,
+    /// The program that the children are.
+    pub exe: PathBuf,
+    /// Where its frames travel.
+    pub channel: FrameChannel,
+}
+
+/// What comes out of a pipeline, frame by frame. Called from the actor: must not block.
+pub trait Sink: Send + Sync + 'static {
+    /// A frame was answered.
+    fn answered(&self, pipeline: &PipelineName, result: FrameResult);
+    /// A frame ended in an error.
+    fn failed(&self, pipeline: &PipelineName, seq: u64, reason: &Reason);
+    /// Frames went by without an answer.
+    fn skipped(&self, pipeline: &PipelineName, count: u64, why: Skip);
+    /// The source published a frame.
+    fn published(&self, pipeline: &PipelineName);
+    /// A child of the pipeline was lost and is started again.
+    fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason);
+}
+
+/// What serves at the moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Serving {
+    /// The bundle.
+    pub bundle: BundleRef,
+    /// The provider that really runs it.
+    pub provider: Provider,
+    /// Why it is not the first one that was asked for.
+    pub fallback: Option<String>,
+    /// Version of ONNX Runtime.
+    pub runtime_version: String,
+}
+
+/// A pipeline as others may see it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Status {
+    /// The source's own description, once it is open.
+    pub source: Option<String>,
+    /// Why there are no frames.
+    pub source_fault: Option<Reason>,
+    /// What serves.
+    pub serving: Option<Serving>,
+    /// Why nothing serves although something should.
+    pub model_fault: Option<Reason>,
+    /// The newest fault of any kind.
+    pub last_error: Option<Reason>,
+    /// Process ids by role: `capture`, `infer`, `candidate`, `standby`.
+    pub pids: Vec<(&'static str, u32)>,
+    /// Frames by fate.
+    pub totals: Totals,
+}
+
+/// What can be asked of a pipeline. Answers come through the `oneshot`.
+pub(super) enum Ask {
+    Try { bundle: BundleRef, dir: PathBuf, reply: oneshot::Sender<Result<TrialReport, Reason>> },
+    Swap { reply: oneshot::Sender<Result<SwapReport, Reason>> },
+    Serve { bundle: Option<(BundleRef, PathBuf)>, reply: oneshot::Sender<Result<(), Reason>> },
+    Settle,
+    Discard,
+    Observe { observer: mpsc::Sender<Observation> },
+    Snapshot { max_edge: u32, reply: oneshot::Sender<Result<Vec<u8>, Reason>> },
+    Stop { reply: oneshot::Sender<()> },
+}
+
+/// Speaks to a running pipeline.
+#[derive(Clone)]
+pub struct Handle {
+    plan: Arc<Plan>,
+    asks: mpsc::Sender<Ask>,
+    status: watch::Receiver<Status>,
+}
+
+impl Handle {
+    /// Its name, slot and settings.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How it is now, and a way to wait for a change.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Loads a candidate in a child of its own and runs its golden inputs.
+    ///
+    /// # Errors
+    /// Why the candidate is no good.
+    pub async fn try_candidate(&self, bundle: BundleRef, dir: PathBuf) -> Result<TrialReport, Reason> {
+        self.ask(|reply| Ask::Try { bundle, dir, reply }).await?
+    }
+
+    /// The candidate takes over; the model that served stays loaded, idle.
+    ///
+    /// # Errors
+    /// When there is no candidate that passed its trial, or its child is lost.
+    pub async fn swap(&self) -> Result<SwapReport, Reason> {
+        self.ask(|reply| Ask::Swap { reply }).await?
+    }
+
+    /// Serves this bundle and lets go of anything else.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub async fn serve(&self, bundle: Option<(BundleRef, PathBuf)>) -> Result<(), Reason> {
+        self.ask(|reply| Ask::Serve { bundle, reply }).await?
+    }
+
+    /// Lets go of the idle child.
+    pub async fn settle(&self) {
+        let _ = self.asks.send(Ask::Settle).await;
+    }
+
+    /// Lets go of a candidate.
+    pub async fn discard(&self) {
+        let _ = self.asks.send(Ask::Discard).await;
+    }
+
+    /// What is seen of the serving model from now on; an earlier observer is let go.
+    pub fn observe(&self) -> mpsc::Receiver<Observation> {
+        let (observer, observations) = mpsc::channel(256);
+        let asks = self.asks.clone();
+        tokio::spawn(async move {
+            let _ = asks.send(Ask::Observe { observer }).await;
+        });
+        observations
+    }
+
+    /// The newest frame as a JPEG.
+    ///
+    /// # Errors
+    /// When there is no frame, or the source does not answer.
+    pub async fn snapshot(&self, max_edge: u32) -> Result<Vec<u8>, Reason> {
+        let asked = self.ask(|reply| Ask::Snapshot { max_edge, reply });
+        match tokio::time::timeout(Duration::from_secs(5), asked).await {
+            Ok(answer) => answer?,
+            Err(_) => Err(self.gone("the source gave no picture within 5 s")),
+        }
+    }
+
+    /// Ends the pipeline and its children.
+    pub async fn stop(&self) {
+        let _ = self.ask(|reply| Ask::Stop { reply }).await;
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Reason> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).await.map_err(|_| self.gone("it has ended"))?;
+        answer.await.map_err(|_| self.gone("it ended before it answered"))
+    }
+
+    fn gone(&self, why: &str) -> Reason {
+        Reason::new(ReasonCode::Internal, format!("pipeline {}: {why}", self.plan.name))
+    }
+}

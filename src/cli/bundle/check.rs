@@ -1,0 +1,109 @@
+//! `edgewarden bundle check`: does the bundle hold together, and does its model run?
+
+use super::RuntimeArgs;
+use crate::bundle;
+use crate::cli::exit::Told;
+use crate::domain::frame::FrameView;
+use crate::domain::{FrameMeta, PixelFormat, Reason};
+use crate::inference::{Engine, golden};
+use std::path::PathBuf;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The bundle's folder
+    dir: PathBuf,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+/// What was found.
+#[derive(Debug, Default, serde::Serialize)]
+struct Findings {
+    /// Good things, for people.
+    passed: Vec<String>,
+    /// Every fault.
+    faults: Vec<Reason>,
+    /// Not wrong, but worth a look.
+    notes: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let mut found = Findings::default();
+    examine(&args, &mut found);
+    let verdict = match found.faults.first() {
+        None => Ok(()),
+        // The first fault decides about the exit status; all are told below.
+        Some(reason) => Err(anyhow::Error::new(Told).context(reason.clone())),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&found)?);
+    } else {
+        found.passed.iter().for_each(|line| println!("ok     {line}"));
+        found.notes.iter().for_each(|line| println!("note   {line}"));
+        found.faults.iter().for_each(|reason| println!("fault  {reason}"));
+    }
+    verdict
+}
+
+fn examine(args: &Args, found: &mut Findings) {
+    // The manifest's own words and its files are judged apart, so that both are told.
+    let manifest = match bundle::read(&args.dir) {
+        Ok((manifest, _)) => manifest,
+        Err(reason) => return found.faults.push(reason),
+    };
+    let bundle = match bundle::open(&args.dir, None) {
+        Ok(bundle) => bundle,
+        Err(reason) => return found.faults.push(reason),
+    };
+    found.passed.push(format!("{}: manifest and {} files", manifest.release(), manifest.files.len()));
+    let engine = args.runtime.settings().and_then(|settings| Engine::load(&bundle, &settings));
+    let mut engine = match engine {
+        Ok(engine) => engine,
+        Err(reason) => return found.faults.push(reason),
+    };
+    let report = engine.report().clone();
+    found.passed.push(format!(
+        "the model fits the manifest and runs on {} (ONNX Runtime {}, {:.0} ms to load)",
+        report.provider.as_str(),
+        report.runtime_version,
+        report.load_ms
+    ));
+    found.notes.extend(report.fallback.map(|why| format!("not on the first provider: {why}")));
+    match grey(&mut engine) {
+        Ok(detections) => found.passed.push(format!("a grey picture gives {detections} boxes")),
+        Err(reason) => found.faults.push(reason),
+    }
+    if manifest.golden.is_empty() {
+        found.notes.push("no golden samples: devices cannot try it; see `edgewarden bundle golden`".into());
+    } else {
+        match golden::run_all(&mut engine, &bundle, |_, _| {}).0 {
+            Ok(()) => {
+                found.passed.push(format!("{} golden samples give their answers", manifest.golden.len()))
+            }
+            Err(reason) => found.faults.push(reason),
+        }
+    }
+    if manifest.labels.iter().enumerate().any(|(class, label)| *label == format!("class {class}")) {
+        found.notes.push("labels are still the draft's".into());
+    }
+}
+
+/// Runs the model on a mid-grey picture of its own size.
+fn grey(engine: &mut Engine) -> Result<usize, Reason> {
+    let (width, height) = engine.manifest().inputs.first().and_then(|input| input.size()).unwrap_or((64, 64));
+    let meta = FrameMeta {
+        seq: 1,
+        captured_unix_ns: 0,
+        captured_mono_ns: 0,
+        width,
+        height,
+        format: PixelFormat::Rgb8,
+    };
+    let bytes = vec![128; width as usize * height as usize * 3];
+    engine.run(FrameView { meta, bytes: &bytes }).map(|(output, _)| output.detections.len())
+}

@@ -1,0 +1,583 @@
+//! The way of an update, as a pure state machine.
+//!
+//! ```text
+//! Resolving → Fetching → Verifying → Staged → OnTrial → Swapping → Probation → Committed
+//!     └──────────┴───────────┴─────────┴─────────┴→ Refused    └──────────┴──→ RollingBack → RolledBack
+//! ```
+//!
+//! [`step`] takes what happened and gives the next deployment together with what is to be done; the
+//! driver makes the new deployment durable first and acts then, so every effect may be run again.
+//! [`recover`] tells how to go on with what a restart found. An abort and a newer wish ([`Event::Stop`]) win in
+//! every state but those that are final; once the candidate may serve, they put the previous one back.
+//!
+//! Three ways lead in ([`Origin`]): a release of the repository, a bundle from a file, and the slot's
+//! previous bundle (a rollback that a person asks for). The last was tried when it came, so it is
+//! swapped in and committed without a trial.
+
+use super::deployment::{BundleRef, DeploymentState, Stage};
+use super::id::{DeploymentId, Release, SlotName};
+use super::reason::{Reason, ReasonCode};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where the candidate comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Origin {
+    /// The configured repository.
+    Repository,
+    /// A `.bundle` file on this machine.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The slot's previous bundle.
+    Previous,
+}
+
+/// One attempt to bring a slot to a release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// The slot.
+    pub slot: SlotName,
+    /// What was asked for.
+    pub release: Release,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The bundle that served when it began; put back when the candidate is not good enough.
+    pub serving: Option<BundleRef>,
+    /// The bundle that was `previous` when it began.
+    pub older: Option<BundleRef>,
+    /// Where it stands.
+    pub state: State,
+}
+
+/// Where a deployment stands, with what is known there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum State {
+    /// Asking the repository what the release is.
+    Resolving,
+    /// Moving the files that the device lacks.
+    Fetching {
+        /// The release's signed identity.
+        candidate: BundleRef,
+    },
+    /// Checking every file and putting the bundle in its place.
+    Verifying {
+        /// Of the bundle.
+        candidate: BundleRef,
+    },
+    /// On disk, whole and verified.
+    Staged {
+        /// What will be tried.
+        candidate: BundleRef,
+        /// Trials begun so far; more than one when the agent ended during a trial.
+        trials: u32,
+    },
+    /// Loaded in a child, golden inputs under way.
+    OnTrial {
+        /// What is tried.
+        candidate: BundleRef,
+        /// Trials begun, this one counted.
+        trials: u32,
+    },
+    /// Taking over.
+    Swapping {
+        /// What takes over.
+        candidate: BundleRef,
+        /// Trials begun (0 for the slot's previous bundle, which needs none).
+        trials: u32,
+    },
+    /// Serving, watched.
+    Probation {
+        /// What serves.
+        candidate: BundleRef,
+        /// Median milliseconds per frame of the model that served before.
+        baseline_ms: Option<f32>,
+        /// Starts of the agent since the swap.
+        boots: u32,
+    },
+    /// Serving for good.
+    Committed {
+        /// What serves.
+        candidate: BundleRef,
+    },
+    /// The bundle that served before is being put back.
+    RollingBack {
+        /// What was not good enough.
+        candidate: BundleRef,
+        /// Why.
+        reason: Reason,
+    },
+    /// The bundle that served before serves again.
+    RolledBack {
+        /// What was not good enough.
+        candidate: BundleRef,
+        /// Why.
+        reason: Reason,
+    },
+    /// Never served.
+    Refused {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The repository (or the file) says what the release is, verified.
+    Resolved {
+        /// Its identity.
+        candidate: BundleRef,
+    },
+    /// All files are on the disk.
+    Fetched,
+    /// All files have their signed digests and the bundle is in its place.
+    Verified,
+    /// A trial is about to begin.
+    TrialBegun,
+    /// The candidate's child is loaded and all golden answers were right.
+    TrialPassed,
+    /// The candidate took over, and the slot's links say so.
+    Swapped {
+        /// Median milliseconds per frame of the model that served before.
+        baseline_ms: Option<f32>,
+    },
+    /// The candidate is good enough to stay.
+    ProbationPassed,
+    /// The work of the present state failed.
+    Failed(Reason),
+    /// The bundle that served before serves again.
+    PutBack,
+    /// Somebody wants it to end ([`ReasonCode::Aborted`]), or has a newer wish
+    /// ([`ReasonCode::Superseded`]).
+    Stop(Reason),
+}
+
+/// What is to be done, in this order. Each may be done again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Ask what the release is; gives `Resolved` or `Failed`.
+    Resolve,
+    /// Check that the bundle fits this device and fetch its files; gives `Fetched` or `Failed`.
+    Fetch,
+    /// Check the files and put the bundle in its place; gives `Verified` or `Failed`.
+    Stage,
+    /// Count a trial; gives `TrialBegun`.
+    BeginTrial,
+    /// Load the candidate and run its golden inputs; gives `TrialPassed` or `Failed`.
+    Try {
+        /// What to try.
+        candidate: BundleRef,
+    },
+    /// Let go of a candidate that did not come to serve.
+    Discard,
+    /// Let the candidate on trial take over, then set the links; gives `Swapped` or `Failed`.
+    Swap {
+        /// What takes over.
+        candidate: BundleRef,
+    },
+    /// Serve a bundle that was good before, then set the links; gives `Swapped` or `Failed`.
+    SwapBack {
+        /// What takes over.
+        candidate: BundleRef,
+    },
+    /// Set the links as they must be for this state: what a cut between two of them left behind.
+    RepairLinks,
+    /// Watch the candidate; gives `ProbationPassed` or `Failed`.
+    Watch {
+        /// Median milliseconds per frame of the model that served before.
+        baseline_ms: Option<f32>,
+    },
+    /// The bundle that serves stays; let go of the idle one.
+    Settle,
+    /// Set the links back, then serve what served before; gives `PutBack` or `Failed`.
+    PutBack,
+    /// Remove bundles and downloads that nothing needs any more.
+    CollectGarbage,
+}
+
+/// Why an event changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The deployment has ended.
+    #[error("the deployment has ended")]
+    Ended,
+    /// It is being rolled back already, and that goes on.
+    #[error("the deployment is being rolled back already")]
+    RollingBack,
+    /// Nothing under way can have reported this; a late word of work that was stopped.
+    #[error("the event does not belong to the deployment's state")]
+    OutOfPlace,
+}
+
+impl Deployment {
+    /// Begins a deployment of a release from the repository or a file.
+    pub fn begin(
+        id: DeploymentId,
+        slot: SlotName,
+        release: Release,
+        origin: Origin,
+        serving: Option<BundleRef>,
+        older: Option<BundleRef>,
+    ) -> (Self, Vec<Effect>) {
+        let new = Self { id, slot, release, origin, serving, older, state: State::Resolving };
+        (new, vec![Effect::Resolve])
+    }
+
+    /// Begins a rollback that a person asks for, to the slot's previous bundle.
+    pub fn begin_rollback(
+        id: DeploymentId,
+        slot: SlotName,
+        serving: Option<BundleRef>,
+        previous: BundleRef,
+    ) -> (Self, Vec<Effect>) {
+        let state = State::Swapping { candidate: previous.clone(), trials: 0 };
+        let effects = vec![Effect::SwapBack { candidate: previous.clone() }];
+        let release = previous.release.clone();
+        (Self { id, slot, release, origin: Origin::Previous, serving, older: Some(previous), state }, effects)
+    }
+
+    /// Where it stands, without the data.
+    pub fn stage(&self) -> Stage {
+        self.state.stage()
+    }
+
+    /// True when nothing follows.
+    pub fn is_final(&self) -> bool {
+        self.stage().is_final()
+    }
+
+    /// The bundle that is deployed, where it is known and may be on the disk.
+    pub fn candidate(&self) -> Option<&BundleRef> {
+        match &self.state {
+            State::Resolving | State::Refused { .. } => None,
+            State::Fetching { candidate }
+            | State::Verifying { candidate }
+            | State::Staged { candidate, .. }
+            | State::OnTrial { candidate, .. }
+            | State::Swapping { candidate, .. }
+            | State::Probation { candidate, .. }
+            | State::Committed { candidate }
+            | State::RollingBack { candidate, .. }
+            | State::RolledBack { candidate, .. } => Some(candidate),
+        }
+    }
+
+    /// Why it did not come to stay.
+    pub fn reason(&self) -> Option<&Reason> {
+        match &self.state {
+            State::RollingBack { reason, .. }
+            | State::RolledBack { reason, .. }
+            | State::Refused { reason } => Some(reason),
+            State::Resolving
+            | State::Fetching { .. }
+            | State::Verifying { .. }
+            | State::Staged { .. }
+            | State::OnTrial { .. }
+            | State::Swapping { .. }
+            | State::Probation { .. }
+            | State::Committed { .. } => None,
+        }
+    }
+
+    /// What the slot's links must say in this state: current, previous.
+    pub fn links(&self) -> (Option<&BundleRef>, Option<&BundleRef>) {
+        match &self.state {
+            // Nothing was done.
+            State::Committed { candidate } if self.serving.as_ref() == Some(candidate) => {
+                (self.serving.as_ref(), self.older.as_ref())
+            }
+            State::Probation { candidate, .. } | State::Committed { candidate } => {
+                (Some(candidate), self.serving.as_ref())
+            }
+            State::Resolving
+            | State::Fetching { .. }
+            | State::Verifying { .. }
+            | State::Staged { .. }
+            | State::OnTrial { .. }
+            | State::Swapping { .. }
+            | State::RollingBack { .. }
+            | State::RolledBack { .. }
+            | State::Refused { .. } => (self.serving.as_ref(), self.older.as_ref()),
+        }
+    }
+
+    /// What may be seen of it.
+    pub fn report(&self, progress: Option<f32>) -> DeploymentState {
+        DeploymentState {
+            id: self.id.clone(),
+            release: self.release.clone(),
+            stage: self.stage(),
+            progress,
+            reason: self.reason().cloned(),
+        }
+    }
+
+    fn to(self, state: State) -> Self {
+        Self { state, ..self }
+    }
+}
+
+impl State {
+    /// The stage, without the data.
+    pub fn stage(&self) -> Stage {
+        match self {
+            State::Resolving => Stage::Resolving,
+            State::Fetching { .. } => Stage::Fetching,
+            State::Verifying { .. } => Stage::Verifying,
+            State::Staged { .. } => Stage::Staged,
+            State::OnTrial { .. } => Stage::OnTrial,
+            State::Swapping { .. } => Stage::Swapping,
+            State::Probation { .. } => Stage::Probation,
+            State::Committed { .. } => Stage::Committed,
+            State::RollingBack { .. } => Stage::RollingBack,
+            State::RolledBack { .. } => Stage::RolledBack,
+            State::Refused { .. } => Stage::Refused,
+        }
+    }
+}
+
+/// What follows from an event: the next deployment, to be made durable, and then what is to be done.
+pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>), Refusal> {
+    use Event as E;
+    use State as S;
+    let now = now.clone();
+    let refuse = |now: Deployment, reason, effects| Ok((now.to(S::Refused { reason }), effects));
+    let roll_back = |now: Deployment, candidate, reason| {
+        Ok((now.to(S::RollingBack { candidate, reason }), vec![Effect::PutBack]))
+    };
+    match (now.state.clone(), event) {
+        (S::Resolving, E::Resolved { candidate }) => {
+            if now.serving.as_ref() == Some(&candidate) {
+                return Ok((now.to(S::Committed { candidate }), vec![]));
+            }
+            Ok((now.to(S::Fetching { candidate }), vec![Effect::Fetch]))
+        }
+        (S::Fetching { candidate }, E::Fetched) => {
+            Ok((now.to(S::Verifying { candidate }), vec![Effect::Stage]))
+        }
+        (S::Verifying { candidate }, E::Verified) => {
+            Ok((now.to(S::Staged { candidate, trials: 0 }), vec![Effect::BeginTrial]))
+        }
+        (S::Staged { candidate, trials }, E::TrialBegun) => {
+            let trials = trials.saturating_add(1);
+            let effect = Effect::Try { candidate: candidate.clone() };
+            Ok((now.to(S::OnTrial { candidate, trials }), vec![effect]))
+        }
+        (S::OnTrial { candidate, trials }, E::TrialPassed) => {
+            let effect = Effect::Swap { candidate: candidate.clone() };
+            Ok((now.to(S::Swapping { candidate, trials }), vec![effect]))
+        }
+        (S::Swapping { candidate, .. }, E::Swapped { baseline_ms }) => match now.origin {
+            Origin::Previous => {
+                Ok((now.to(S::Committed { candidate }), vec![Effect::Settle, Effect::CollectGarbage]))
+            }
+            Origin::Repository | Origin::File { .. } => Ok((
+                now.to(S::Probation { candidate, baseline_ms, boots: 0 }),
+                vec![Effect::Watch { baseline_ms }],
+            )),
+        },
+        (S::Probation { candidate, .. }, E::ProbationPassed) => {
+            Ok((now.to(S::Committed { candidate }), vec![Effect::Settle, Effect::CollectGarbage]))
+        }
+        (S::RollingBack { candidate, reason }, E::PutBack) => {
+            Ok((now.to(S::RolledBack { candidate, reason }), vec![Effect::CollectGarbage]))
+        }
+        // The links are back already; what remains is the supervisor's: it starts what they name.
+        (S::RollingBack { candidate, reason }, E::Failed(also)) => {
+            let detail = format!("{}; then {}", reason.detail, also.detail);
+            let reason = Reason::new(reason.code, detail);
+            Ok((now.to(S::RolledBack { candidate, reason }), vec![Effect::CollectGarbage]))
+        }
+
+        (
+            S::Resolving | S::Fetching { .. } | S::Verifying { .. } | S::Staged { .. },
+            E::Failed(reason) | E::Stop(reason),
+        ) => refuse(now, reason, vec![Effect::CollectGarbage]),
+        (S::OnTrial { .. }, E::Failed(reason) | E::Stop(reason)) => {
+            refuse(now, reason, vec![Effect::Discard, Effect::CollectGarbage])
+        }
+        (
+            S::Swapping { candidate, .. } | S::Probation { candidate, .. },
+            E::Failed(reason) | E::Stop(reason),
+        ) => roll_back(now, candidate, reason),
+
+        (S::RollingBack { .. }, E::Stop(_)) => Err(Refusal::RollingBack),
+        (
+            S::Committed { .. } | S::RolledBack { .. } | S::Refused { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::Verified
+            | E::TrialBegun
+            | E::TrialPassed
+            | E::Swapped { .. }
+            | E::ProbationPassed
+            | E::Failed(_)
+            | E::PutBack
+            | E::Stop(_),
+        ) => Err(Refusal::Ended),
+
+        (
+            S::Resolving,
+            E::Fetched
+            | E::Verified
+            | E::TrialBegun
+            | E::TrialPassed
+            | E::Swapped { .. }
+            | E::ProbationPassed
+            | E::PutBack,
+        )
+        | (
+            S::Fetching { .. },
+            E::Resolved { .. }
+            | E::Verified
+            | E::TrialBegun
+            | E::TrialPassed
+            | E::Swapped { .. }
+            | E::ProbationPassed
+            | E::PutBack,
+        )
+        | (
+            S::Verifying { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::TrialBegun
+            | E::TrialPassed
+            | E::Swapped { .. }
+            | E::ProbationPassed
+            | E::PutBack,
+        )
+        | (
+            S::Staged { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::Verified
+            | E::TrialPassed
+            | E::Swapped { .. }
+            | E::ProbationPassed
+            | E::PutBack,
+        )
+        | (
+            S::OnTrial { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::Verified
+            | E::TrialBegun
+            | E::Swapped { .. }
+            | E::ProbationPassed
+            | E::PutBack,
+        )
+        | (
+            S::Swapping { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::Verified
+            | E::TrialBegun
+            | E::TrialPassed
+            | E::ProbationPassed
+            | E::PutBack,
+        )
+        | (
+            S::Probation { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::Verified
+            | E::TrialBegun
+            | E::TrialPassed
+            | E::Swapped { .. }
+            | E::PutBack,
+        )
+        | (
+            S::RollingBack { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::Verified
+            | E::TrialBegun
+            | E::TrialPassed
+            | E::Swapped { .. }
+            | E::ProbationPassed,
+        ) => Err(Refusal::OutOfPlace),
+    }
+}
+
+/// How to go on after the agent ended, in whatever way, in the middle of a deployment.
+///
+/// `current` is what the slot's link says: the truth about which bundle serves. A record that fits
+/// neither before nor after its swap is stale (somebody changed the slot, or the store lost its newest
+/// part): it is closed and the slot left alone. `max_boots` bounds how often one trial or one probation
+/// may find the agent restarted.
+pub fn recover(found: Deployment, current: Option<&BundleRef>, max_boots: u32) -> (Deployment, Vec<Effect>) {
+    use State as S;
+    let before = current == found.serving.as_ref();
+    let after = current.is_some() && current == found.candidate();
+    match found.state.clone() {
+        S::Committed { .. } | S::RolledBack { .. } | S::Refused { .. } => (found, vec![]),
+
+        // What was resolved is asked again: the bytes on the disk are kept, the word is fresh.
+        S::Resolving | S::Fetching { .. } | S::Verifying { .. } if before => {
+            (found.to(S::Resolving), vec![Effect::Resolve])
+        }
+        S::Staged { .. } if before => (found, vec![Effect::BeginTrial]),
+        S::OnTrial { candidate, trials } if before => again(found, candidate, trials, max_boots),
+        // The link is set after the candidate took over, so it tells whether that was reached.
+        S::Swapping { candidate, trials } if before => match found.origin {
+            Origin::Previous => (found, vec![Effect::SwapBack { candidate }]),
+            Origin::Repository | Origin::File { .. } => again(found, candidate, trials, max_boots),
+        },
+        S::Swapping { candidate, .. } if after => match found.origin {
+            Origin::Previous => {
+                (found.to(S::Committed { candidate }), vec![Effect::RepairLinks, Effect::CollectGarbage])
+            }
+            Origin::Repository | Origin::File { .. } => {
+                let effects = vec![Effect::RepairLinks, Effect::Watch { baseline_ms: None }];
+                (found.to(S::Probation { candidate, baseline_ms: None, boots: 1 }), effects)
+            }
+        },
+        S::Probation { candidate, baseline_ms, boots } if after => {
+            let boots = boots.saturating_add(1);
+            if boots <= max_boots {
+                let effects = vec![Effect::RepairLinks, Effect::Watch { baseline_ms }];
+                return (found.to(S::Probation { candidate, baseline_ms, boots }), effects);
+            }
+            let release = &candidate.release;
+            let detail = format!("the agent restarted {boots} times while {release} was in probation");
+            let reason = Reason::new(ReasonCode::BootLoop, detail);
+            (found.to(S::RollingBack { candidate, reason }), vec![Effect::PutBack])
+        }
+        S::RollingBack { .. } if before || after => (found, vec![Effect::PutBack]),
+
+        S::Resolving
+        | S::Fetching { .. }
+        | S::Verifying { .. }
+        | S::Staged { .. }
+        | S::OnTrial { .. }
+        | S::Swapping { .. }
+        | S::Probation { .. }
+        | S::RollingBack { .. } => {
+            let detail = format!(
+                "deployment {} of {}: the slot's bundle is neither the one before nor the one after it; record closed",
+                found.id, found.release
+            );
+            let reason = Reason::new(ReasonCode::Internal, detail);
+            (found.to(S::Refused { reason }), vec![Effect::CollectGarbage])
+        }
+    }
+}
+
+/// A trial that the agent's end cut short is begun again, unless it took the agent down too often.
+fn again(found: Deployment, candidate: BundleRef, trials: u32, max_boots: u32) -> (Deployment, Vec<Effect>) {
+    if trials > max_boots {
+        let detail = format!("the agent ended {trials} times during the trial of {}", candidate.release);
+        let reason = Reason::new(ReasonCode::BootLoop, detail);
+        return (found.to(State::Refused { reason }), vec![Effect::CollectGarbage]);
+    }
+    (found.to(State::Staged { candidate, trials }), vec![Effect::BeginTrial])
+}
+
+#[cfg(test)]
+mod tests;
