@@ -4,8 +4,11 @@
 //! of the manifest's bytes is the bundle's identity. This folder runs no model, knows no key and never
 //! opens a socket: who may say that a bundle is good is `trust/`'s matter.
 
+pub mod archive;
+pub mod checked;
 pub mod draft;
 pub mod files;
+pub mod layout;
 pub mod manifest;
 pub mod model;
 pub mod onnx;
@@ -190,11 +193,3 @@ pub(crate) mod tests {
         assert_eq!(open(dir.path(), None).unwrap_err().code, ReasonCode::Malformed);
     }
 }
-//! The format of a bundle: the folder people read, and the one file they carry.
-//!
-//! This folder checks form and digests; it never decides whom to trust, and opens no socket.
-
-pub mod archive;
-pub mod checked;
-pub mod interim;
-pub mod layout;

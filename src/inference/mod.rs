@@ -16,8 +16,7 @@ pub mod pixels;
 pub mod postprocess;
 pub mod preprocess;
 pub mod session;
+pub mod source;
+pub mod source;
 
 pub use engine::{Engine, LoadReport};
-//! placeholder
-
-pub mod source;
