@@ -17,6 +17,5 @@ pub mod postprocess;
 pub mod preprocess;
 pub mod session;
 pub mod source;
-pub mod source;
 
 pub use engine::{Engine, LoadReport};

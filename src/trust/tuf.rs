@@ -12,7 +12,7 @@
 use super::seen::Seen;
 use super::transport::Transport;
 use super::verified::{SignedManifest, Verified};
-use crate::bundle::interim::{MAX_MANIFEST, parse_manifest};
+use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::bundle::layout;
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use serde_json::Value;
