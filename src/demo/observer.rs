@@ -1,91 +1,68 @@
 //! The operator's side of the story: hears all that the device says and sends it commands.
 
 use super::seen::Heard;
-use crate::domain::{CommandId, DeviceId};
-use crate::mqtt::client::{Connection, Message, Options, Received, State};
+use crate::domain::{CommandId, DeviceId, Reason};
+use crate::mqtt::client::Received;
+use crate::mqtt::operator::{Operator, Pending};
 use crate::mqtt::payloads::{ONLINE, Stamped};
 use crate::mqtt::topics::{Audience, Said, Topic, Topics};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use url::Url;
 
 /// Longest wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// First level of the topics; the device's default.
+const ROOT: &str = "edgewarden";
 
 /// A connection to the device's broker.
 pub struct Observer {
-    topics: Topics,
+    operator: Operator,
     device: DeviceId,
-    connection: Connection,
-    messages: mpsc::Receiver<Received>,
-    commands: u64,
+    /// The newest command, whose replies are heard.
+    pending: Option<Pending>,
 }
 
 impl Observer {
     /// Connects and subscribes to all that `device` says.
     ///
     /// # Errors
-    /// Where the URL is not `mqtt://HOST[:PORT]`, or the broker does not answer, with its reason.
-    pub async fn connect(broker: &Url, device: &DeviceId) -> anyhow::Result<Self> {
-        if broker.scheme() != "mqtt" || !broker.username().is_empty() {
-            bail!("broker {broker}: the demo takes mqtt://HOST:PORT without TLS or login");
-        }
-        let host = broker.host_str().with_context(|| format!("broker {broker}: names no host"))?;
-        let topics = Topics::new("edgewarden")?;
-        let options = Options {
-            client_id: format!("{device}-operator"),
-            host: host.to_owned(),
-            port: broker.port().unwrap_or(1883),
-            tls: None,
-            login: None,
-            keep_alive: Duration::from_secs(15),
-            will: None,
-            session: None,
-            subscriptions: vec![topics.all_of(device)],
-        };
-        let (connection, messages) = Connection::open(options)?;
-        let mut state = connection.state();
-        let up = state.wait_for(|state| matches!(state, State::Up { .. }));
-        let is_up = tokio::time::timeout(PATIENCE, up).await.is_ok_and(|state| state.is_ok());
-        if !is_up {
-            let why = match &*connection.state().borrow() {
-                State::Down { reason } => reason.detail.clone(),
-                State::Connecting | State::Up { .. } => "it does not answer".to_owned(),
-            };
-            bail!("broker {broker}: {why}");
-        }
-        Ok(Self { topics, device: device.clone(), connection, messages, commands: 0 })
+    /// Those of [`Operator::connect`].
+    pub async fn connect(broker: &Url, device: &DeviceId) -> Result<Self, Reason> {
+        let filter = Topics::new(ROOT)?.all_of(device);
+        let operator = Operator::connect(broker.as_str(), None, ROOT, vec![filter], PATIENCE).await?;
+        Ok(Self { operator, device: device.clone(), pending: None })
     }
 
-    /// The next message that the story understands.
-    pub async fn next(&mut self) -> anyhow::Result<Heard> {
-        loop {
-            let message = self.messages.recv().await.context("the connection to the broker ended")?;
-            if let Some(heard) = self.read(&message)? {
-                return Ok(heard);
-            }
+    /// The next message that the story understands; `None` when none came within `wait`.
+    pub async fn next(&mut self, wait: Duration) -> anyhow::Result<Option<Heard>> {
+        if let Some(pending) = &mut self.pending
+            && let Some(reply) = pending.next(Duration::ZERO).await
+        {
+            return Ok(Some(Heard::Reply(reply)));
+        }
+        match self.operator.next(wait).await {
+            Some(message) => self.read(&message),
+            None => Ok(None),
         }
     }
 
-    /// Sends the device a command; the replies carry the id that is returned.
-    pub async fn command(&mut self, name: &str, payload: serde_json::Value) -> anyhow::Result<CommandId> {
-        self.commands += 1;
-        let id: CommandId = format!("demo-{}", self.commands).parse()?;
-        let topic = self.topics.command(&Audience::Device(self.device.clone()), name, &id);
-        let message = Message { topic, payload: payload.to_string().into(), ..Message::default() };
-        let sent = self.connection.publish_tracked(message);
-        let arrived = sent.map_err(|why| anyhow::anyhow!("send the command {name}: {why:?}"))?;
-        match tokio::time::timeout(PATIENCE, arrived).await {
-            Ok(Ok(())) => Ok(id),
-            Ok(Err(why)) => bail!("send the command {name}: {why:?}"),
-            Err(_) => bail!("send the command {name}: the broker did not acknowledge it"),
-        }
+    /// Sends the device a command; its replies are heard until the next one is sent.
+    ///
+    /// # Errors
+    /// Those of [`Operator::publish`].
+    pub async fn command(&mut self, name: &str, arguments: serde_json::Value) -> Result<CommandId, Reason> {
+        let audience = Audience::Device(self.device.clone());
+        let pending = self.operator.command(&audience, name, &arguments, PATIENCE).await?;
+        let id = pending.id.clone();
+        self.pending = Some(pending);
+        Ok(id)
     }
 
     fn read(&self, message: &Received) -> anyhow::Result<Option<Heard>> {
-        let Some(Topic::Said { device, said }) = self.topics.parse(&message.topic) else { return Ok(None) };
+        let topic = self.operator.topics().parse(&message.topic);
+        let Some(Topic::Said { device, said }) = topic else { return Ok(None) };
         if device != self.device {
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use super::seen::{Ended, Heard, Measured, Seen};
 use super::web::Web;
 use crate::bundle::layout;
 use crate::domain::deployment::Stage;
-use crate::domain::{DeviceId, FrameResult, Manifest, Reason, ReasonCode, Release};
+use crate::domain::{CommandId, DeviceId, FrameResult, Manifest, Reason, ReasonCode, Release};
 use crate::inference::source::scene::truth;
 use crate::mqtt::payloads::ReplyStatus;
 use crate::trust::publish::{InitOptions, Publisher};
@@ -334,8 +334,8 @@ impl Scene {
 
     // ---- what the steps are made of ----
 
-    async fn command_update(&mut self, release: &Release) -> anyhow::Result<crate::domain::CommandId> {
-        self.observer.command("update", json!({ "slot": SLOT, "release": release })).await
+    async fn command_update(&mut self, release: &Release) -> anyhow::Result<CommandId> {
+        Ok(self.observer.command("update", json!({ "slot": SLOT, "release": release })).await?)
     }
 
     /// Commands an update and waits for its end.
@@ -415,8 +415,7 @@ impl Scene {
     /// Takes in one message, or none in this time.
     async fn hear_for(&mut self, time: Duration, narrator: &mut dyn Narrator) -> anyhow::Result<()> {
         self.device.check()?;
-        let Ok(heard) = tokio::time::timeout(time, self.observer.next()).await else { return Ok(()) };
-        let heard = heard?;
+        let Some(heard) = self.observer.next(time).await? else { return Ok(()) };
         if let Heard::Slot(state) = &heard
             && let Some(deployment) = &state.deployment
         {

@@ -12,8 +12,8 @@
 use super::seen::Seen;
 use super::transport::Transport;
 use super::verified::{SignedManifest, Verified};
-use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::bundle::layout;
+use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use serde_json::Value;
 use sigstore_tuf::{Error, Key, MetadataStore, Repository, TargetFile, Updater, UpdaterConfig};
