@@ -5,6 +5,7 @@ use crate::demo::dataset::{self, Dataset};
 use crate::demo::device::SIZE;
 use crate::demo::report::{Narrator, Outcome, Report, Step, Told};
 use crate::demo::story::{self, Options};
+use crate::inference::library::find_library;
 use crate::inference::source::scene::DENSITY;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, bail};
@@ -12,14 +13,6 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
-
-/// Where the runtime's library may lie: a checkout, seen from the working folder and from the
-/// program, and an installed package.
-const LIBRARIES: [&str; 3] = [
-    ".deps/onnxruntime/libonnxruntime.so",
-    "/usr/lib/edgewarden/onnxruntime/libonnxruntime.so",
-    "/usr/local/lib/libonnxruntime.so",
-];
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -42,9 +35,9 @@ pub struct Args {
     /// Use this broker instead of starting mosquitto
     #[arg(long, value_name = "mqtt://HOST:PORT")]
     pub broker: Option<Url>,
-    /// ONNX Runtime's library [default: that of the checkout or of the package]
-    #[arg(long, value_name = "FILE", env = "EDGEWARDEN_ONNXRUNTIME")]
-    pub onnxruntime: Option<PathBuf>,
+    /// ONNX Runtime library [default: the installed one, or the one of this clone]
+    #[arg(long, value_name = "LIB", env = "EDGEWARDEN_ONNXRUNTIME")]
+    pub runtime: Option<PathBuf>,
     /// Write pictures of belts with their truth into a folder, and do nothing else
     #[arg(long, value_name = "DIR")]
     pub dataset: Option<PathBuf>,
@@ -75,7 +68,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let options = Options {
         program: std::env::current_exe().context("find this program's file")?,
-        library: library(args.onnxruntime.as_deref())?,
+        library: library(args.runtime.as_deref())?,
         folder: folder.clone(),
         runtime: scratch.path().join("run"),
         broker: args.broker,
@@ -117,18 +110,9 @@ fn tell(options: Options, json: bool) -> anyhow::Result<Report> {
     })
 }
 
-/// The runtime's library, absolute.
+/// The runtime's library, absolute: the daemon is told of it by its configuration.
 fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(file) = named {
-        return file.canonicalize().with_context(|| format!("ONNX Runtime's library {}", file.display()));
-    }
-    let program = std::env::current_exe().context("find this program's file")?;
-    // target/release/edgewarden lies two folders below the checkout.
-    let checkout = program.ancestors().nth(3).map(|folder| folder.join(LIBRARIES[0]));
-    let found = checkout.into_iter().chain(LIBRARIES.map(PathBuf::from)).find(|file| file.is_file());
-    let file = found.context(
-        "ONNX Runtime's library was not found: run ./packaging/setup.sh, or name the file with --onnxruntime",
-    )?;
+    let file = find_library(named)?;
     file.canonicalize().with_context(|| format!("ONNX Runtime's library {}", file.display()))
 }
 
