@@ -43,7 +43,11 @@ impl Archive {
     /// name, kind or size that does not belong into a `.bundle`.
     pub fn open(path: &Path) -> Result<Self, Reason> {
         let file = File::open(path).map_err(|error| {
-            let code = if error.kind() == io::ErrorKind::NotFound { ReasonCode::NotFound } else { ReasonCode::Internal };
+            let code = if error.kind() == io::ErrorKind::NotFound {
+                ReasonCode::NotFound
+            } else {
+                ReasonCode::Internal
+            };
             Reason::new(code, format!("open bundle file {}: {error}", path.display()))
         })?;
         let total = file.metadata().map_err(|error| broken(path, error))?.len();
@@ -100,7 +104,10 @@ impl Archive {
     pub fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, Reason> {
         let Some(size) = self.size(name) else { return Ok(None) };
         if size > max {
-            let detail = format!("bundle file {}: {name} has {size} bytes, more than the {max} allowed", self.path.display());
+            let detail = format!(
+                "bundle file {}: {name} has {size} bytes, more than the {max} allowed",
+                self.path.display()
+            );
             return Err(Reason::new(ReasonCode::SizeMismatch, detail));
         }
         let Some(mut reader) = self.reader(name, 0)? else { return Ok(None) };
@@ -137,7 +144,9 @@ fn shown(name: &str) -> String {
 fn is_known(name: &str) -> bool {
     let metadata = |file: &str| {
         let stem = file.strip_suffix(".json").unwrap_or("");
-        !stem.is_empty() && stem.len() <= 80 && !stem.starts_with('.')
+        !stem.is_empty()
+            && stem.len() <= 80
+            && !stem.starts_with('.')
             && stem.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '%' | '~'))
     };
     name.strip_prefix("metadata/").is_some_and(metadata)
@@ -205,9 +214,9 @@ pub fn write(path: &Path, contents: &BTreeMap<String, Content>, progress: OnByte
 /// A header that is the same wherever and whenever it is made.
 fn header(name: &str, size: u64) -> Result<tar::Header, Reason> {
     let mut header = tar::Header::new_ustar();
-    header
-        .set_path(name)
-        .map_err(|error| Reason::new(ReasonCode::Internal, format!("name {name} in a bundle file: {error}")))?;
+    header.set_path(name).map_err(|error| {
+        Reason::new(ReasonCode::Internal, format!("name {name} in a bundle file: {error}"))
+    })?;
     header.set_entry_type(tar::EntryType::Regular);
     header.set_size(size);
     header.set_mode(0o644);

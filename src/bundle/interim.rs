@@ -24,7 +24,9 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, Reason> {
         .map_err(|error| Reason::new(ReasonCode::Malformed, format!("manifest: {error}")))?;
     for file in &manifest.files {
         let path = Path::new(&file.path);
-        if file.path.is_empty() || !path.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
+        if file.path.is_empty()
+            || !path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+        {
             return Err(Reason::new(ReasonCode::Malformed, format!("manifest: path \"{}\"", file.path)));
         }
     }
@@ -37,5 +39,9 @@ pub fn open(dir: &Path, _expected: Option<Digest>) -> Result<OpenBundle, Reason>
     let bytes = std::fs::read(&path)
         .map_err(|error| Reason::new(ReasonCode::NotFound, format!("read {}: {error}", path.display())))?;
     let manifest = parse_manifest(&bytes)?;
-    Ok(OpenBundle { dir: dir.to_owned(), manifest, digest: Digest::from_bytes(Sha256::digest(&bytes).into()) })
+    Ok(OpenBundle {
+        dir: dir.to_owned(),
+        manifest,
+        digest: Digest::from_bytes(Sha256::digest(&bytes).into()),
+    })
 }

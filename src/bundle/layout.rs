@@ -71,7 +71,9 @@ mod tests {
         assert_eq!(release_of_target(&target(&release)), Some(release.clone()));
         assert_eq!(release_of_manifest(&manifest(&release, &digest)), Some((release, digest)));
         assert_eq!(digest_of_blob(&blob(&digest)), Some(digest));
-        for bad in ["detector/1.2.0", "../1.2.0/manifest.json", "a/01.0.0/manifest.json", "a/1.0.0/x/manifest.json"] {
+        for bad in
+            ["detector/1.2.0", "../1.2.0/manifest.json", "a/01.0.0/manifest.json", "a/1.0.0/x/manifest.json"]
+        {
             assert_eq!(release_of_target(bad), None, "{bad}");
         }
         assert_eq!(digest_of_blob(&format!("blobs/{}", "AB".repeat(32))), None);

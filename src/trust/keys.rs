@@ -79,7 +79,8 @@ impl Key {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = match file {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let detail = format!("key file {}: exists already; keys are never overwritten", path.display());
+                let detail =
+                    format!("key file {}: exists already; keys are never overwritten", path.display());
                 return Err(Reason::new(ReasonCode::BadRequest, detail));
             }
             other => other.map_err(failed("create key file", path))?,
@@ -92,7 +93,8 @@ impl Key {
     /// Reads a private key. Errors: `BadRequest` where the file is no ed25519 key in PKCS#8 PEM or where
     /// others than its owner may read it.
     pub fn load(path: &Path) -> Result<Self, Reason> {
-        let bad = |what: &str| Reason::new(ReasonCode::BadRequest, format!("key file {}: {what}", path.display()));
+        let bad =
+            |what: &str| Reason::new(ReasonCode::BadRequest, format!("key file {}: {what}", path.display()));
         let metadata = fs::metadata(path).map_err(failed("read key file", path))?;
         if metadata.permissions().mode() & 0o077 != 0 {
             return Err(bad("others than its owner may read it; run chmod 600 on it"));
@@ -102,7 +104,8 @@ impl Key {
         }
         let text = fs::read_to_string(path).map_err(failed("read key file", path))?;
         let expected = "expected an unencrypted ed25519 key in PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` writes it";
-        let body = text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).ok_or_else(|| bad(expected))?.0;
+        let body =
+            text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).ok_or_else(|| bad(expected))?.0;
         let body: String = body.split_whitespace().collect();
         let der = STANDARD.decode(body).map_err(|_| bad(expected))?;
         let seed = der.strip_prefix(&PKCS8_PREFIX).ok_or_else(|| bad(expected))?;
