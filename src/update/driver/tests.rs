@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// Longest wait; only a hang reaches it.
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_secs(20);
 
 /// What a call of the host does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -300,6 +300,7 @@ async fn an_update_goes_its_whole_way_and_success_comes_after_commit() {
     let mut bench = Bench::new();
     bench.with(&["1.0.0"]).await;
     let running = bench.start(FakeHost::default()).await;
+    running.host.until_called("serve 1.0.0").await;
     let mut reports = running.updater.subscribe();
     let ticket = running.updater.update(&slot(), release("2.0.0")).unwrap();
     assert_eq!(good(ticket).await["release"], "detector@2.0.0");
@@ -461,10 +462,11 @@ async fn a_newer_wish_takes_the_place_of_a_running_one() {
             assert_eq!(bench.links(), pair("1.0.0", "2.0.0"), "{place}");
         } else {
             // The same hold-up holds the newer one up too; what counts is that it was begun.
-            let now = running.updater.slots[&slot()].state.clone().wait_for(|state| {
+            let mut state = running.updater.slots[&slot()].state.clone();
+            let begun = state.wait_for(|state| {
                 state.deployment.as_ref().is_some_and(|now| now.release == release("1.0.0"))
             });
-            timeout(GUARD, now).await.unwrap().unwrap();
+            timeout(GUARD, begun).await.unwrap().unwrap();
         }
     }
 }

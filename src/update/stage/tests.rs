@@ -90,7 +90,8 @@ impl Transport for Repository {
             let mut bytes = self.blobs[path].clone();
             assert_eq!(bytes.len() as u64, size);
             let have = size_of(into) as usize;
-            match self.faults.lock().unwrap().pop() {
+            let fault = self.faults.lock().unwrap().pop();
+            match fault {
                 None => {}
                 Some(Fault::Half) => {
                     fs::write(into, &bytes[..bytes.len() / 2]).unwrap();
