@@ -14,6 +14,12 @@ impl<T> Verified<T> {
         Self(value)
     }
 
+    /// Marks a value that a test made up.
+    #[cfg(test)]
+    pub(crate) fn for_tests(value: T) -> Self {
+        Self(value)
+    }
+
     /// The value; what is done with parts of it is no longer under the mark.
     pub fn get(&self) -> &T {
         &self.0

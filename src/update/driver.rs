@@ -1,1 +1,271 @@
-//! placeholder
+//! Does what `domain::lifecycle` decides: one actor a slot, one deployment at a time.
+//!
+//! Every step is recorded in the journal, durably, before anything is done about it; what is done may
+//! be done again. At the swap the order is
+//!
+//! ```text
+//! 1 journal Swapping   2 host.swap   3 link current   4 link previous   5 journal Probation
+//! ```
+//!
+//! and whatever the point of a `kill -9`, one whole bundle is current afterwards:
+//!
+//! - before 3, `current` is the old bundle: the agent serves it, and the trial is begun again;
+//! - between 3 and 5, `current` is the candidate and the journal says Swapping: probation begins, and
+//!   `previous` is set from the journal's record;
+//! - after 5, the agent serves the candidate and probation goes on, with the baseline of the journal
+//!   and the restart counted.
+//!
+//! A rollback sets the links first and serves then, so that a kill in between finds the good one. What
+//! cannot be recorded (a full disk) is not done: the step counts as failed. A rollback is done all the
+//! same.
+//!
+//! Which release may come? Metadata that is older than what the device has seen is refused by `trust`.
+//! An older *release* that is still listed and signed is somebody's deliberate command, and allowed:
+//! going back to 1.3 after 1.4 went bad must not need a new version number. A release that serves
+//! already succeeds at once: published releases never change.
+
+mod actor;
+mod report;
+mod work;
+
+use super::journal::{Ended, Journal};
+use super::stage::Device;
+use super::{Folders, slots, stage};
+use crate::config::settings::UpdateSettings;
+use crate::domain::command::Progress;
+use crate::domain::deployment::{BundleRef, Observation, SlotState, SwapReport, TrialReport};
+use crate::domain::lifecycle::Origin;
+use crate::domain::manifest::Provider;
+use crate::domain::{Reason, ReasonCode, Release, SlotName};
+use crate::trust::Verified;
+use crate::trust::transport::Transport;
+use crate::trust::verified::SignedManifest;
+use actor::{Actor, Order, Wish};
+use report::Reporter;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::{RwLock, broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Orders that wait for a slot's actor at most.
+const ORDERS: usize = 16;
+
+/// Reports that a slow subscriber may be behind before it loses the oldest.
+const REPORTS: usize = 256;
+
+/// What the driver asks of the running device. Every call may be repeated.
+pub trait Host: Send + Sync + 'static {
+    /// Loads the candidate in a child of its own and runs its golden inputs, while the current one
+    /// serves.
+    fn try_candidate(
+        &self,
+        slot: &SlotName,
+        bundle: &BundleRef,
+        dir: &Path,
+    ) -> impl Future<Output = Result<TrialReport, Reason>> + Send;
+    /// The candidate takes over from a frame on; the one that served stays loaded, idle.
+    fn swap(&self, slot: &SlotName) -> impl Future<Output = Result<SwapReport, Reason>> + Send;
+    /// What is seen of the serving bundle from now on (bounded channel; closed when the slot stops).
+    fn observe(&self, slot: &SlotName) -> mpsc::Receiver<Observation>;
+    /// The bundle that serves is the one to stay: the idle one is let go.
+    fn settle(&self, slot: &SlotName) -> impl Future<Output = ()> + Send;
+    /// Serve this bundle (None: nothing), by the idle child if it holds it, else by loading it; let go
+    /// of anything else.
+    fn serve(
+        &self,
+        slot: &SlotName,
+        bundle: Option<(&BundleRef, &Path)>,
+    ) -> impl Future<Output = Result<(), Reason>> + Send;
+    /// Let go of a candidate that is on trial.
+    fn discard_candidate(&self, slot: &SlotName) -> impl Future<Output = ()> + Send;
+}
+
+/// A release as its origin has it: the signed manifest and the way to its files.
+#[derive(Clone)]
+pub struct Found {
+    /// Verified against the pinned root.
+    pub manifest: Verified<SignedManifest>,
+    /// Where `blobs/<sha256>` are fetched.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// The origins of bundles, each behind the same verification.
+pub trait Catalog: Send + Sync + 'static {
+    /// Verifies what `origin` says about a release. Never called with `Origin::Previous`.
+    fn resolve(
+        &self,
+        origin: &Origin,
+        release: &Release,
+    ) -> impl Future<Output = Result<Found, Reason>> + Send;
+    /// The release that a bundle file claims to hold; what it claims is verified by `resolve`.
+    fn release_of(&self, file: &Path) -> impl Future<Output = Result<Release, Reason>> + Send;
+}
+
+/// What the updater is made of.
+pub struct Setup<H, C> {
+    /// The state folder, with `models/`, `slots/` and `downloads/`.
+    pub state: PathBuf,
+    /// The configured slots.
+    pub slots: Vec<SlotName>,
+    /// The running device.
+    pub host: Arc<H>,
+    /// Where bundles come from.
+    pub catalog: Arc<C>,
+    /// The records.
+    pub journal: Journal,
+    /// When a candidate is good enough, and what an update may use.
+    pub settings: UpdateSettings,
+    /// The providers that are configured.
+    pub providers: Vec<Provider>,
+}
+
+/// What all actors share.
+struct Shared<H, C> {
+    folders: Folders,
+    host: Arc<H>,
+    catalog: Arc<C>,
+    journal: Journal,
+    settings: UpdateSettings,
+    device: Device,
+    /// Held for reading while files are fetched and staged, for writing while garbage is collected.
+    gate: RwLock<()>,
+}
+
+/// How far a command has come: any number of `Executing`, then one of the others, which stays. The
+/// channel closes without one of the others when the agent ends before the deployment does.
+pub type Ticket = watch::Receiver<Progress>;
+
+/// Waits for a command's end. `None` when the agent ends first.
+pub async fn outcome(mut ticket: Ticket) -> Option<Progress> {
+    let ended = |progress: &Progress| !matches!(progress, Progress::Executing { .. });
+    ticket.wait_for(ended).await.ok().map(|progress| progress.clone())
+}
+
+struct Slot {
+    orders: mpsc::Sender<Order>,
+    state: watch::Receiver<SlotState>,
+    task: JoinHandle<()>,
+}
+
+/// The update side of the device: takes wishes, reports states.
+pub struct Updater<C> {
+    slots: BTreeMap<SlotName, Slot>,
+    reports: broadcast::Sender<SlotState>,
+    catalog: Arc<C>,
+    journal: Journal,
+}
+
+impl<C: Catalog> Updater<C> {
+    /// Reads links and journal and starts an actor for each slot, which has the host serve what is
+    /// current and goes on with what was under way.
+    ///
+    /// Errors: the state folder cannot be read or written.
+    pub async fn start<H: Host>(setup: Setup<H, C>) -> Result<Self, Reason> {
+        let Setup { state, slots, host, catalog, journal, settings, providers } = setup;
+        let folders = stage::blocking(move || Folders::prepare(&state)).await?;
+        let device = Device {
+            providers,
+            max_bundle: settings.max_bundle,
+            disk_reserve: settings.disk_reserve,
+            agent: agent_version()?,
+        };
+        let shared = Arc::new(Shared {
+            folders,
+            host,
+            catalog: catalog.clone(),
+            journal: journal.clone(),
+            settings,
+            device,
+            gate: RwLock::new(()),
+        });
+        let (reports, _) = broadcast::channel(REPORTS);
+        let mut started = BTreeMap::new();
+        for slot in slots {
+            let (folders, name) = (shared.folders.clone(), slot.clone());
+            let (links, faults) = stage::blocking(move || slots::read(&folders, &name)).await?;
+            for fault in faults {
+                tracing::error!(%slot, %fault, "a link of the slot names no good bundle");
+            }
+            let (reporter, state) = Reporter::new(slot.clone(), &links, reports.clone());
+            let (orders, inbox) = mpsc::channel(ORDERS);
+            let actor = Actor::new(slot.clone(), links, shared.clone(), Arc::new(reporter), inbox);
+            started.insert(slot, Slot { orders, state, task: tokio::spawn(actor.run()) });
+        }
+        Ok(Self { slots: started, reports, catalog, journal })
+    }
+
+    /// Brings a slot to a release of the repository.
+    pub fn update(&self, slot: &SlotName, release: Release) -> Result<Ticket, Reason> {
+        self.order(slot, Wish::Deploy { release, origin: Origin::Repository })
+    }
+
+    /// Brings a slot to the bundle of a file on this machine.
+    pub async fn install(&self, slot: &SlotName, file: PathBuf) -> Result<Ticket, Reason> {
+        let release = self.catalog.release_of(&file).await?;
+        self.order(slot, Wish::Deploy { release, origin: Origin::File { path: file } })
+    }
+
+    /// Brings a slot back: ends a probation under way, else swaps in the slot's previous bundle.
+    pub fn rollback(&self, slot: &SlotName) -> Result<Ticket, Reason> {
+        self.order(slot, Wish::Rollback)
+    }
+
+    /// Ends the deployment under way; what it changed is put back.
+    pub fn abort(&self, slot: &SlotName) -> Result<Ticket, Reason> {
+        self.order(slot, Wish::Abort)
+    }
+
+    /// How a slot is now.
+    pub fn state(&self, slot: &SlotName) -> Option<SlotState> {
+        self.slots.get(slot).map(|slot| slot.state.borrow().clone())
+    }
+
+    /// How all slots are now.
+    pub fn states(&self) -> Vec<SlotState> {
+        self.slots.values().map(|slot| slot.state.borrow().clone()).collect()
+    }
+
+    /// Every change of every slot from now on. A subscriber that is too slow loses the oldest.
+    pub fn subscribe(&self) -> broadcast::Receiver<SlotState> {
+        self.reports.subscribe()
+    }
+
+    /// Ended deployments, the oldest first. Blocks.
+    pub fn history(&self) -> Result<Vec<Ended>, Reason> {
+        self.journal.history()
+    }
+
+    /// Ends all actors where they are, as the end of the process would: what is under way is taken up
+    /// again at the next start. Returns when they have ended.
+    pub async fn stop(self) {
+        for slot in self.slots.into_values() {
+            slot.task.abort();
+            let _ = slot.task.await;
+        }
+    }
+
+    fn order(&self, slot: &SlotName, wish: Wish) -> Result<Ticket, Reason> {
+        let Some(found) = self.slots.get(slot) else {
+            let known: Vec<_> = self.slots.keys().map(SlotName::as_str).collect();
+            let detail = format!("slot {slot} is not configured; there is {}", known.join(", "));
+            return Err(Reason::new(ReasonCode::BadRequest, detail));
+        };
+        let first = Progress::Executing { detail: "accepted".to_owned(), fraction: None };
+        let (ticket, receiver) = watch::channel(first);
+        found.orders.try_send(Order { wish, ticket }).map_err(|_| {
+            let detail = format!("slot {slot}: too many commands wait; ask again later");
+            Reason::new(ReasonCode::Busy, detail)
+        })?;
+        Ok(receiver)
+    }
+}
+
+fn agent_version() -> Result<semver::Version, Reason> {
+    let text = env!("CARGO_PKG_VERSION");
+    text.parse().map_err(|error| Reason::new(ReasonCode::Internal, format!("agent version {text}: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+//! One slot's actor: takes orders, steps the deployment, records each step, and has its work done.
+
+use super::report::{Reporter, finished};
+use super::work::{Done, serve, work};
+use super::{Catalog, Found, Host, Shared};
+use crate::domain::command::Progress;
+use crate::domain::deployment::Stage;
+use crate::domain::lifecycle::{Deployment, Effect, Event, Origin, recover, step};
+use crate::domain::manifest::Provider;
+use crate::domain::{DeploymentId, Reason, ReasonCode, Release, SlotName};
+use crate::update::slots::Links;
+use crate::update::stage::blocking;
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// What somebody wants of a slot.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Wish {
+    Deploy { release: Release, origin: Origin },
+    Rollback,
+    Abort,
+}
+
+/// A wish and where its progress is told.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) wish: Wish,
+    pub(super) ticket: watch::Sender<Progress>,
+}
+
+impl Order {
+    fn answer(self, outcome: Result<serde_json::Value, Reason>) {
+        self.ticket.send_replace(finished(outcome));
+    }
+}
+
+pub(super) struct Actor<H, C> {
+    slot: SlotName,
+    links: Links,
+    shared: Arc<Shared<H, C>>,
+    reporter: Arc<Reporter>,
+    inbox: mpsc::Receiver<Order>,
+    /// The newest deployment, under way or ended.
+    deployment: Option<Deployment>,
+    /// What `Resolve` found, for fetching and staging.
+    found: Option<Found>,
+    /// The provider that the candidate runs on, since its trial.
+    provider: Option<Provider>,
+    /// The provider that the bundle runs on that served before.
+    provider_before: Option<Provider>,
+    /// Who asked that the deployment under way ends.
+    stoppers: Vec<Order>,
+    /// What comes after it.
+    waiting: Option<Order>,
+}
+
+impl<H: Host, C: Catalog> Actor<H, C> {
+    pub(super) fn new(
+        slot: SlotName,
+        links: Links,
+        shared: Arc<Shared<H, C>>,
+        reporter: Arc<Reporter>,
+        inbox: mpsc::Receiver<Order>,
+    ) -> Self {
+        Self {
+            slot,
+            links,
+            shared,
+            reporter,
+            inbox,
+            deployment: None,
+            found: None,
+            provider: None,
+            provider_before: None,
+            stoppers: Vec::new(),
+            waiting: None,
+        }
+    }
+
+    /// Runs until nobody can send orders any more.
+    pub(super) async fn run(mut self) {
+        let mut effects = self.wake().await;
+        loop {
+            self.carry_out(effects).await;
+            effects = loop {
+                let order = match self.waiting.take() {
+                    Some(order) => order,
+                    None => match self.inbox.recv().await {
+                        Some(order) => order,
+                        None => return,
+                    },
+                };
+                if let Some(effects) = self.begin(order).await {
+                    break effects;
+                }
+            };
+        }
+    }
+
+    /// Has the host serve what is current and tells how to go on with what was under way.
+    async fn wake(&mut self) -> Vec<Effect> {
+        let (journal, slot) = (self.shared.journal.clone(), self.slot.clone());
+        let found = blocking(move || journal.newest(&slot)).await.unwrap_or_else(|reason| {
+            tracing::error!(slot = %self.slot, %reason, "the journal cannot be read; the links decide");
+            None
+        });
+        let mut effects = Vec::new();
+        if let Some(found) = found {
+            let was_final = found.is_final();
+            let (deployment, next) =
+                recover(found, self.links.current.as_ref(), self.shared.settings.max_boots);
+            if !was_final {
+                tracing::info!(slot = %self.slot, stage = ?deployment.stage(), "going on with {}", deployment.release);
+                if let Err(reason) = self.record(&deployment).await {
+                    tracing::error!(slot = %self.slot, %reason, "the recovered deployment cannot be recorded");
+                }
+            }
+            effects = next;
+            self.reporter.step(&self.links, &deployment);
+            self.deployment = Some(deployment);
+        }
+        // What serves next is these effects' own matter; a candidate that brings the agent down again
+        // and again must not be started once more.
+        let serves_itself =
+            effects.iter().any(|effect| matches!(effect, Effect::PutBack | Effect::SwapBack { .. }));
+        if !serves_itself
+            && self.links.current.is_some()
+            && let Err(reason) = serve(&self.shared, &self.slot, self.links.current.as_ref()).await
+        {
+            tracing::error!(slot = %self.slot, %reason, "the slot's current bundle does not serve");
+            if self.stage() == Some(Stage::Probation) {
+                effects = self.advance(Event::Failed(reason)).await;
+            }
+        }
+        effects
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        self.deployment.as_ref().map(Deployment::stage)
+    }
+
+    /// Begins what an order asks for while nothing is under way. `None` when it is answered already.
+    async fn begin(&mut self, order: Order) -> Option<Vec<Effect>> {
+        let id = match uuid::Uuid::now_v7().to_string().parse::<DeploymentId>() {
+            Ok(id) => id,
+            Err(error) => {
+                order.answer(Err(Reason::new(ReasonCode::Internal, error.to_string())));
+                return None;
+            }
+        };
+        let (slot, serving, older) =
+            (self.slot.clone(), self.links.current.clone(), self.links.previous.clone());
+        let (deployment, effects) = match order.wish.clone() {
+            Wish::Deploy { release, .. } if serving.as_ref().is_some_and(|now| now.release == release) => {
+                order.answer(Ok(json!({ "slot": slot, "release": release, "changed": false })));
+                return None;
+            }
+            Wish::Deploy { release, origin } => Deployment::begin(id, slot, release, origin, serving, older),
+            Wish::Rollback => match older {
+                Some(previous) => Deployment::begin_rollback(id, slot, serving, previous),
+                None => {
+                    let detail = format!("slot {slot} has no previous bundle to go back to");
+                    order.answer(Err(Reason::new(ReasonCode::NotFound, detail)));
+                    return None;
+                }
+            },
+            Wish::Abort => {
+                let detail = format!("nothing is under way on slot {slot}");
+                order.answer(Err(Reason::new(ReasonCode::BadRequest, detail)));
+                return None;
+            }
+        };
+        if let Err(reason) = self.record(&deployment).await {
+            order.answer(Err(reason));
+            return None;
+        }
+        tracing::info!(slot = %self.slot, deployment = %deployment.id, "deploying {}", deployment.release);
+        self.found = None;
+        self.reporter.step(&self.links, &deployment);
+        self.reporter.add(order.ticket);
+        self.deployment = Some(deployment);
+        Some(effects)
+    }
+
+    /// Does effect after effect, step after step, until the deployment has ended.
+    async fn carry_out(&mut self, mut effects: Vec<Effect>) {
+        let Some(before) = self.stage() else { return };
+        if before.is_final() && effects.is_empty() {
+            return;
+        }
+        loop {
+            let mut event = None;
+            for effect in effects {
+                event = self.perform(effect).await;
+                if event.is_some() {
+                    break;
+                }
+            }
+            match event {
+                Some(event) => effects = self.advance(event).await,
+                None => break,
+            }
+        }
+        self.conclude();
+    }
+
+    /// Does one effect; while its work may be dropped, orders are heard.
+    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        let deployment = self.deployment.clone()?;
+        // A swap or a rollback is not left half done; an order that comes meanwhile is heard after it.
+        let droppable = match deployment.stage() {
+            Stage::Resolving
+            | Stage::Fetching
+            | Stage::Verifying
+            | Stage::Staged
+            | Stage::OnTrial
+            | Stage::Probation => true,
+            Stage::Swapping | Stage::RollingBack | Stage::Committed | Stage::RolledBack | Stage::Refused => {
+                false
+            }
+        };
+        let (shared, reporter) = (self.shared.clone(), self.reporter.clone());
+        let mut work = Box::pin(work(shared, reporter, deployment, self.found.clone(), effect));
+        let mut hear = droppable;
+        loop {
+            tokio::select! {
+                biased;
+                order = self.inbox.recv(), if hear => match order {
+                    Some(order) => if let Some(event) = self.interrupt(order) {
+                        return Some(event);
+                    },
+                    None => hear = false,
+                },
+                done = &mut work => {
+                    let Done { event, found, provider } = done?;
+                    self.found = found.or(self.found.take());
+                    self.provider = provider.or(self.provider);
+                    return Some(event);
+                }
+            }
+        }
+    }
+
+    /// What an order means for the deployment under way.
+    fn interrupt(&mut self, order: Order) -> Option<Event> {
+        let deployment = self.deployment.as_ref()?;
+        let stop = |code, detail: String| Some(Event::Stop(Reason::new(code, detail)));
+        match &order.wish {
+            Wish::Deploy { release, origin }
+                if *release == deployment.release && *origin == deployment.origin =>
+            {
+                self.reporter.add(order.ticket);
+                None
+            }
+            Wish::Abort => {
+                let event =
+                    stop(ReasonCode::Aborted, format!("deployment of {} was aborted", deployment.release));
+                self.stoppers.push(order);
+                event
+            }
+            // Ends the probation, which brings the bundle before it back: that is what was asked for.
+            Wish::Rollback if deployment.stage() == Stage::Probation => {
+                let event = stop(
+                    ReasonCode::Aborted,
+                    format!("a rollback from {} was asked for", deployment.release),
+                );
+                self.stoppers.push(order);
+                event
+            }
+            Wish::Rollback | Wish::Deploy { .. } => {
+                let newer = match &order.wish {
+                    Wish::Deploy { release, .. } => release.to_string(),
+                    Wish::Rollback | Wish::Abort => "a rollback".to_owned(),
+                };
+                let detail = format!("{newer} took the place of {}", deployment.release);
+                let reason = Reason::new(ReasonCode::Superseded, detail);
+                if let Some(older) = self.waiting.replace(order) {
+                    older.answer(Err(reason.clone()));
+                }
+                Some(Event::Stop(reason))
+            }
+        }
+    }
+
+    /// Steps the deployment, records and reports it; gives what is to be done next.
+    async fn advance(&mut self, event: Event) -> Vec<Effect> {
+        let Some(now) = self.deployment.clone() else { return Vec::new() };
+        let (mut next, mut effects) = match step(&now, event.clone()) {
+            Ok(stepped) => stepped,
+            Err(refusal) => {
+                tracing::error!(slot = %self.slot, ?event, stage = ?now.stage(), %refusal, "event refused");
+                return Vec::new();
+            }
+        };
+        if let Err(reason) = self.record(&next).await {
+            match next.stage() {
+                // Going back is done in any case; a restart would decide the same again.
+                Stage::RollingBack | Stage::RolledBack | Stage::Refused => {
+                    tracing::error!(slot = %self.slot, %reason, "the journal cannot be written");
+                }
+                Stage::Resolving
+                | Stage::Fetching
+                | Stage::Verifying
+                | Stage::Staged
+                | Stage::OnTrial
+                | Stage::Swapping
+                | Stage::Probation
+                | Stage::Committed => {
+                    // From the new state where its work has been done, so that it is undone.
+                    let from = if next.stage() == Stage::Probation { &next } else { &now };
+                    if let Ok(failed) = step(from, Event::Failed(reason)) {
+                        (next, effects) = failed;
+                        if let Err(reason) = self.record(&next).await {
+                            tracing::error!(slot = %self.slot, %reason, "the journal cannot be written");
+                        }
+                    }
+                }
+            }
+        }
+        let (current, previous) = next.links();
+        self.links = Links { current: current.cloned(), previous: previous.cloned() };
+        tracing::info!(slot = %self.slot, stage = ?next.stage(), reason = ?next.reason(), "{}", next.release);
+        self.reporter.step(&self.links, &next);
+        match next.stage() {
+            Stage::Probation => self.reporter.provider(self.provider),
+            Stage::RollingBack => self.reporter.provider(self.provider_before),
+            // A rollback by command had no trial: which provider runs is not known here.
+            Stage::Committed => {
+                self.provider_before = self.provider;
+                self.reporter.provider(self.provider);
+            }
+            Stage::Resolving
+            | Stage::Fetching
+            | Stage::Verifying
+            | Stage::Staged
+            | Stage::OnTrial
+            | Stage::Swapping
+            | Stage::RolledBack
+            | Stage::Refused => {}
+        }
+        self.deployment = Some(next);
+        effects
+    }
+
+    /// Tells all who wait how it ended.
+    fn conclude(&mut self) {
+        let Some(ended) = self.deployment.as_ref() else { return };
+        let release = &ended.release;
+        let outcome = match ended.reason() {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(json!({ "slot": self.slot, "release": release, "changed": true })),
+        };
+        for stopper in self.stoppers.drain(..) {
+            stopper.answer(match &outcome {
+                Err(reason) => Ok(json!({
+                    "slot": self.slot,
+                    "release": self.links.current.as_ref().map(|bundle| &bundle.release),
+                    "ended": reason.detail,
+                })),
+                Ok(_) => {
+                    let detail = format!("too late: {release} was committed");
+                    Err(Reason::new(ReasonCode::BadRequest, detail))
+                }
+            });
+        }
+        self.reporter.end(outcome);
+        self.found = None;
+        self.provider = None;
+    }
+
+    async fn record(&self, deployment: &Deployment) -> Result<(), Reason> {
+        let (journal, deployment) = (self.shared.journal.clone(), deployment.clone());
+        blocking(move || journal.record(&deployment)).await
+    }
+}

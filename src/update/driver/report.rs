@@ -1,0 +1,123 @@
+//! Telling everybody who asked how a slot and its deployment are.
+
+use crate::domain::Reason;
+use crate::domain::SlotName;
+use crate::domain::command::Progress;
+use crate::domain::deployment::{DeploymentState, SlotState, Stage};
+use crate::domain::lifecycle::Deployment;
+use crate::domain::manifest::Provider;
+use crate::update::slots::Links;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::{broadcast, watch};
+
+/// One slot's reporter. Never waits for a listener.
+pub(super) struct Reporter {
+    state: watch::Sender<SlotState>,
+    all: broadcast::Sender<SlotState>,
+    /// Who waits for the deployment under way.
+    tickets: Mutex<Vec<watch::Sender<Progress>>>,
+}
+
+impl Reporter {
+    pub(super) fn new(
+        slot: SlotName,
+        links: &Links,
+        all: broadcast::Sender<SlotState>,
+    ) -> (Self, watch::Receiver<SlotState>) {
+        let Links { current, previous } = links.clone();
+        let (state, receiver) =
+            watch::channel(SlotState { slot, current, previous, provider: None, deployment: None });
+        (Self { state, all, tickets: Mutex::default() }, receiver)
+    }
+
+    /// The deployment came to a new state.
+    pub(super) fn step(&self, links: &Links, deployment: &Deployment) {
+        self.change(|state| {
+            state.current = links.current.clone();
+            state.previous = links.previous.clone();
+            state.deployment = Some(deployment.report(None));
+        });
+        if !deployment.is_final() {
+            self.tell(executing(&deployment.report(None)));
+        }
+    }
+
+    /// The bundle that serves runs on this provider.
+    pub(super) fn provider(&self, provider: Option<Provider>) {
+        self.change(|state| state.provider = provider);
+    }
+
+    /// How far the work of the present state is; every hundredth is told.
+    pub(super) fn progress(&self, done: u64, total: u64) {
+        let fraction = if total == 0 { 1.0 } else { done as f32 / total as f32 };
+        let hundredths = |fraction: f32| (fraction * 100.0) as i32;
+        let mut told = None;
+        self.state.send_if_modified(|state| {
+            let Some(deployment) = &mut state.deployment else { return false };
+            let before = deployment.progress.map_or(-1, hundredths);
+            if before == hundredths(fraction) {
+                return false;
+            }
+            deployment.progress = Some(fraction);
+            told = Some(state.clone());
+            true
+        });
+        if let Some(state) = told {
+            if let Some(deployment) = &state.deployment {
+                self.tell(executing(deployment));
+            }
+            let _ = self.all.send(state);
+        }
+    }
+
+    /// Adds somebody who waits for the deployment's end.
+    pub(super) fn add(&self, ticket: watch::Sender<Progress>) {
+        if let Some(deployment) = &self.state.borrow().deployment {
+            ticket.send_replace(executing(deployment));
+        }
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
+    }
+
+    /// The deployment has ended so: the last word to all who wait.
+    pub(super) fn end(&self, outcome: Result<serde_json::Value, Reason>) {
+        self.tell(finished(outcome));
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn tell(&self, progress: Progress) {
+        for ticket in self.tickets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            ticket.send_replace(progress.clone());
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut SlotState)) {
+        self.state.send_modify(change);
+        // No subscriber is no fault.
+        let _ = self.all.send(self.state.borrow().clone());
+    }
+}
+
+/// A command's last word.
+pub(super) fn finished(outcome: Result<serde_json::Value, Reason>) -> Progress {
+    match outcome {
+        Ok(result) => Progress::Successful { result },
+        Err(reason) => Progress::Failed { reason },
+    }
+}
+
+fn executing(deployment: &DeploymentState) -> Progress {
+    let doing = match deployment.stage {
+        Stage::Resolving => "looking up",
+        Stage::Fetching => "fetching",
+        Stage::Verifying => "verifying",
+        Stage::Staged => "staged",
+        Stage::OnTrial => "trying",
+        Stage::Swapping => "swapping to",
+        Stage::Probation => "watching",
+        Stage::RollingBack => "rolling back from",
+        Stage::Committed => "committed",
+        Stage::RolledBack => "rolled back from",
+        Stage::Refused => "refused",
+    };
+    Progress::Executing { detail: format!("{doing} {}", deployment.release), fraction: deployment.progress }
+}

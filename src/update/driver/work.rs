@@ -1,0 +1,241 @@
+//! The work of each state: long, told of as it goes, and safe to drop or to do again.
+
+use super::report::Reporter;
+use super::{Catalog, Found, Host, Shared};
+use crate::domain::deployment::BundleRef;
+use crate::domain::lifecycle::{Deployment, Effect, Event};
+use crate::domain::manifest::Provider;
+use crate::domain::probation::{Limits, Probation, Verdict};
+use crate::domain::{Reason, ReasonCode, SlotName};
+use crate::update::slots::{self, Links};
+use crate::update::stage::{self, blocking};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+/// How often probation looks at the clock.
+const TICK: Duration = Duration::from_millis(200);
+
+/// First and longest wait before a link that could not be set back is tried again.
+const RELINK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// What came of the work.
+pub(super) struct Done {
+    pub(super) event: Event,
+    /// Of `Resolve`: kept by the actor for what follows.
+    pub(super) found: Option<Found>,
+    /// Of a trial: the provider that runs the candidate.
+    pub(super) provider: Option<Provider>,
+}
+
+impl Done {
+    fn event(event: Event) -> Self {
+        Self { event, found: None, provider: None }
+    }
+}
+
+impl From<Result<Event, Reason>> for Done {
+    fn from(result: Result<Event, Reason>) -> Self {
+        Self::event(result.unwrap_or_else(Event::Failed))
+    }
+}
+
+/// Does the work of an effect and tells what came of it; `None` for an effect that reports nothing.
+/// Owns all it needs, so that it can be dropped at any point.
+pub(super) async fn work<H: Host, C: Catalog>(
+    shared: Arc<Shared<H, C>>,
+    reporter: Arc<Reporter>,
+    deployment: Deployment,
+    found: Option<Found>,
+    effect: Effect,
+) -> Option<Done> {
+    let slot = &deployment.slot;
+    Some(match effect {
+        Effect::Resolve => match resolve(&shared, &deployment).await {
+            Ok((candidate, found)) => {
+                Done { event: Event::Resolved { candidate }, found: Some(found), provider: None }
+            }
+            Err(reason) => Done::event(Event::Failed(reason)),
+        },
+        Effect::Fetch => {
+            let Some(found) = found else { return Some(lost(&deployment)) };
+            let _gate = shared.gate.read().await;
+            let progress = |done, total| reporter.progress(done, total);
+            let (folders, transport) = (&shared.folders, found.transport.as_ref());
+            let fetched = stage::fetch(folders, &found.manifest, transport, &shared.device, &progress).await;
+            fetched.map(|()| Event::Fetched).into()
+        }
+        Effect::Stage => {
+            let Some(found) = found else { return Some(lost(&deployment)) };
+            let _gate = shared.gate.read().await;
+            let folders = shared.folders.clone();
+            blocking(move || stage::stage(&folders, &found.manifest)).await.map(|()| Event::Verified).into()
+        }
+        Effect::BeginTrial => Done::event(Event::TrialBegun),
+        Effect::Try { candidate } => {
+            let dir = shared.folders.model(&candidate.digest);
+            match shared.host.try_candidate(slot, &candidate, &dir).await {
+                Ok(report) => {
+                    Done { event: Event::TrialPassed, found: None, provider: Some(report.provider) }
+                }
+                Err(reason) => Done::event(Event::Failed(reason)),
+            }
+        }
+        Effect::Swap { candidate } => match shared.host.swap(slot).await {
+            Ok(report) => {
+                let links = Links { current: Some(candidate), previous: deployment.serving.clone() };
+                let set = set_links(&shared, slot, links).await;
+                set.map(|()| Event::Swapped { baseline_ms: report.baseline_ms }).into()
+            }
+            Err(reason) => Done::event(Event::Failed(reason)),
+        },
+        Effect::SwapBack { candidate } => {
+            let links = Links { current: Some(candidate.clone()), previous: deployment.serving.clone() };
+            let swapped = async {
+                serve(&shared, slot, Some(&candidate)).await?;
+                set_links(&shared, slot, links).await?;
+                Ok(Event::Swapped { baseline_ms: None })
+            };
+            swapped.await.into()
+        }
+        Effect::Watch { baseline_ms } => watch(&shared, &reporter, slot, baseline_ms).await.into(),
+        Effect::PutBack => put_back(&shared, &deployment).await.into(),
+        Effect::Discard => {
+            shared.host.discard_candidate(slot).await;
+            return None;
+        }
+        Effect::Settle => {
+            shared.host.settle(slot).await;
+            return None;
+        }
+        Effect::RepairLinks => {
+            let (current, previous) = deployment.links();
+            let links = Links { current: current.cloned(), previous: previous.cloned() };
+            if let Err(reason) = set_links(&shared, slot, links).await {
+                tracing::warn!(%slot, %reason, "the slot's previous bundle cannot be linked");
+            }
+            return None;
+        }
+        Effect::CollectGarbage => {
+            if let Err(reason) = collect_garbage(&shared, &deployment).await {
+                tracing::warn!(%slot, %reason, "old bundles cannot be removed");
+            }
+            return None;
+        }
+    })
+}
+
+/// Has the host serve a bundle; nothing when `None`.
+pub(super) async fn serve<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    slot: &SlotName,
+    bundle: Option<&BundleRef>,
+) -> Result<(), Reason> {
+    let Some(bundle) = bundle else { return shared.host.serve(slot, None).await };
+    let (folders, digest) = (shared.folders.clone(), bundle.digest);
+    blocking(move || slots::open(&folders, &digest)).await?;
+    let dir = shared.folders.model(&digest);
+    shared.host.serve(slot, Some((bundle, &dir))).await
+}
+
+async fn resolve<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    deployment: &Deployment,
+) -> Result<(BundleRef, Found), Reason> {
+    let found = shared.catalog.resolve(&deployment.origin, &deployment.release).await?;
+    let signed = found.manifest.get();
+    if signed.release() != deployment.release {
+        let detail = format!("asked for {}, was given {}", deployment.release, signed.release());
+        return Err(Reason::new(ReasonCode::Malformed, detail));
+    }
+    Ok((BundleRef { release: signed.release(), digest: signed.digest }, found))
+}
+
+/// Cannot be: whoever fetches or stages has resolved in the same process (see `lifecycle::recover`).
+fn lost(deployment: &Deployment) -> Done {
+    let detail = format!("deployment {}: its manifest is no longer at hand; ask for it again", deployment.id);
+    Done::event(Event::Failed(Reason::new(ReasonCode::Internal, detail)))
+}
+
+async fn set_links<H, C>(shared: &Shared<H, C>, slot: &SlotName, links: Links) -> Result<(), Reason> {
+    let (folders, slot) = (shared.folders.clone(), slot.clone());
+    blocking(move || slots::set(&folders, &slot, links.current.as_ref(), links.previous.as_ref())).await
+}
+
+async fn watch<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    reporter: &Reporter,
+    slot: &SlotName,
+    baseline_ms: Option<f32>,
+) -> Result<Event, Reason> {
+    let settings = &shared.settings;
+    let limits = Limits {
+        frames: settings.probation_frames,
+        min: settings.probation_min,
+        max: settings.probation_max,
+        max_error_ratio: settings.max_error_ratio,
+        max_slowdown: settings.max_slowdown,
+        slow_floor_ms: settings.slow_floor_ms,
+    };
+    let mut seen = shared.host.observe(slot);
+    let mut open = true;
+    let mut judge = Probation::new(limits, baseline_ms);
+    let begun = Instant::now();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            one = seen.recv(), if open => match one {
+                Some(one) => { judge.observe(&one); }
+                // The slot stops or is restarted: the longest time decides.
+                None => open = false,
+            },
+            _ = tick.tick() => {}
+        }
+        match judge.tick(begun.elapsed()) {
+            Verdict::Watching { done, needed } => reporter.progress(done, needed),
+            Verdict::Passed => return Ok(Event::ProbationPassed),
+            Verdict::Failed(reason) => return Err(reason),
+        }
+    }
+}
+
+/// Links first, so that a kill finds the good bundle. While they cannot be set, the good bundle serves
+/// and the deployment stays where it is: said to be rolled back it is only when a restart would agree.
+async fn put_back<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    deployment: &Deployment,
+) -> Result<Event, Reason> {
+    let slot = &deployment.slot;
+    let links = Links { current: deployment.serving.clone(), previous: deployment.older.clone() };
+    let first = set_links(shared, slot, links.clone()).await;
+    let served = serve(shared, slot, deployment.serving.as_ref()).await;
+    let mut set = first;
+    let mut wait = RELINK.0;
+    while let Err(reason) = set {
+        tracing::error!(%slot, %reason, "the slot's links cannot be set back; trying again");
+        sleep(wait).await;
+        wait = (wait * 2).min(RELINK.1);
+        set = set_links(shared, slot, links.clone()).await;
+    }
+    served.map(|()| Event::PutBack)
+}
+
+async fn collect_garbage<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    ended: &Deployment,
+) -> Result<(), Reason> {
+    // While another slot fetches or stages, the garbage waits for the next end of a deployment.
+    let Ok(_gate) = shared.gate.try_write() else { return Ok(()) };
+    let (folders, journal) = (shared.folders.clone(), shared.journal.clone());
+    // What a bad link cut is kept for the next try; what is wrong or too much is not.
+    let keep_parts = match ended.reason().map(|reason| reason.code) {
+        Some(ReasonCode::RepositoryUnreachable | ReasonCode::Aborted | ReasonCode::Superseded) => true,
+        Some(_) | None => false,
+    };
+    blocking(move || {
+        let (needed, any) = journal.needed()?;
+        slots::collect_garbage(&folders, &needed, !any && !keep_parts)
+    })
+    .await
+}
