@@ -19,3 +19,6 @@ pub mod session;
 pub mod source;
 
 pub use engine::{Engine, LoadReport};
+
+#[cfg(test)]
+mod tests;

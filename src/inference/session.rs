@@ -456,7 +456,7 @@ fn model_fault(model: &Path, error: &ort::Error, version: &str) -> Reason {
         ort::ErrorCode::InvalidProtobuf => {
             (ReasonCode::LoadFailed, "not an ONNX model, or cut short; export or copy it again".to_owned())
         }
-        _ if text.contains("does not have a graph") => {
+        _ if text.contains("does not have a graph") || text.contains("No graph was found") => {
             (ReasonCode::LoadFailed, "not an ONNX model, or empty; export or copy it again".to_owned())
         }
         _ if text.contains("IR version") || text.contains("opset") => (

@@ -168,4 +168,4 @@ fn best(scores: impl Iterator<Item = f32>) -> Option<(usize, f32)> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -1,0 +1,64 @@
+//! Time per frame, by stage, beside the bare run of the model: `packaging/bench.sh` runs it.
+//!
+//! `cargo bench --bench frame -- BUNDLE PICTURE [FRAMES]` prints one JSON object with medians in
+//! milliseconds. The bare runs are taken in turn with the frames, so that a machine that slows down
+//! slows both.
+
+use edgewarden::bundle;
+use edgewarden::domain::StageTimes;
+use edgewarden::domain::manifest::Provider;
+use edgewarden::domain::runtime::RuntimeSettings;
+use edgewarden::inference::Engine;
+use edgewarden::inference::library::find_library;
+use edgewarden::inference::picture::Picture;
+use std::path::Path;
+
+/// Frames before anything is counted.
+const WARM_UP: usize = 20;
+
+fn main() -> anyhow::Result<()> {
+    // Cargo adds `--bench`.
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let [bundle, picture, rest @ ..] = &args[..] else {
+        eprintln!("usage: frame BUNDLE PICTURE [FRAMES]; packaging/bench.sh fills them in");
+        return Ok(());
+    };
+    let frames = rest.first().map_or(Ok(300), |text| text.parse())?;
+    let bundle = bundle::open(Path::new(bundle), None)?;
+    let picture = Picture::read(Path::new(picture))?;
+    let settings = RuntimeSettings {
+        library: find_library(None)?,
+        providers: vec![Provider::Cpu],
+        required: true,
+        intra_threads: Some(1),
+        engine_cache: std::env::temp_dir(),
+    };
+    let mut engine = Engine::load(&bundle, &settings)?;
+    let (mut stages, mut bare) = (Vec::new(), Vec::new());
+    for at in 0..WARM_UP + frames {
+        let (_, times) = engine.run(picture.view())?;
+        let alone = engine.run_bare()?;
+        if at >= WARM_UP {
+            stages.push(times);
+            bare.push(alone);
+        }
+    }
+    let of = |part: fn(&StageTimes) -> f32| median(stages.iter().map(part).collect());
+    let result = serde_json::json!({
+        "frames": frames,
+        "decode": of(|t| t.decode),
+        "preprocess": of(|t| t.preprocess),
+        "infer": of(|t| t.infer),
+        "postprocess": of(|t| t.postprocess),
+        "total": of(StageTimes::total),
+        "bare_run": median(bare),
+        "runtime": engine.report().runtime_version,
+    });
+    println!("{result}");
+    Ok(())
+}
+
+fn median(mut values: Vec<f32>) -> f32 {
+    values.sort_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f32::NAN)
+}
