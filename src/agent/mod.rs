@@ -2,4 +2,5 @@
 //!
 //! No model and no picture decoder runs in this process: children do that.
 
+pub mod local;
 pub mod pipeline;

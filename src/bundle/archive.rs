@@ -6,11 +6,10 @@
 //! outside of it. What it says is untrusted until `trust` has checked it.
 
 use super::checked::{self, NewFile};
-use super::layout;
-use super::{MAX_MANIFEST, parse_manifest};
+use super::files::sha256;
+use super::{MANIFEST, MAX_MANIFEST, layout, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use crate::sys::durable::failed;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -236,7 +235,7 @@ pub fn extract(path: &Path, into: &Path) -> Result<(), Reason> {
     let (release, digest) = archive.claimed_release()?;
     let name = layout::manifest(&release, &digest);
     let bytes = archive.read(&name, MAX_MANIFEST)?.unwrap_or_default();
-    if Digest::from_bytes(Sha256::digest(&bytes).into()) != digest {
+    if sha256(&bytes) != digest {
         let detail = format!("bundle file {}: its manifest is not the one its name says", path.display());
         return Err(Reason::new(ReasonCode::DigestMismatch, detail));
     }
@@ -259,7 +258,7 @@ pub fn extract(path: &Path, into: &Path) -> Result<(), Reason> {
         let mut out = File::create_new(&target).map_err(failed("create", &target))?;
         copy_blob(&archive, &file.path, &file.sha256, file.size, &mut out, &|_| {})?;
     }
-    let target = into.join("manifest.json");
+    let target = into.join(MANIFEST);
     fs::write(&target, &bytes).map_err(failed("write", &target))?;
     Ok(())
 }

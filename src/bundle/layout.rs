@@ -8,6 +8,7 @@
 //! blobs/SHA256                              every other file, once however many releases share it
 //! ```
 
+use super::MANIFEST;
 use crate::domain::{Digest, Release};
 
 /// Folder of the signed metadata.
@@ -16,8 +17,6 @@ pub const METADATA: &str = "metadata";
 pub const TARGETS: &str = "targets";
 /// Folder of the files that manifests name.
 pub const BLOBS: &str = "blobs";
-/// Last part of a manifest's target path.
-const MANIFEST: &str = "manifest.json";
 
 /// Path of a metadata file, such as `timestamp.json` or `3.root.json`.
 pub fn metadata(name: &str) -> String {

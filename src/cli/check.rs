@@ -1,10 +1,160 @@
-//! `edgewarden check`
+//! `edgewarden check`: tells what would run on this machine, and of what would not, the remedy.
+//!
+//! It changes nothing, needs no running agent, and disturbs none: it speaks to the broker under a name
+//! of its own and loads the runtime's library in processes of its own, because a library may crash.
+
+mod machine;
+mod reach;
+mod runtime;
+
+use super::exit::Told;
+use super::ui::{self, Json};
+use crate::config::{self, Settings};
+use crate::domain::manifest::Provider;
+use serde::Serialize;
+use std::path::PathBuf;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration to check
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH, env = "EDGEWARDEN_CONFIG")]
+    config: PathBuf,
+    #[command(flatten)]
+    json: Json,
+    /// Load this library, try this provider, answer in JSON (the check's own child process)
+    #[arg(long, hide = true, num_args = 2, value_names = ["LIBRARY", "PROVIDER"])]
+    probe: Option<Vec<String>>,
+}
 
-/// Runs the command.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// It would run.
+    Ok,
+    /// It would run, but not as well as it should.
+    Warn,
+    /// It would not run.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    level: Level,
+    /// What was looked at.
+    subject: String,
+    /// What was seen, with the remedy where it is not good.
+    detail: String,
+}
+
+impl Finding {
+    fn ok(subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { level: Level::Ok, subject: subject.into(), detail: detail.into() }
+    }
+
+    fn warn(subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { level: Level::Warn, subject: subject.into(), detail: detail.into() }
+    }
+
+    fn fail(subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { level: Level::Fail, subject: subject.into(), detail: detail.into() }
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    /// True when nothing failed.
+    ok: bool,
+    findings: Vec<Finding>,
+}
+
+/// Runs the command. Exit status 1 when something would not run.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if let Some([library, provider]) = args.probe.as_deref() {
+        return ui::print_json(&runtime::probe_here(library.as_ref(), provider));
+    }
+    let mut findings = Vec::new();
+    let mut found = |finding: Finding| {
+        if !args.json.json {
+            // Each at once: the next one may take seconds.
+            ui::print(&line(&finding))?;
+        }
+        findings.push(finding);
+        anyhow::Ok(())
+    };
+    match config::load(&args.config) {
+        Err(faults) => {
+            faults.0.iter().try_for_each(|fault| found(Finding::fail("configuration", fault.to_string())))?
+        }
+        Ok(settings) => {
+            found(configuration(&args.config, &settings))?;
+            examine(&settings, &mut found)?;
+        }
+    }
+    let failed = findings.iter().filter(|finding| finding.level == Level::Fail).count();
+    if args.json.json {
+        ui::print_json(&Report { ok: failed == 0, findings })?;
+    } else {
+        ui::print(&summary(failed, findings.iter().filter(|finding| finding.level == Level::Warn).count()))?;
+    }
+    if failed == 0 { Ok(()) } else { Err(Told.into()) }
+}
+
+/// Everything that the settings name, the quick things first.
+fn examine(settings: &Settings, found: &mut impl FnMut(Finding) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    found(machine::clock(&settings.paths))?;
+    found(machine::memory())?;
+    found(machine::folder("state folder", &settings.paths.state))?;
+    found(machine::folder("runtime folder", &settings.paths.runtime))?;
+    found(machine::disk(&settings.paths.state, settings.update.disk_reserve))?;
+    for pipeline in &settings.pipelines {
+        found(machine::source(pipeline))?;
+    }
+    for finding in runtime::library(&settings.runtime) {
+        found(finding)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    found(runtime.block_on(reach::broker(&settings.device, settings.mqtt.as_ref())))?;
+    found(runtime.block_on(reach::repository(&settings.paths, settings.repository.as_ref())))?;
+    // A resolver that hangs must not hold the command after its answer.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn configuration(path: &std::path::Path, settings: &Settings) -> Finding {
+    let id = &settings.device.id;
+    let several = if settings.pipelines.len() == 1 { "pipeline" } else { "pipelines" };
+    let detail = format!("{}: device {id}, {} {several}", path.display(), settings.pipelines.len());
+    // What the images of the usual distributions call every machine.
+    const COMMON: [&str; 6] = ["localhost", "raspberrypi", "ubuntu", "debian", "jetson", "device"];
+    if COMMON.contains(&id.as_str()) {
+        let remedy = "other devices may be called so as well; set device.id or the host name";
+        return Finding::warn("configuration", format!("{detail}; {remedy}"));
+    }
+    Finding::ok("configuration", detail)
+}
+
+fn line(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Ok => ui::styled(ui::GOOD, "ok  "),
+        Level::Warn => ui::styled(ui::WARN, "warn"),
+        Level::Fail => ui::styled(ui::BAD, "fail"),
+    };
+    format!("{level}  {}: {}\n", finding.subject, finding.detail.replace(['\n', '\r'], " "))
+}
+
+fn summary(failed: usize, warned: usize) -> String {
+    match (failed, warned) {
+        (0, 0) => "\nEverything would run.\n".into(),
+        (0, warned) => format!("\nIt would run; {warned} to look at.\n"),
+        (failed, _) => format!("\n{failed} would not run.\n"),
+    }
+}
+
+/// The provider of a word; the words are those of the configuration.
+fn provider(word: &str) -> Option<Provider> {
+    [Provider::TensorRt, Provider::Cuda, Provider::Cpu].into_iter().find(|provider| provider.as_str() == word)
 }

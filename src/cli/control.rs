@@ -1,28 +1,149 @@
-//! `edgewarden status`, `install`, `rollback`: talks to the running agent over its Unix socket.
+//! `edgewarden status`, `install`, `update`, `rollback`, `abort`: asks the running agent over its
+//! Unix socket. The exit status of a refused bundle is that of its reason.
+
+use super::local::{Client, Which};
+use super::ui::{self, Json};
+use crate::domain::command::Progress;
+use crate::domain::{Release, SlotName};
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {}
+pub struct StatusArgs {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    json: Json,
+    /// Ask again every so many seconds until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch: Option<u64>,
+}
 
 /// Arguments of `install`.
 #[derive(Debug, clap::Args)]
-pub struct InstallArgs {}
+pub struct InstallArgs {
+    /// A .bundle file, as `edgewarden repo export` makes it
+    file: PathBuf,
+    /// The slot to fill; may be left out where the device has one
+    #[arg(long)]
+    slot: Option<SlotName>,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    json: Json,
+}
 
-/// Arguments of `rollback`.
+/// Arguments of `update`.
 #[derive(Debug, clap::Args)]
-pub struct RollbackArgs {}
+pub struct UpdateArgs {
+    /// The slot to fill
+    slot: SlotName,
+    /// What to fill it with, such as detector@1.2.0
+    release: Release,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// Arguments of `rollback` and `abort`.
+#[derive(Debug, clap::Args)]
+pub struct SlotArgs {
+    /// The slot
+    slot: SlotName,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    json: Json,
+}
 
 /// Runs `status`.
-pub fn status(_args: StatusArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub fn status(args: StatusArgs) -> anyhow::Result<()> {
+    let client = args.which.client()?;
+    block_on(async {
+        loop {
+            let answer = client.status().await?;
+            if args.json.json {
+                ui::print_json(&answer)?;
+            } else {
+                let text = super::status::text(answer)?;
+                // A new screen only where there is one.
+                let clear = args.watch.is_some() && std::io::stdout().is_terminal();
+                ui::print(&format!("{}{text}", if clear { "\x1b[2J\x1b[H" } else { "" }))?;
+            }
+            match args.watch {
+                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                None => return Ok(()),
+            }
+        }
+    })
 }
 
 /// Runs `install`.
-pub fn install(_args: InstallArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub fn install(args: InstallArgs) -> anyhow::Result<()> {
+    // The agent has another working directory.
+    let file =
+        std::fs::canonicalize(&args.file).with_context(|| format!("install {}", args.file.display()))?;
+    follow(&args.which.client()?, "install", json!({ "slot": args.slot, "file": file }), args.json)
+}
+
+/// Runs `update`.
+pub fn update(args: UpdateArgs) -> anyhow::Result<()> {
+    let body = json!({ "slot": args.slot, "release": args.release });
+    follow(&args.which.client()?, "update", body, args.json)
 }
 
 /// Runs `rollback`.
-pub fn rollback(_args: RollbackArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub fn rollback(args: SlotArgs) -> anyhow::Result<()> {
+    follow(&args.which.client()?, "rollback", json!({ "slot": args.slot }), args.json)
+}
+
+/// Runs `abort`.
+pub fn abort(args: SlotArgs) -> anyhow::Result<()> {
+    follow(&args.which.client()?, "abort", json!({ "slot": args.slot }), args.json)
+}
+
+/// Sends a command and shows its progress until it has ended.
+fn follow(client: &Client, name: &str, body: Value, json: Json) -> anyhow::Result<()> {
+    let mut steps = (!json.json).then(ui::Steps::new);
+    let ended = block_on(client.command(name, &body, |progress| match (&mut steps, progress) {
+        (None, progress) => ui::print_json(progress),
+        (Some(steps), Progress::Executing { detail, fraction }) => {
+            steps.step(detail, *fraction);
+            Ok(())
+        }
+        (Some(_), Progress::Successful { .. } | Progress::Failed { .. }) => Ok(()),
+    }));
+    if let Some(steps) = steps {
+        steps.end();
+    }
+    let result = ended?;
+    if !json.json {
+        ui::print(&format!("{} {name}: {}\n", ui::styled(ui::GOOD, "done"), words(&result)))?;
+    }
+    Ok(())
+}
+
+/// A command's result, an object of few plain values, on one line.
+fn words(result: &Value) -> String {
+    let plain = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    let pairs = result.as_object().into_iter().flatten();
+    let told: Vec<String> = pairs
+        .filter_map(|(key, value)| Some(format!("{} {}", key.replace('_', " "), plain(value)?)))
+        .collect();
+    told.join(", ")
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("start the asynchronous runtime")?.block_on(work)
 }

@@ -1,5 +1,6 @@
 //! From an error to one clear line and an exit status, in one place.
 
+use crate::config::ConfigErrors;
 use crate::domain::Reason;
 use std::process::ExitCode;
 
@@ -20,10 +21,15 @@ pub struct Usage(pub String);
 #[error("failed")]
 pub struct Told;
 
-/// Prints the error, if any, as one line on standard error and gives the exit status.
+/// Prints the error, if any, as one line on standard error (a configuration's faults: one line each)
+/// and gives the exit status.
 pub fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    if error.downcast_ref::<Told>().is_none() {
+    if let Some(faults) = error.downcast_ref::<ConfigErrors>() {
+        for fault in &faults.0 {
+            anstream::eprintln!("edgewarden: {fault}");
+        }
+    } else if error.downcast_ref::<Told>().is_none() {
         anstream::eprintln!("edgewarden: {}", line(&error));
     }
     status(&error).into()

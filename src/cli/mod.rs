@@ -4,15 +4,19 @@
 //! 2 refused for trust, 64 wrong usage.
 
 pub mod bundle;
+pub mod bundle_verify;
 pub mod check;
 pub mod child;
 pub mod completions;
 pub mod control;
 pub mod demo;
 pub mod exit;
+pub mod local;
 pub mod predict;
 pub mod repo;
 pub mod run;
+pub mod status;
+pub mod ui;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,8 +44,12 @@ pub enum Command {
     Status(control::StatusArgs),
     /// Give the running agent a bundle file
     Install(control::InstallArgs),
+    /// Have the running agent bring a slot to a release of the repository
+    Update(control::UpdateArgs),
     /// Bring a slot back to its previous bundle
-    Rollback(control::RollbackArgs),
+    Rollback(control::SlotArgs),
+    /// Stop the deployment under way on a slot
+    Abort(control::SlotArgs),
     /// Run a bundle on pictures and print the answers
     Predict(predict::Args),
     /// Make and examine bundles
@@ -72,7 +80,9 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Status(args) => control::status(args),
         Command::Install(args) => control::install(args),
+        Command::Update(args) => control::update(args),
         Command::Rollback(args) => control::rollback(args),
+        Command::Abort(args) => control::abort(args),
         Command::Predict(args) => predict::run(args),
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),

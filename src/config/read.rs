@@ -192,6 +192,9 @@ fn mqtt(mut section: Section<'_>, around: &Surroundings) -> Option<MqttSettings>
     let broker = section.required("url", "\"mqtt://localhost:1883\"", broker);
     let username = section.optional("username", |node| text(node).map(str::to_owned));
     let password_file = section.optional("password_file", |node| secret_file(node, around));
+    if password_file.is_some() && username.is_none() {
+        section.fault(&at, "username", "is missing; a password needs the user name that it belongs to");
+    }
     let keep_alive = section.or("keep_alive", secs(30), duration(secs(5)..=secs(3600)));
     let root = section.or("root", "edgewarden".to_owned(), |node| {
         parsed::<DeviceId>(node).map(String::from).map_err(|_| {

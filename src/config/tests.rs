@@ -177,7 +177,7 @@ fn single_faults_name_their_remedy() {
         ("[mqtt]\nurl = \"mqtt://h\"\nca_file = \"a\"\n", "mqtt.url: is without TLS"),
         ("[mqtt]\nurl = \"mqtt://h\"\nroot = \"a/b\"\n", "mqtt.root: must be one level"),
         (
-            "[mqtt]\nurl = \"mqtt://h\"\npassword_file = \"credential:../x\"\n",
+            "[mqtt]\nurl = \"mqtt://h\"\nusername = \"u\"\npassword_file = \"credential:../x\"\n",
             "mqtt.password_file: is no cred",
         ),
         ("[repository]\nurl = \"ftp://h/\"\n", "repository.url: \"ftp://\" is no way to a repository"),
@@ -310,7 +310,9 @@ fn the_environment_gives_the_library_and_the_credentials() {
         onnxruntime: Some("/opt/ort.so".into()),
         credentials: Some("/run/credentials/x".into()),
     };
-    let text = format!("{SMALLEST}[mqtt]\nurl = \"mqtts://[::1]\"\npassword_file = \"credential:pw\"\n");
+    let text = format!(
+        "{SMALLEST}[mqtt]\nurl = \"mqtts://[::1]\"\nusername = \"u\"\npassword_file = \"credential:pw\"\n"
+    );
     let settings = from_text(&text, Path::new("/e"), &around).unwrap();
     assert_eq!(settings.runtime.library, Path::new("/opt/ort.so"));
     let mqtt = settings.mqtt.unwrap();

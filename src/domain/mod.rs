@@ -18,6 +18,7 @@ pub mod reason;
 pub mod result;
 pub mod runtime;
 pub mod source;
+pub mod status;
 pub mod trial;
 pub mod window;
 

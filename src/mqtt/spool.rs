@@ -6,7 +6,7 @@
 //!
 //! The content lives in a [`SpoolStore`]; only ids, keys and sizes are held here.
 
-use super::client::Message;
+use super::message::Message;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::store::{Queue, Store};
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,7 @@
 //! A key is known by its TUF key id: the SHA-256 of the canonical JSON of its public part, as
 //! securesystemslib and python-tuf compute it.
 
+use crate::bundle::files::sha256;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
 use base64::Engine as _;
@@ -152,8 +153,7 @@ fn public_value(key: &SigningKey) -> Value {
 
 /// The key id of a public key as TUF metadata carries it.
 fn key_id(public: &Value) -> Result<String, Reason> {
-    use sha2::Digest as _;
-    Ok(hex::encode(sha2::Sha256::digest(super::tuf::canonical(public)?)))
+    Ok(sha256(&super::tuf::canonical(public)?).to_string())
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Publisher {
         progress: OnBytes<'_>,
     ) -> Result<Published, Reason> {
         let open = bundle::open(bundle_dir, None)?;
-        let path = open.dir.join("manifest.json");
+        let path = open.dir.join(bundle::MANIFEST);
         let bytes = fs::read(&path).map_err(failed("read", &path))?;
         let release = open.manifest.release();
         let mut payloads = self.payloads()?;

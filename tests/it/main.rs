@@ -1,4 +1,16 @@
-//! The one integration-test binary: real servers, real files, real processes.
+//! The integration tests: the real binary and real files, as users meet them. One program, so that it
+//! links once; `support` holds what the modules share.
 
-mod mqtt;
+/// Starting the binary and real servers, temporary configurations, waiting.
 mod support;
+
+/// The rules of the source tree itself: rooms, vendors, heads, sizes.
+mod architecture;
+/// The command line: help, exit statuses, completions, and what it says to a running agent.
+mod cli;
+/// `agent.toml` through the binary: every fault at once, and what `check` tells.
+mod config;
+/// The device's side of MQTT against a real mosquitto.
+mod mqtt;
+/// The children as processes: frames, kills, and the handover between two models.
+mod process;

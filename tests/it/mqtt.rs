@@ -7,7 +7,7 @@ use edgewarden::domain::command::{Command, Progress};
 use edgewarden::domain::deployment::{BundleRef, DeploymentState, SlotState, Stage};
 use edgewarden::domain::metrics::MetricsReport;
 use edgewarden::domain::{Digest, FrameResult, Output, Reason, ReasonCode, StageTimes};
-use edgewarden::mqtt::client::{Message, Received};
+use edgewarden::mqtt::message::{Message, Received};
 use edgewarden::mqtt::operator::Operator;
 use edgewarden::mqtt::payloads::{Birth, CommandReply, ReplyStatus, Stamped};
 use edgewarden::mqtt::spool::{DiskStore, MemoryStore, Spool};
@@ -374,6 +374,37 @@ async fn a_broker_that_forgot_everything_is_told_again() {
     let asked = incoming.recv().await.unwrap();
     asked.replies.send(Progress::Successful { result: serde_json::json!({}) });
     pending.finish(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_the_broker_comes_and_goes() {
+    const STATES: u16 = 400;
+    let mut broker = Mosquitto::start();
+    let (handle, _incoming) = start(&broker);
+    until_up(&handle).await;
+    let numbered = |n: u16| {
+        // Each a deployment of its own, so that none takes the place of another.
+        let mut state = slot_state(Stage::Committed, 1.0, "");
+        state.deployment.as_mut().unwrap().id = format!("d{n}").parse().unwrap();
+        state
+    };
+    let teller = handle.clone();
+    let telling = tokio::spawn(async move {
+        for n in 0..STATES {
+            teller.slot_state(&numbered(n));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    for connects in 2..=4 {
+        broker.restart();
+        until("connected again", || handle.figures().connects >= connects).await;
+    }
+    telling.await.unwrap();
+    until("the spool is empty", || handle.figures().spool_len == 0).await;
+    let figures = handle.figures();
+    assert_eq!(figures.spool_dropped, 0);
+    assert!(figures.published >= u64::from(STATES), "{figures:?}");
+    assert_eq!(heard_state(&operator(&broker).await).await, (numbered(STATES - 1), true));
 }
 
 #[tokio::test(flavor = "multi_thread")]

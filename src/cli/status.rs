@@ -1,0 +1,136 @@
+//! What `edgewarden status` shows: the device in a few lines, its pipelines as a table, and what
+//! wants attention.
+
+use super::ui;
+use crate::domain::deployment::{DeploymentState, SlotState};
+use crate::domain::health::{HealthState, PipelineHealth, PipelineState};
+use crate::domain::metrics::{MetricsReport, PipelineMetrics};
+use crate::domain::status::DeviceStatus;
+use anyhow::Context;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The agent's answer as text for people.
+pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
+    let status: DeviceStatus = serde_json::from_value(answer)
+        .context("the agent answers in the words of another version; restart it after an upgrade")?;
+    let health = &status.health;
+    let mut text = String::new();
+    let state = match health.state {
+        HealthState::Ok => ui::styled(ui::GOOD, "ok"),
+        HealthState::Degraded => ui::styled(ui::WARN, "degraded"),
+        HealthState::Failed => ui::styled(ui::BAD, "failed"),
+    };
+    writeln!(
+        text,
+        "{}  {state}  edgewarden {}, up {}",
+        health.device,
+        health.agent_version,
+        ui::span(Duration::from_secs(health.uptime_s))
+    )?;
+    writeln!(text, "broker {}, repository {}", link(&health.mqtt), link(&health.repository))?;
+    writeln!(text, "{}", board(&status.metrics))?;
+    text.push('\n');
+
+    let head =
+        ["PIPELINE", "STATE", "MODEL", "PROVIDER", "FPS", "P50/P95/P99 MS", "SKIPPED", "FAILED", "MEMORY"];
+    let mut table = ui::table(&head);
+    for pipeline in &health.pipelines {
+        let figures = status.metrics.pipelines.iter().find(|figures| figures.name == pipeline.name);
+        table.add_row(row(pipeline, figures, &status.metrics));
+    }
+    text.push_str(&ui::render(&table));
+
+    let deployments: Vec<_> =
+        status.slots.iter().filter_map(|slot| Some((slot, slot.deployment.as_ref()?))).collect();
+    if !deployments.is_empty() {
+        text.push_str("\nDeployments\n");
+        for (slot, deployment) in deployments {
+            writeln!(text, "  {}", deployment_line(slot, deployment))?;
+        }
+    }
+    if !health.problems.is_empty() {
+        text.push_str("\nWants attention\n");
+        for problem in &health.problems {
+            writeln!(text, "  {}", ui::styled(ui::WARN, &problem.detail))?;
+        }
+    }
+    Ok(text)
+}
+
+fn link(link: &crate::domain::health::LinkHealth) -> String {
+    match (&link.target, link.reached, &link.last_error) {
+        (None, _, _) => "not configured".into(),
+        (Some(target), true, _) => format!("{target} {}", ui::styled(ui::GOOD, "reached")),
+        (Some(target), false, None) => format!("{target} not tried yet"),
+        (Some(target), false, Some(_)) => format!("{target} {}", ui::styled(ui::WARN, "not reached")),
+    }
+}
+
+fn board(metrics: &MetricsReport) -> String {
+    let board = &metrics.board;
+    let mut parts = Vec::new();
+    if let (Some(total), Some(available)) = (board.memory_total_bytes, board.memory_available_bytes) {
+        parts.push(format!("memory {} free of {}", ui::size(available), ui::size(total)));
+    }
+    if let (Some(total), Some(free)) = (board.disk_total_bytes, board.disk_free_bytes) {
+        parts.push(format!("disk {} free of {}", ui::size(free), ui::size(total)));
+    }
+    if let Some(hottest) = board.temperature_celsius.values().copied().reduce(f64::max) {
+        parts.push(format!("{hottest:.0} °C"));
+    }
+    let cpu: f64 = metrics.processes.iter().filter_map(|process| process.cpu).sum();
+    if metrics.processes.iter().any(|process| process.cpu.is_some()) {
+        parts.push(format!("{:.0} % of a core", cpu * 100.0));
+    }
+    if board.throttled.is_some_and(|throttled| throttled.now()) {
+        parts.push(ui::styled(ui::WARN, "throttled"));
+    }
+    parts.join(", ")
+}
+
+fn row(pipeline: &PipelineHealth, figures: Option<&PipelineMetrics>, metrics: &MetricsReport) -> Vec<String> {
+    let state = match pipeline.state {
+        PipelineState::NoModel => "no model",
+        PipelineState::Starting => "starting",
+        PipelineState::Running => "running",
+        PipelineState::SourceFailed => "source failed",
+        PipelineState::ModelFailed => "model failed",
+        PipelineState::Ended => "ended",
+    };
+    let dash = || "-".to_owned();
+    let total = figures.and_then(|figures| figures.latency_ms.get("total")).filter(|total| total.count > 0);
+    // Its own children; the agent is shared by all.
+    let roles = [format!("capture:{}", pipeline.name), format!("infer:{}", pipeline.slot)];
+    let memory: u64 = metrics
+        .processes
+        .iter()
+        .filter(|process| roles.contains(&process.role))
+        .map(|process| process.pss_bytes.unwrap_or(process.rss_bytes))
+        .sum();
+    vec![
+        pipeline.name.to_string(),
+        state.to_owned(),
+        pipeline.release.as_ref().map_or_else(dash, ToString::to_string),
+        pipeline.provider.map_or_else(dash, |provider| provider.as_str().to_owned()),
+        format!("{:.1}", pipeline.fps),
+        total.map_or_else(dash, |total| format!("{:.1} / {:.1} / {:.1}", total.p50, total.p95, total.p99)),
+        figures.map_or_else(dash, |figures| figures.frames.skipped.to_string()),
+        figures.map_or_else(dash, |figures| figures.frames.failed.to_string()),
+        if memory == 0 { dash() } else { ui::size(memory) },
+    ]
+}
+
+fn deployment_line(slot: &SlotState, deployment: &DeploymentState) -> String {
+    // The stage as it stands in payloads, in words.
+    let stage = serde_json::to_value(deployment.stage).ok();
+    let stage = stage.as_ref().and_then(|stage| stage.as_str()).unwrap_or_default().replace('_', " ");
+    let mut line = format!("{}: {} {stage}", slot.slot, deployment.release);
+    if let Some(progress) = deployment.progress.filter(|_| !deployment.stage.is_final()) {
+        let _ = write!(line, " {:.0} %", progress * 100.0);
+    }
+    if let Some(reason) = &deployment.reason {
+        let _ = write!(line, ": {reason}");
+    }
+    line
+}
