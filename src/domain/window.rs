@@ -2,7 +2,7 @@
 //!
 //! The newest frame wins, so a slow model passes frames over. Every number from its first to its last
 //! is then either *answered* or *counted as skipped*. [`Window`] keeps that account in the inference
-//! process; [`Share`] reads it in the agent, where at a swap two models hand over at one number.
+//! process; [`ledger`](super::ledger) joins the accounts of several processes in the agent.
 
 /// What is to be done about a frame that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,63 +77,6 @@ impl Window {
         let skipped = seq.saturating_sub(self.next);
         self.next = self.next.max(seq.saturating_add(1));
         Answered { skipped, closed: self.until.filter(|until| self.next >= *until) }
-    }
-}
-
-/// What one message of a model's process adds to the pipeline's account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counted {
-    /// True when the answer counts; else another model answers this frame.
-    pub answered: bool,
-    /// Frames counted as skipped.
-    pub skipped: u64,
-}
-
-/// The frames that count as one model's, as the agent sees it: from the number it was given, up to the
-/// number at which the next one takes over. Messages of the two may overlap by a few frames, because
-/// the stop travels while the model works; each number is counted once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share {
-    next: u64,
-    until: u64,
-}
-
-impl Share {
-    /// A share that begins at the number that the process reported as its first.
-    pub fn begin(from: u64) -> Self {
-        Self { next: from, until: u64::MAX }
-    }
-
-    /// The first number that is not accounted for yet.
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// Ends the share before `until`.
-    pub fn end(&mut self, until: u64) {
-        self.until = until;
-    }
-
-    /// True when every number of the share is accounted for; never before [`end`](Self::end).
-    pub fn is_complete(&self) -> bool {
-        self.next >= self.until
-    }
-
-    /// Enters an answer to `seq`; what lies between the last one and it was skipped.
-    pub fn frame(&mut self, seq: u64) -> Counted {
-        let skipped = seq.min(self.until).saturating_sub(self.next);
-        let answered = seq >= self.next && seq < self.until;
-        self.next = self.next.max(seq.saturating_add(1).min(self.until));
-        Counted { answered, skipped }
-    }
-
-    /// Enters the end of the process's account (or of the process): what is left was skipped. Give the
-    /// first number that nobody has published yet, in case the share has no end.
-    pub fn close(&mut self, published: u64) -> u64 {
-        let end = self.until.min(published.max(self.next));
-        let skipped = end.saturating_sub(self.next);
-        self.next = self.next.max(end);
-        skipped
     }
 }
 
@@ -216,32 +159,6 @@ mod tests {
                 prop_assert_eq!(answered + skipped + rest, until.max(last) - first.min(until.max(last)));
             }
             prop_assert!(said.frames.windows(2).all(|pair| pair[0].0 < pair[1].0), "each is answered once");
-        }
-
-        #[test]
-        fn at_a_swap_each_number_is_counted_once(
-            old_seen in seen(300), new_seen in seen(300), asked in 1u64..150, gone_by in 1u64..150, at in 0u64..200,
-        ) {
-            let published = 301;
-            let mut new = Window::open(asked, gone_by);
-            let takeover = new.next();
-            let mut old = Window::open(1, 0);
-            let (mut old_share, mut new_share) = (Share::begin(1), Share::begin(takeover));
-            old_share.end(takeover);
-            let (mut answered, mut skipped) = (0, 0);
-            for (share, said) in [
-                (&mut old_share, feed(&mut old, &old_seen, Some((at, takeover)))),
-                (&mut new_share, feed(&mut new, &new_seen, None)),
-            ] {
-                for (seq, _) in said.frames {
-                    let counted = share.frame(seq);
-                    answered += u64::from(counted.answered);
-                    skipped += counted.skipped;
-                }
-                skipped += share.close(published);
-            }
-            prop_assert!(old_share.is_complete());
-            prop_assert_eq!(answered + skipped, published - 1);
         }
     }
 

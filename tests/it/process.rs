@@ -2,19 +2,19 @@
 //! that loses nothing.
 
 use edgewarden::bundle;
+use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::{
     Activation, Color, Decode, ElementType, FORMAT, Fit, GoldenSample, InputSpec, Layout, Manifest, Provider,
 };
 use edgewarden::domain::runtime::RuntimeSettings;
 use edgewarden::domain::source::SourceSettings;
-use edgewarden::domain::window::Share;
 use edgewarden::domain::{Classification, Digest, FrameResult, Output, PixelFormat, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
 use edgewarden::process::codec::{Reader, Writer};
 use edgewarden::process::frames::{self, FrameSubscriber};
 use edgewarden::process::protocol::{FrameChannel, FromCapture, FromInfer, ToCapture, ToInfer};
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -90,9 +90,9 @@ impl Drop for Place {
 }
 
 fn library() -> Option<PathBuf> {
-    let path = std::env::var_os("EDGEWARDEN_ONNXRUNTIME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so").into());
+    let path = std::env::var_os("EDGEWARDEN_ONNXRUNTIME").map(PathBuf::from).unwrap_or_else(|| {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so").into()
+    });
     let found = path.exists();
     if !found {
         println!("skipped: no ONNX Runtime at {} (packaging/setup.sh fetches it)", path.display());
@@ -544,42 +544,44 @@ fn a_bundle_that_was_changed_is_not_loaded() {
     });
 }
 
-/// Reads a serving model's messages into its share, and every answered number into `answers`.
-struct Serving {
-    child: InferChild,
-    share: Share,
-    skipped: u64,
-    stopped: bool,
+/// The agent's side of a swap, as small as it can be.
+struct Swap {
+    ledger: Ledger,
+    answered: BTreeSet<u64>,
 }
 
-impl Serving {
-    async fn start(mut child: InferChild, from: u64) -> Self {
-        child.send(ToInfer::Start { from }).unwrap();
-        let first = next(&mut child, |message| match message {
+/// A model that serves, and the numbers that are its own.
+struct Serving {
+    child: InferChild,
+    span: Span,
+}
+
+impl Swap {
+    /// Starts a model after the newest frame; the one before it hands over where the new one begins.
+    async fn start(&mut self, mut child: InferChild, old: Option<&mut Serving>) -> Serving {
+        child.send(ToInfer::Start { from: self.ledger.newest() + 1 }).unwrap();
+        let from = next(&mut child, |message| match message {
             FromInfer::Started { from } => Some(from),
             other => panic!("{other:?}"),
         })
         .await;
-        assert!(first >= from);
-        Self { child, share: Share::begin(first), skipped: 0, stopped: false }
+        assert!(from > self.ledger.newest());
+        if let Some(old) = old {
+            self.ledger.limit(&mut old.span, from);
+            old.child.send(ToInfer::Stop { until: from }).unwrap();
+        }
+        Serving { child, span: self.ledger.open(from).0 }
     }
 
-    fn enter(&mut self, event: Event<FromInfer>, answers: &mut BTreeMap<u64, u32>) {
-        match event {
+    fn hear(&mut self, span: &mut Span, event: Option<Event<FromInfer>>) {
+        match event.unwrap() {
             Event::Message(FromInfer::Frame { seq, skipped, result }) => {
                 assert_eq!(result.unwrap().seq, seq);
-                let before = self.share.next();
-                let counted = self.share.frame(seq);
-                assert_eq!(skipped, seq - before.min(seq), "the child's count is the agent's");
-                self.skipped += counted.skipped;
-                if counted.answered {
-                    *answers.entry(seq).or_default() += 1;
+                if self.ledger.frame(span, seq, skipped, true) {
+                    assert!(self.answered.insert(seq), "frame {seq} counts once");
                 }
             }
-            Event::Message(FromInfer::Stopped { until, .. }) => {
-                self.skipped += self.share.close(until);
-                self.stopped = true;
-            }
+            Event::Message(FromInfer::Stopped { .. }) => self.ledger.stopped(span),
             other => panic!("{other:?}"),
         }
     }
@@ -594,62 +596,62 @@ fn two_models_hand_over_on_one_channel_without_losing_a_frame() {
     let dir = place.folder("bundle");
     let digest = colour_bundle(&dir);
     block_on(async {
-        let mut old = Serving::start(loaded(&place, &dir, digest).await, 1).await;
-        let mut spare = Some(loaded(&place, &dir, digest).await);
+        let mut swap = Swap { ledger: Ledger::new(), answered: BTreeSet::new() };
+        let mut old = swap.start(loaded(&place, &dir, digest).await, None).await;
+        let mut spare = loaded(&place, &dir, digest).await;
         let configure = place.synthetic(250.0, 1);
         let mut camera = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
-
-        let (mut answers, mut skipped) = (BTreeMap::new(), 0);
-        let mut newest = 0;
         // There, back (the old one is the standby of a rollback), and there again.
-        for swap in 1..=5 {
-            while answers.len() < swap * 40 {
+        for round in 1..=5 {
+            let mut stalled = false;
+            while swap.answered.len() < round * 40 {
                 tokio::select! {
-                    event = old.child.recv() => old.enter(event.unwrap(), &mut answers),
-                    seq = published(&mut camera) => newest = newest.max(seq),
+                    event = old.child.recv() => swap.hear(&mut old.span, event),
+                    seq = published(&mut camera) => swap.ledger.published(seq),
                 }
-                if answers.len() == swap * 40 - 20 {
+                if !stalled && swap.answered.len() >= round * 40 - 20 {
                     // A model that stalls for a while skips frames; they count.
                     signal(old.child.pid(), Signal::STOP);
                     for _ in 0..5 {
-                        newest = newest.max(published(&mut camera).await);
+                        swap.ledger.published(published(&mut camera).await);
                     }
                     signal(old.child.pid(), Signal::CONT);
+                    stalled = true;
                 }
             }
-            let mut new = Serving::start(spare.take().unwrap(), newest + 1).await;
-            let takeover = new.share.next();
-            old.share.end(takeover);
-            old.child.send(ToInfer::Stop { until: takeover }).unwrap();
-            while !old.stopped {
+            let mut new = swap.start(spare, Some(&mut old)).await;
+            while !old.span.is_closed() {
                 tokio::select! {
-                    event = old.child.recv() => old.enter(event.unwrap(), &mut answers),
-                    event = new.child.recv() => new.enter(event.unwrap(), &mut answers),
-                    seq = published(&mut camera) => newest = newest.max(seq),
+                    event = old.child.recv() => swap.hear(&mut old.span, event),
+                    event = new.child.recv() => swap.hear(&mut new.span, event),
+                    seq = published(&mut camera) => swap.ledger.published(seq),
                 }
             }
-            assert!(old.share.is_complete());
-            skipped += old.skipped;
-            spare = Some(std::mem::replace(&mut old, new).child);
+            spare = std::mem::replace(&mut old, new).child;
         }
-        // The end: nothing more is published, so a stop at the next number leaves nothing open.
-        assert!(camera.close(GUARD).await.clean);
-        drop(spare);
-        let end = answers.keys().next_back().unwrap().max(&old.share.next()) + 1;
-        old.share.end(end);
-        old.child.send(ToInfer::Stop { until: 0 }).unwrap();
-        while !old.stopped {
-            let event = old.child.recv().await.unwrap();
-            if let Event::Message(FromInfer::Stopped { .. }) = event {
-                old.stopped = true;
-            } else {
-                old.enter(event, &mut answers);
+        // The end: the answer to the snapshot comes after the last number was told.
+        camera.send(ToCapture::Pause { paused: true }).unwrap();
+        camera.send(ToCapture::Snapshot { id: 1, max_edge: 0 }).unwrap();
+        next(&mut camera, |message| match message {
+            FromCapture::Published { seq } => {
+                swap.ledger.published(seq);
+                None
             }
+            FromCapture::Snapshot { .. } => Some(()),
+            other => panic!("{other:?}"),
+        })
+        .await;
+        let end = swap.ledger.newest() + 1;
+        old.child.send(ToInfer::Stop { until: end }).unwrap();
+        swap.ledger.limit(&mut old.span, end);
+        while !old.span.is_closed() {
+            let event = old.child.recv().await;
+            swap.hear(&mut old.span, event);
         }
-        let accounted = old.share.next() - 1;
-        skipped += old.skipped;
-        assert!(answers.values().all(|times| *times == 1), "no frame was answered twice");
-        assert!(skipped > 0, "the stalls were seen");
-        assert_eq!(answers.len() as u64 + skipped, accounted, "every number is answered or counted");
+        let totals = swap.ledger.totals();
+        assert!(totals.busy > 0, "the stalls were seen: {totals:?}");
+        assert_eq!((totals.unserved, totals.failed), (0, 0), "{totals:?}");
+        assert_eq!(totals.accounted(), totals.published, "every number is answered or counted: {totals:?}");
+        assert_eq!(totals.answered, swap.answered.len() as u64);
     });
 }
