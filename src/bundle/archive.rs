@@ -6,11 +6,10 @@
 //! outside of it. What it says is untrusted until `trust` has checked it.
 
 use super::checked::{self, NewFile};
-use super::{MAX_MANIFEST, parse_manifest};
-use super::layout;
+use super::files::sha256;
+use super::{MANIFEST, MAX_MANIFEST, layout, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use crate::sys::durable::failed;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -43,7 +42,11 @@ impl Archive {
     /// name, kind or size that does not belong into a `.bundle`.
     pub fn open(path: &Path) -> Result<Self, Reason> {
         let file = File::open(path).map_err(|error| {
-            let code = if error.kind() == io::ErrorKind::NotFound { ReasonCode::NotFound } else { ReasonCode::Internal };
+            let code = if error.kind() == io::ErrorKind::NotFound {
+                ReasonCode::NotFound
+            } else {
+                ReasonCode::Internal
+            };
             Reason::new(code, format!("open bundle file {}: {error}", path.display()))
         })?;
         let total = file.metadata().map_err(|error| broken(path, error))?.len();
@@ -100,7 +103,10 @@ impl Archive {
     pub fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, Reason> {
         let Some(size) = self.size(name) else { return Ok(None) };
         if size > max {
-            let detail = format!("bundle file {}: {name} has {size} bytes, more than the {max} allowed", self.path.display());
+            let detail = format!(
+                "bundle file {}: {name} has {size} bytes, more than the {max} allowed",
+                self.path.display()
+            );
             return Err(Reason::new(ReasonCode::SizeMismatch, detail));
         }
         let Some(mut reader) = self.reader(name, 0)? else { return Ok(None) };
@@ -137,7 +143,9 @@ fn shown(name: &str) -> String {
 fn is_known(name: &str) -> bool {
     let metadata = |file: &str| {
         let stem = file.strip_suffix(".json").unwrap_or("");
-        !stem.is_empty() && stem.len() <= 80 && !stem.starts_with('.')
+        !stem.is_empty()
+            && stem.len() <= 80
+            && !stem.starts_with('.')
             && stem.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '%' | '~'))
     };
     name.strip_prefix("metadata/").is_some_and(metadata)
@@ -205,9 +213,9 @@ pub fn write(path: &Path, contents: &BTreeMap<String, Content>, progress: OnByte
 /// A header that is the same wherever and whenever it is made.
 fn header(name: &str, size: u64) -> Result<tar::Header, Reason> {
     let mut header = tar::Header::new_ustar();
-    header
-        .set_path(name)
-        .map_err(|error| Reason::new(ReasonCode::Internal, format!("name {name} in a bundle file: {error}")))?;
+    header.set_path(name).map_err(|error| {
+        Reason::new(ReasonCode::Internal, format!("name {name} in a bundle file: {error}"))
+    })?;
     header.set_entry_type(tar::EntryType::Regular);
     header.set_size(size);
     header.set_mode(0o644);
@@ -227,7 +235,7 @@ pub fn extract(path: &Path, into: &Path) -> Result<(), Reason> {
     let (release, digest) = archive.claimed_release()?;
     let name = layout::manifest(&release, &digest);
     let bytes = archive.read(&name, MAX_MANIFEST)?.unwrap_or_default();
-    if Digest::from_bytes(Sha256::digest(&bytes).into()) != digest {
+    if sha256(&bytes) != digest {
         let detail = format!("bundle file {}: its manifest is not the one its name says", path.display());
         return Err(Reason::new(ReasonCode::DigestMismatch, detail));
     }
@@ -250,7 +258,7 @@ pub fn extract(path: &Path, into: &Path) -> Result<(), Reason> {
         let mut out = File::create_new(&target).map_err(failed("create", &target))?;
         copy_blob(&archive, &file.path, &file.sha256, file.size, &mut out, &|_| {})?;
     }
-    let target = into.join("manifest.json");
+    let target = into.join(MANIFEST);
     fs::write(&target, &bytes).map_err(failed("write", &target))?;
     Ok(())
 }

@@ -35,7 +35,8 @@ pub fn copy(
         };
         done += n as u64;
         if done > size {
-            let detail = format!("{what}: more than the {size} bytes that were signed; it is damaged or hostile");
+            let detail =
+                format!("{what}: more than the {size} bytes that were signed; it is damaged or hostile");
             return Err(Reason::new(ReasonCode::SizeMismatch, detail));
         }
         hasher.update(&buffer[..n]);
@@ -43,7 +44,8 @@ pub fn copy(
         progress(done);
     }
     if done < size {
-        let detail = format!("{what}: only {done} of the {size} bytes that were signed; fetch or copy it again");
+        let detail =
+            format!("{what}: only {done} of the {size} bytes that were signed; fetch or copy it again");
         return Err(Reason::new(ReasonCode::SizeMismatch, detail));
     }
     if Digest::from_bytes(hasher.finalize().into()) != *digest {
@@ -91,7 +93,8 @@ mod tests {
     fn other_bytes_or_another_number_of_them_are_refused() {
         let digest = Digest::from_bytes(Sha256::digest(b"abc").into());
         let code = |bytes: &[u8]| {
-            copy("x", &mut &bytes[..], &digest, 3, &mut std::io::sink(), &|_| {}).map_err(|reason| reason.code)
+            copy("x", &mut &bytes[..], &digest, 3, &mut std::io::sink(), &|_| {})
+                .map_err(|reason| reason.code)
         };
         assert_eq!(code(b"abc"), Ok(()));
         assert_eq!(code(b"abd"), Err(ReasonCode::DigestMismatch));

@@ -8,6 +8,7 @@
 //! blobs/SHA256                              every other file, once however many releases share it
 //! ```
 
+use super::MANIFEST;
 use crate::domain::{Digest, Release};
 
 /// Folder of the signed metadata.
@@ -16,8 +17,6 @@ pub const METADATA: &str = "metadata";
 pub const TARGETS: &str = "targets";
 /// Folder of the files that manifests name.
 pub const BLOBS: &str = "blobs";
-/// Last part of a manifest's target path.
-const MANIFEST: &str = "manifest.json";
 
 /// Path of a metadata file, such as `timestamp.json` or `3.root.json`.
 pub fn metadata(name: &str) -> String {
@@ -71,7 +70,9 @@ mod tests {
         assert_eq!(release_of_target(&target(&release)), Some(release.clone()));
         assert_eq!(release_of_manifest(&manifest(&release, &digest)), Some((release, digest)));
         assert_eq!(digest_of_blob(&blob(&digest)), Some(digest));
-        for bad in ["detector/1.2.0", "../1.2.0/manifest.json", "a/01.0.0/manifest.json", "a/1.0.0/x/manifest.json"] {
+        for bad in
+            ["detector/1.2.0", "../1.2.0/manifest.json", "a/01.0.0/manifest.json", "a/1.0.0/x/manifest.json"]
+        {
             assert_eq!(release_of_target(bad), None, "{bad}");
         }
         assert_eq!(digest_of_blob(&format!("blobs/{}", "AB".repeat(32))), None);

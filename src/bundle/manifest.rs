@@ -6,8 +6,8 @@
 use super::{MANIFEST, MAX_FILE, MAX_FILES, MAX_MANIFEST, path};
 use crate::domain::manifest::{Decode, ElementType, FORMAT, InputSpec, Keep, Layout};
 use crate::domain::{Manifest, Output, Reason, ReasonCode};
+use crate::sys::durable;
 use serde::Deserialize;
-use std::io::Write;
 use std::path::Path;
 
 /// Most golden samples.
@@ -247,19 +247,7 @@ pub fn to_bytes(manifest: &Manifest) -> Result<Vec<u8>, Reason> {
 /// `Internal` with the file and the system's message.
 pub fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), Reason> {
     let bytes = to_bytes(manifest)?;
-    let put = || {
-        let mut file = tempfile::Builder::new()
-            .prefix(".manifest")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(dir)?;
-        file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(dir.join(MANIFEST)).map_err(|error| error.error)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    put().map_err(|error: std::io::Error| {
-        Reason::new(ReasonCode::Internal, format!("write {}: {error}", dir.join(MANIFEST).display()))
-    })
+    durable::write_atomic(&dir.join(MANIFEST), &bytes).map_err(Reason::from)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The bundle: a folder with a model and all that is needed to run, check and watch it.
+//! The bundle: a folder with a model and all that is needed to run, check and watch it, and the one
+//! file that people carry.
 //!
 //! Opening one checks every word of `manifest.json` and every byte of every file it lists. The SHA-256
 //! of the manifest's bytes is the bundle's identity. This folder runs no model, knows no key and never

@@ -4,6 +4,7 @@
 //! 2 refused for trust, 64 wrong usage.
 
 pub mod bundle;
+pub mod bundle_verify;
 pub mod check;
 pub mod child;
 pub mod completions;
@@ -36,7 +37,7 @@ pub enum Command {
     /// Run the agent (what the systemd unit starts)
     Run(run::Args),
     /// Tell the whole story on this machine: broker, repository, device, updates good and bad
-    Demo(demo::Args),
+    Demo(Box<demo::Args>),
     /// Tell what would run here and what is missing, with the remedy
     Check(check::Args),
     /// Ask the running agent how it is
@@ -75,7 +76,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(*args),
         Command::Check(args) => check::run(args),
         Command::Status(args) => control::status(args),
         Command::Install(args) => control::install(args),

@@ -131,7 +131,11 @@ impl Place {
         if meta.is_dir() {
             return Ok(Place::Folder(path.to_owned()));
         }
-        Err(Reason::new(ReasonCode::BadRequest, format!("bundle {}: not a folder", path.display())))
+        let into = tempfile::Builder::new().prefix("edgewarden-bundle").tempdir().map_err(|error| {
+            Reason::new(ReasonCode::Internal, format!("make a folder to unpack into: {error}"))
+        })?;
+        bundle::archive::extract(path, into.path())?;
+        Ok(Place::Unpacked(into))
     }
 
     /// The folder.

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Largest frame, bytes: a 10-megapixel RGB picture.
+pub const MAX_FRAME: usize = 32 << 20;
+
 /// How the bytes of a frame are to be read. Rows are without padding in the raw formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -11,11 +11,22 @@ pub enum Verdict {
     Ignore,
     /// It is ours: run the model, then call [`Window::answered`].
     Run,
-    /// It is beyond the end: the window is closed, with so many frames skipped since the last answer.
+    /// It is beyond the end: the window is closed.
     Closed {
-        /// Numbers below the end that went by unanswered.
+        /// The end.
+        until: u64,
+        /// Numbers below the end that went by since the last answer.
         skipped: u64,
     },
+}
+
+/// What an answer adds to the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// Numbers that went by since the last answer.
+    pub skipped: u64,
+    /// Set when nothing is left to answer: the end that was asked for.
+    pub closed: Option<u64>,
 }
 
 /// The account of one inference process between a start and a stop.
@@ -53,18 +64,19 @@ impl Window {
     /// Judges a frame that was seen.
     pub fn see(&self, seq: u64) -> Verdict {
         match self.until {
-            Some(until) if seq >= until => Verdict::Closed { skipped: until.saturating_sub(self.next) },
+            Some(until) if seq >= until => {
+                Verdict::Closed { until, skipped: until.saturating_sub(self.next) }
+            }
             Some(_) | None if seq < self.next => Verdict::Ignore,
             Some(_) | None => Verdict::Run,
         }
     }
 
-    /// Enters an answer (good or bad) to a frame that [`see`](Self::see) said to run. Gives the numbers
-    /// passed over since the one before, and true when the window is now closed with none left.
-    pub fn answered(&mut self, seq: u64) -> (u64, bool) {
+    /// Enters an answer (good or bad) to a frame that [`see`](Self::see) said to run.
+    pub fn answered(&mut self, seq: u64) -> Answered {
         let skipped = seq.saturating_sub(self.next);
         self.next = self.next.max(seq.saturating_add(1));
-        (skipped, self.until.is_some_and(|until| self.next >= until))
+        Answered { skipped, closed: self.until.filter(|until| self.next >= *until) }
     }
 }
 
@@ -150,14 +162,14 @@ mod tests {
             }
             match window.see(seq) {
                 Verdict::Ignore => {}
-                Verdict::Closed { skipped } => {
+                Verdict::Closed { skipped, .. } => {
                     said.stopped = Some(skipped);
                     return said;
                 }
                 Verdict::Run => {
-                    let (skipped, closed) = window.answered(seq);
-                    said.frames.push((seq, skipped));
-                    if closed {
+                    let answered = window.answered(seq);
+                    said.frames.push((seq, answered.skipped));
+                    if answered.closed.is_some() {
                         said.stopped = Some(0);
                         return said;
                     }
@@ -236,7 +248,7 @@ mod tests {
     #[test]
     fn a_stop_that_is_already_past_closes_at_once() {
         let mut window = Window::open(5, 0);
-        assert_eq!(window.answered(5), (0, false));
+        assert_eq!(window.answered(5), Answered { skipped: 0, closed: None });
         assert_eq!(window.stop(6), Some(0));
         assert_eq!(window.stop(0), Some(0), "0 means at once");
     }
@@ -246,15 +258,15 @@ mod tests {
         let mut window = Window::open(1, 0);
         assert_eq!(window.stop(10), None);
         assert_eq!(window.see(9), Verdict::Run);
-        assert_eq!(window.answered(9), (8, true));
+        assert_eq!(window.answered(9), Answered { skipped: 8, closed: Some(10) });
     }
 
     #[test]
     fn a_frame_beyond_the_end_is_left_to_the_next_model() {
         let mut window = Window::open(1, 0);
-        assert_eq!(window.answered(1), (0, false));
+        assert_eq!(window.answered(1), Answered { skipped: 0, closed: None });
         assert_eq!(window.stop(4), None);
-        assert_eq!(window.see(7), Verdict::Closed { skipped: 2 });
+        assert_eq!(window.see(7), Verdict::Closed { until: 4, skipped: 2 });
         window.go_on();
         assert_eq!(window.see(7), Verdict::Run);
     }

@@ -11,6 +11,8 @@
 //! ([`BlankSession`]). And a message larger than the broker allows would end the connection at every
 //! try: it is refused before it is queued.
 
+use super::message::{Message, PublishError, Received, State};
+use super::tls;
 use crate::config::settings::TlsSettings;
 use crate::domain::{Reason, ReasonCode};
 use backon::BackoffBuilder;
@@ -21,10 +23,7 @@ use rumqttc::{
     PublishOptions, PublishProperties, QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError,
     SubscribeFilterInput, SubscribeNoticeError, TlsConfiguration, Transport,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,79 +71,6 @@ pub struct Options {
     pub subscriptions: Vec<String>,
 }
 
-/// A message of ours.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Message {
-    /// Topic.
-    pub topic: String,
-    /// Payload.
-    pub payload: Bytes,
-    /// Whether the broker keeps it for later subscribers.
-    pub retain: bool,
-    /// MIME type of the payload.
-    pub content_type: Option<String>,
-    /// Where an answer is wanted.
-    pub response_topic: Option<String>,
-    /// What the answer must carry.
-    pub correlation: Option<Bytes>,
-}
-
-/// A message from the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received {
-    /// Topic.
-    pub topic: String,
-    /// Payload.
-    pub payload: Bytes,
-    /// True when the broker had kept it from before our subscription.
-    pub retained: bool,
-    /// Where the sender wants an answer.
-    pub response_topic: Option<String>,
-    /// What the answer must carry.
-    pub correlation: Option<Bytes>,
-}
-
-/// How the connection is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Not connected yet, and no try has failed yet.
-    Connecting,
-    /// Connected and subscribed.
-    Up {
-        /// Counts the connections from 1; a new number means that the broker may have forgotten
-        /// what it was told.
-        generation: u64,
-    },
-    /// Not connected; another try follows.
-    Down {
-        /// Why, with the remedy.
-        reason: Reason,
-    },
-}
-
-impl State {
-    /// The connection's number while there is one.
-    pub fn generation(&self) -> Option<u64> {
-        match self {
-            State::Up { generation } => Some(*generation),
-            State::Connecting | State::Down { .. } => None,
-        }
-    }
-}
-
-/// Why a tracked message has not arrived.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PublishError {
-    /// It never will: too large, a bad topic, or forbidden by the broker.
-    Refused(Reason),
-    /// The broker cannot take it now (its quota is used up).
-    Later(Reason),
-    /// The session ended before the broker acknowledged it; send it again.
-    Lost,
-    /// Not queued: not connected, or too much is queued already.
-    NotNow,
-}
-
 /// A connection that is made again whenever it is lost, until it is closed or dropped.
 #[derive(Debug)]
 pub struct Connection {
@@ -177,6 +103,10 @@ impl Connection {
             .set_max_packet_size(Some(MAX_INCOMING))
             .set_outgoing_inflight_upper_limit(INFLIGHT)
             .set_max_request_batch(16);
+        // Small messages that wait for each other's acknowledgement would come 40 ms late.
+        let mut network = mqtt.network_options();
+        network.set_tcp_nodelay(true);
+        mqtt.set_network_options(network);
         match options.session {
             Some(kept) => {
                 let seconds = u32::try_from(kept.as_secs()).unwrap_or(u32::MAX);
@@ -196,7 +126,7 @@ impl Connection {
             mqtt.set_last_will(LastWill::new(&will.topic, payload, QoS::AtLeastOnce, will.retain, None));
         }
         if let Some(tls) = &options.tls {
-            mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls_config(tls)?)));
+            mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls::config(tls)?)));
         }
 
         let (client, event_loop) = AsyncClient::builder(mqtt)
@@ -569,54 +499,6 @@ impl SessionStore for BlankSession {
     fn clear<'a>(&'a self, _key: &'a SessionStoreKey) -> SessionFuture<'a, ()> {
         Box::pin(async { Ok(()) })
     }
-}
-
-fn tls_config(settings: &TlsSettings) -> Result<Arc<rustls::ClientConfig>, Reason> {
-    let bad = |detail: String| Reason::new(ReasonCode::BadRequest, detail);
-    let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, Reason> {
-        let unreadable = |error| bad(format!("mqtt.tls: {}: {error}", path.display()));
-        let list = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(unreadable)?;
-        if list.is_empty() {
-            return Err(bad(format!("mqtt.tls: {} holds no PEM certificate", path.display())));
-        }
-        Ok(list)
-    };
-
-    let mut roots = rustls::RootCertStore::empty();
-    match &settings.ca_file {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| bad(format!("mqtt.tls: {}: {error}", path.display())))?;
-            }
-        }
-        None => {
-            // One unreadable certificate among the system's is no reason to stay offline.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(bad("mqtt.tls: the system has no certificate authorities; install ca-certificates or set mqtt.tls.ca_file".to_owned()));
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(format!("mqtt.tls: {error}")))?
-        .with_root_certificates(roots);
-    let config = match &settings.client {
-        None => builder.with_no_client_auth(),
-        Some((chain, key_file)) => {
-            let key = PrivateKeyDer::from_pem_file(key_file)
-                .map_err(|error| bad(format!("mqtt.tls: {}: {error}", key_file.display())))?;
-            builder
-                .with_client_auth_cert(certificates(chain)?, key)
-                .map_err(|error| bad(format!("mqtt.tls: {}: {error}", chain.display())))?
-        }
-    };
-    Ok(Arc::new(config))
 }
 
 /// The library's own text holds the whole request; only its kind is told.

@@ -14,15 +14,17 @@
 
 pub mod client;
 pub mod commands;
+pub mod message;
 pub mod operator;
 pub mod payloads;
 mod pump;
 mod replies;
 pub mod spool;
 mod throttle;
+mod tls;
 pub mod topics;
 
-pub use client::State;
+pub use message::State;
 pub use payloads::Birth;
 pub use replies::Replies;
 
@@ -33,8 +35,9 @@ use crate::domain::health::{HealthReport, LinkHealth};
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
 use crate::domain::{DeviceId, FrameResult, PipelineName, Reason, ReasonCode};
 use bytes::Bytes;
-use client::{Connection, Message, Options, Received};
+use client::{Connection, Options};
 use commands::{Addressee, RawCommand};
+use message::{Message, Received};
 use payloads::{MAX_PAYLOAD, ReplyStatus, Stamper};
 use pump::{Counters, Order, Pump};
 use replies::{Address, Window};

@@ -1,7 +1,8 @@
 //! The other end of the line: sends commands to devices and listens to what they say. For the
 //! demonstration, the tests and fleet tools; no part of the agent uses it.
 
-use super::client::{Connection, Message, Options, PublishError, Received, State};
+use super::client::{Connection, Options};
+use super::message::{Message, PublishError, Received, State};
 use super::payloads::{CommandReply, ReplyStatus, Stamped};
 use super::topics::{Audience, Topics};
 use crate::config::settings::TlsSettings;
@@ -37,8 +38,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`ReasonCode::BadRequest`] for a URL or root that makes no sense;
-    /// [`ReasonCode::BrokerUnreachable`] or [`ReasonCode::BrokerRefused`] with the first reason
-    /// why there is no connection, or after `wait` without one.
+    /// [`ReasonCode::BrokerRefused`] at once, [`ReasonCode::BrokerUnreachable`] after `wait`.
     pub async fn connect(
         url: &str,
         tls: Option<TlsSettings>,
@@ -167,17 +167,20 @@ impl Operator {
         self.connection.close(deadline).await;
     }
 
+    /// Waits for the connection. A broker that refuses is told at once, one that is not there (yet)
+    /// after `wait`.
     async fn up(&self, wait: Duration) -> Result<(), Reason> {
         let mut state = self.connection.state();
-        let known = tokio::time::timeout(wait, state.wait_for(|state| *state != State::Connecting)).await;
-        match known {
-            Ok(Ok(state)) => match &*state {
-                State::Up { .. } => Ok(()),
-                State::Down { reason } => Err(reason.clone()),
-                State::Connecting => Err(Reason::new(ReasonCode::BrokerUnreachable, "not connected yet")),
-            },
-            Ok(Err(_)) => Err(Reason::new(ReasonCode::BrokerUnreachable, "the connection is closed")),
-            Err(_) => {
+        let settled = |state: &State| match state {
+            State::Up { .. } => true,
+            State::Down { reason } => reason.code == ReasonCode::BrokerRefused,
+            State::Connecting => false,
+        };
+        let _ = tokio::time::timeout(wait, state.wait_for(settled)).await;
+        match &*state.borrow() {
+            State::Up { .. } => Ok(()),
+            State::Down { reason } => Err(reason.clone()),
+            State::Connecting => {
                 let detail = format!("the broker did not answer within {} s", wait.as_secs_f32());
                 Err(Reason::new(ReasonCode::BrokerUnreachable, detail))
             }

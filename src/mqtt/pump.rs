@@ -3,12 +3,13 @@
 //! Write first: a message from the intake is made durable in the spool before it is published, and
 //! removed at its `PUBACK`. At most [`WINDOW`] are on their way. Where a session is lost, the window
 //! is let run empty and the spool is sent again from its oldest message: a consumer may see doubles
-//! (drop them by message id), but never an older state after a newer one.
+//! (drop them by message id), but the newest state of a retained topic is what stays there.
 //!
 //! After each connect the device presents itself anew: `availability`, `birth`, and the newest of
 //! every retained topic, as the broker may have forgotten them.
 
-use super::client::{Connection, Message, PublishError};
+use super::client::Connection;
+use super::message::{Message, PublishError};
 use super::payloads::{OFFLINE, ONLINE};
 use super::spool::{Spool, Spooled};
 use crate::domain::{Reason, ReasonCode};
@@ -290,6 +291,8 @@ impl Pump {
             Err(PublishError::Later(reason)) => {
                 tracing::warn!("mqtt: {reason}");
                 self.rewind = true;
+                // What was said after it may have arrived: let the newest have the last word.
+                self.newest.values_mut().for_each(|newest| newest.pending = true);
                 self.pause = Some(Instant::now() + LATER);
                 Ok(())
             }

@@ -1,7 +1,7 @@
 //! The way back to whoever sent a command, and the memory that keeps a double from running twice.
 
 use super::Link;
-use super::client::{Message, Received};
+use super::message::{Message, Received};
 use super::payloads::{CommandReply, MAX_PAYLOAD, ReplyStatus};
 use super::pump::Order;
 use super::spool::Spooled;

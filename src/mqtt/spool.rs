@@ -6,8 +6,9 @@
 //!
 //! The content lives in a [`SpoolStore`]; only ids, keys and sizes are held here.
 
-use super::client::Message;
+use super::message::Message;
 use crate::domain::{Reason, ReasonCode};
+use crate::sys::store::{Queue, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -103,6 +104,38 @@ impl SpoolStore for MemoryStore {
 
     fn sync(&mut self) -> Result<(), Reason> {
         Ok(())
+    }
+}
+
+/// Keeps messages over restarts and power cuts, in the agent's store.
+#[derive(Debug)]
+pub struct DiskStore {
+    store: Store,
+    queue: Queue<Spooled>,
+}
+
+impl DiskStore {
+    /// The spool's part of the store.
+    pub fn new(store: &Store) -> Self {
+        Self { store: store.clone(), queue: store.queue("spool") }
+    }
+}
+
+impl SpoolStore for DiskStore {
+    fn push(&mut self, message: &Spooled) -> Result<u64, Reason> {
+        Ok(self.queue.push(message)?)
+    }
+
+    fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
+        Ok(self.queue.after(after, count)?)
+    }
+
+    fn remove(&mut self, id: u64) -> Result<(), Reason> {
+        Ok(self.queue.remove(id)?)
+    }
+
+    fn sync(&mut self) -> Result<(), Reason> {
+        Ok(self.store.sync()?)
     }
 }
 
@@ -345,6 +378,32 @@ mod tests {
         let s = Spool::open(store).unwrap();
         assert_eq!(s.len(), 150);
         assert_eq!(s.bytes(), texts(&s).iter().map(|t| t.len() + 1).sum::<usize>());
+    }
+
+    #[test]
+    fn the_disk_gives_back_what_was_pushed_before_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = Spooled {
+            topic: "edgewarden/pi/ack/update/1".into(),
+            retain: true,
+            payload: "x".repeat(crate::mqtt::payloads::MAX_PAYLOAD),
+            correlation: Some(vec![0, 255, 7]),
+            replaces: Some("k".into()),
+        };
+        {
+            let opened = Store::open(dir.path()).unwrap();
+            let mut s = Spool::open(DiskStore::new(&opened.store)).unwrap();
+            s.push(vec![message("gone", None), full.clone()], &HashSet::new()).unwrap();
+            let (id, _) = s.after(0, 1).unwrap().remove(0);
+            s.remove(id).unwrap();
+            s.sync().unwrap();
+        }
+        let opened = Store::open(dir.path()).unwrap();
+        let mut s = Spool::open(DiskStore::new(&opened.store)).unwrap();
+        let (id, back) = s.after(0, 9).unwrap().remove(0);
+        assert_eq!((s.len(), &back), (1, &full));
+        s.push(vec![message("new", None)], &HashSet::new()).unwrap();
+        assert!(s.newest() > id, "numbers go on over a restart");
     }
 
     #[test]

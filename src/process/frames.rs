@@ -6,7 +6,7 @@
 //!
 //! A peer that was killed is found by its file lock: whoever joins next takes its memory away.
 
-use crate::domain::frame::FrameView;
+use crate::domain::frame::{FrameView, MAX_FRAME};
 use crate::domain::{FrameMeta, PixelFormat, Reason, ReasonCode};
 use crate::process::protocol::FrameChannel;
 use iceoryx2::node::{Node, NodeBuilder, NodeState, NodeView};
@@ -24,8 +24,6 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::time::{Duration, Instant};
 
-/// Largest frame, bytes: a 10-megapixel RGB picture.
-pub const MAX_FRAME: usize = 32 << 20;
 /// Subscribers at most: the current model, a candidate, and room for ones that were just killed.
 const MAX_SUBSCRIBERS: usize = 6;
 /// Publishers at most: one, and room for ones that were just killed.

@@ -6,4 +6,5 @@ pub mod clock;
 pub mod durable;
 pub mod lockdown;
 pub mod monotonic;
+pub mod notify;
 pub mod store;

@@ -66,8 +66,11 @@ fn client(repository: &Path, root: Option<&[u8]>) -> Result<RepositoryClient, Re
 pub fn overview(repository: &Path, root: Option<&[u8]>) -> Result<Overview, Reason> {
     let client = client(repository, root)?;
     let payloads = at_once(client.payloads(Timestamp::MIN))?;
-    let expires =
-        payloads.all().into_iter().filter_map(|(role, payload)| Some((role, roles::expiry_of(payload)?))).collect();
+    let expires = payloads
+        .all()
+        .into_iter()
+        .filter_map(|(role, payload)| Some((role, roles::expiry_of(payload)?)))
+        .collect();
     let mut releases = Vec::new();
     for listed in at_once(client.list(Timestamp::MIN))? {
         let signed = at_once(client.resolve(&listed.release, Timestamp::MIN))?;
@@ -94,7 +97,8 @@ pub fn verify_release(
     for file in &verified.get().manifest.files {
         let path = repository.join(layout::blob(&file.sha256));
         let mut reader = File::open(&path).map_err(|error| {
-            let detail = format!("release {release}: {} of {}: {error}; publish it again", file.path, path.display());
+            let detail =
+                format!("release {release}: {} of {}: {error}; publish it again", file.path, path.display());
             Reason::new(ReasonCode::Malformed, detail)
         })?;
         let what = format!("release {release}: {}", file.path);

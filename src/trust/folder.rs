@@ -34,7 +34,8 @@ impl FolderTransport {
     /// Opens a regular file below the root; `None` where there is none.
     fn open(&self, path: &str) -> Result<Option<(File, u64)>, Reason> {
         if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
-            let detail = format!("repository path \"{}\": leads out of the repository", path.escape_default());
+            let detail =
+                format!("repository path \"{}\": leads out of the repository", path.escape_default());
             return Err(Reason::new(ReasonCode::Malformed, detail));
         }
         let full = self.root.join(path);
@@ -59,7 +60,8 @@ impl FolderTransport {
         let mut bytes = Vec::new();
         file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
         if bytes.len() as u64 > max {
-            let detail = format!("{path}: more than the {max} bytes allowed; the repository is damaged or hostile");
+            let detail =
+                format!("{path}: more than the {max} bytes allowed; the repository is damaged or hostile");
             return Err(Reason::new(ReasonCode::SizeMismatch, detail));
         }
         Ok(Some(bytes))
@@ -77,7 +79,9 @@ pub(super) async fn resume<R: Read + Send>(
     progress: OnBytes<'_>,
 ) -> Result<(), Reason> {
     if length != size {
-        let detail = format!("{path}: {length} bytes instead of the signed {size}; the repository is damaged or hostile");
+        let detail = format!(
+            "{path}: {length} bytes instead of the signed {size}; the repository is damaged or hostile"
+        );
         return Err(Reason::new(ReasonCode::SizeMismatch, detail));
     }
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(into);

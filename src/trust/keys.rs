@@ -3,6 +3,7 @@
 //! A key is known by its TUF key id: the SHA-256 of the canonical JSON of its public part, as
 //! securesystemslib and python-tuf compute it.
 
+use crate::bundle::files::sha256;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
 use base64::Engine as _;
@@ -79,7 +80,8 @@ impl Key {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = match file {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let detail = format!("key file {}: exists already; keys are never overwritten", path.display());
+                let detail =
+                    format!("key file {}: exists already; keys are never overwritten", path.display());
                 return Err(Reason::new(ReasonCode::BadRequest, detail));
             }
             other => other.map_err(failed("create key file", path))?,
@@ -92,7 +94,8 @@ impl Key {
     /// Reads a private key. Errors: `BadRequest` where the file is no ed25519 key in PKCS#8 PEM or where
     /// others than its owner may read it.
     pub fn load(path: &Path) -> Result<Self, Reason> {
-        let bad = |what: &str| Reason::new(ReasonCode::BadRequest, format!("key file {}: {what}", path.display()));
+        let bad =
+            |what: &str| Reason::new(ReasonCode::BadRequest, format!("key file {}: {what}", path.display()));
         let metadata = fs::metadata(path).map_err(failed("read key file", path))?;
         if metadata.permissions().mode() & 0o077 != 0 {
             return Err(bad("others than its owner may read it; run chmod 600 on it"));
@@ -102,7 +105,8 @@ impl Key {
         }
         let text = fs::read_to_string(path).map_err(failed("read key file", path))?;
         let expected = "expected an unencrypted ed25519 key in PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` writes it";
-        let body = text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).ok_or_else(|| bad(expected))?.0;
+        let body =
+            text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).ok_or_else(|| bad(expected))?.0;
         let body: String = body.split_whitespace().collect();
         let der = STANDARD.decode(body).map_err(|_| bad(expected))?;
         let seed = der.strip_prefix(&PKCS8_PREFIX).ok_or_else(|| bad(expected))?;
@@ -149,8 +153,7 @@ fn public_value(key: &SigningKey) -> Value {
 
 /// The key id of a public key as TUF metadata carries it.
 fn key_id(public: &Value) -> Result<String, Reason> {
-    use sha2::Digest as _;
-    Ok(hex::encode(sha2::Sha256::digest(super::tuf::canonical(public)?)))
+    Ok(sha256(&super::tuf::canonical(public)?).to_string())
 }
 
 #[cfg(test)]

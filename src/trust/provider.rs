@@ -47,7 +47,8 @@ impl CryptoProvider for Provider {
         }
         let key: &[u8; 32] = key.try_into().map_err(|_| Error::InvalidKey("not 32 bytes".to_owned()))?;
         let key = VerifyingKey::from_bytes(key).map_err(|error| Error::InvalidKey(error.to_string()))?;
-        let signature = Signature::from_slice(signature).map_err(|error| Error::Verification(error.to_string()))?;
+        let signature =
+            Signature::from_slice(signature).map_err(|error| Error::Verification(error.to_string()))?;
         // Strict: weak keys and malleable signatures, which some verifiers let pass, are refused.
         key.verify_strict(data, &signature).map_err(|error| Error::Verification(error.to_string()))
     }

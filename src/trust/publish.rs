@@ -82,24 +82,36 @@ impl Publisher {
     /// Begins a repository in the folder `repository`, with the keys of `key_folder`, or a new one where
     /// it has none. Errors: `BadRequest` where there is a repository already, where the key folder is
     /// another repository's or inside this one; `Busy`; `DiskFull`; `Internal`.
-    pub fn init(repository: &Path, key_folder: &Path, options: InitOptions, now: Timestamp) -> Result<Self, Reason> {
+    pub fn init(
+        repository: &Path,
+        key_folder: &Path,
+        options: InitOptions,
+        now: Timestamp,
+    ) -> Result<Self, Reason> {
         let refuse = |detail: String| Err(Reason::new(ReasonCode::BadRequest, detail));
         options.expiry.check()?;
         let first_root = repository.join(layout::metadata("1.root.json"));
         if first_root.exists() {
-            return refuse(format!("repository {}: exists already; go on with `edgewarden repo publish`", repository.display()));
+            return refuse(format!(
+                "repository {}: exists already; go on with `edgewarden repo publish`",
+                repository.display()
+            ));
         }
         durable::create_dir_synced(repository)?;
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(key_folder).map_err(failed("make folder", key_folder))?;
         if real(key_folder)?.starts_with(real(repository)?) {
             let keys = key_folder.display();
-            return refuse(format!("key folder {keys}: inside the repository, where all the world could read it; name another with --keys"));
+            return refuse(format!(
+                "key folder {keys}: inside the repository, where all the world could read it; name another with --keys"
+            ));
         }
         let lock = lock(key_folder)?;
         if key_folder.join("seen").exists() {
             let keys = key_folder.display();
-            return refuse(format!("key folder {keys}: belongs to another repository; name another with --keys"));
+            return refuse(format!(
+                "key folder {keys}: belongs to another repository; name another with --keys"
+            ));
         }
         if keys::files(key_folder)?.is_empty() {
             Key::generate()?.save(&key_folder.join("signing.pem"))?;
@@ -134,7 +146,10 @@ impl Publisher {
     /// no keys or no `root.json`; `Busy` where another publisher is at work.
     pub fn open(repository: &Path, key_folder: &Path) -> Result<Self, Reason> {
         if !repository.join(layout::METADATA).is_dir() {
-            let detail = format!("repository {}: there is none; begin one with `edgewarden repo init`", repository.display());
+            let detail = format!(
+                "repository {}: there is none; begin one with `edgewarden repo init`",
+                repository.display()
+            );
             return Err(Reason::new(ReasonCode::BadRequest, detail));
         }
         let root = key_folder.join("root.json");
@@ -162,9 +177,14 @@ impl Publisher {
     /// Errors: `BadRequest` where the version is there with another content, or keys are missing; those
     /// of [`RepositoryClient::resolve`] where the repository was tampered with or the result would not
     /// be accepted; those of opening a bundle; `DiskFull`; `Internal`.
-    pub fn publish(&mut self, bundle_dir: &Path, now: Timestamp, progress: OnBytes<'_>) -> Result<Published, Reason> {
+    pub fn publish(
+        &mut self,
+        bundle_dir: &Path,
+        now: Timestamp,
+        progress: OnBytes<'_>,
+    ) -> Result<Published, Reason> {
         let open = bundle::open(bundle_dir, None)?;
-        let path = open.dir.join("manifest.json");
+        let path = open.dir.join(bundle::MANIFEST);
         let bytes = fs::read(&path).map_err(failed("read", &path))?;
         let release = open.manifest.release();
         let mut payloads = self.payloads()?;
@@ -174,7 +194,9 @@ impl Publisher {
             None => true,
             Some(digest) if digest == open.digest.to_string() => false,
             Some(_) => {
-                let detail = format!("release {release}: published already with another content; give the bundle a new version");
+                let detail = format!(
+                    "release {release}: published already with another content; give the bundle a new version"
+                );
                 return Err(Reason::new(ReasonCode::BadRequest, detail));
             }
         };
@@ -187,7 +209,8 @@ impl Publisher {
         checked::copy(&what, &mut bytes.as_slice(), &open.digest, size, file.file(), &|_| {})?;
         file.keep_as(&place)?;
         if fresh {
-            payloads.targets["targets"][&target] = json!({ "length": size, "hashes": { "sha256": open.digest } });
+            payloads.targets["targets"][&target] =
+                json!({ "length": size, "hashes": { "sha256": open.digest } });
             self.commit(payloads, true, Some(&release), now)?;
         }
         let total_bytes = open.manifest.total_size();
@@ -221,7 +244,12 @@ impl Publisher {
     }
 
     /// Copies what `blobs/` lacks, each file checked; tells how many and how many bytes.
-    fn place_blobs(&self, dir: &Path, manifest: &Manifest, progress: OnBytes<'_>) -> Result<(usize, u64), Reason> {
+    fn place_blobs(
+        &self,
+        dir: &Path,
+        manifest: &Manifest,
+        progress: OnBytes<'_>,
+    ) -> Result<(usize, u64), Reason> {
         let (mut seen, mut done, mut new_files, mut new_bytes) = (BTreeSet::new(), 0, 0, 0);
         for entry in &manifest.files {
             let place = self.repository.join(layout::blob(&entry.sha256));
@@ -252,7 +280,10 @@ impl Publisher {
         now: Timestamp,
     ) -> Result<Payloads, Reason> {
         let files = next_metadata(&mut payloads, &self.keys, targets, now)?;
-        let overlay = Overlay { folder: FolderTransport::new(&self.repository), files: files.iter().cloned().collect() };
+        let overlay = Overlay {
+            folder: FolderTransport::new(&self.repository),
+            files: files.iter().cloned().collect(),
+        };
         let client = RepositoryClient::forgetful(Arc::new(overlay), self.pinned_root.clone());
         match release {
             Some(release) => drop(at_once(client.resolve(release, now))?),
@@ -278,20 +309,28 @@ fn next_metadata(
     let root = &mut payloads.root;
     if roles::is_half_over(root, days.root, now) {
         roles::renew(root, days.root, now)?;
-        files.push((layout::metadata(&format!("{}.root.json", roles::version(root))), roles::sign("root", root, root, keys)?));
+        files.push((
+            layout::metadata(&format!("{}.root.json", roles::version(root))),
+            roles::sign("root", root, root, keys)?,
+        ));
     }
     if targets {
         roles::renew(&mut payloads.targets, days.targets, now)?;
-        let (version, bytes) = (roles::version(&payloads.targets), roles::sign("targets", &payloads.targets, root, keys)?);
+        let (version, bytes) =
+            (roles::version(&payloads.targets), roles::sign("targets", &payloads.targets, root, keys)?);
         payloads.snapshot["meta"]["targets.json"] = roles::pin(version, &bytes);
         files.push((layout::metadata(&format!("{version}.targets.json")), bytes));
     }
     roles::renew(&mut payloads.snapshot, days.snapshot, now)?;
-    let (version, bytes) = (roles::version(&payloads.snapshot), roles::sign("snapshot", &payloads.snapshot, root, keys)?);
+    let (version, bytes) =
+        (roles::version(&payloads.snapshot), roles::sign("snapshot", &payloads.snapshot, root, keys)?);
     payloads.timestamp["meta"]["snapshot.json"] = roles::pin(version, &bytes);
     files.push((layout::metadata(&format!("{version}.snapshot.json")), bytes));
     roles::renew(&mut payloads.timestamp, days.timestamp, now)?;
-    files.push((layout::metadata("timestamp.json"), roles::sign("timestamp", &payloads.timestamp, root, keys)?));
+    files.push((
+        layout::metadata("timestamp.json"),
+        roles::sign("timestamp", &payloads.timestamp, root, keys)?,
+    ));
     Ok(files)
 }
 
@@ -312,7 +351,8 @@ fn lock(key_folder: &Path) -> Result<File, Reason> {
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let mut file = opened.map_err(failed("open", &path))?;
     if file.try_lock().is_err() {
-        let detail = format!("key folder {}: another publisher is at work; wait for it", key_folder.display());
+        let detail =
+            format!("key folder {}: another publisher is at work; wait for it", key_folder.display());
         return Err(Reason::new(ReasonCode::Busy, detail));
     }
     // For a person who wonders who it is.

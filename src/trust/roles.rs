@@ -5,11 +5,11 @@
 
 use super::keys::Key;
 use super::tuf::canonical;
-use crate::domain::{Digest, Reason, ReasonCode};
+use crate::bundle::files::sha256;
+use crate::domain::{Reason, ReasonCode};
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// The version of the TUF specification that is written.
@@ -113,8 +113,7 @@ pub(super) fn is_half_over(payload: &Value, days: u32, now: Timestamp) -> bool {
 
 /// How a file is pinned by the role above it.
 pub(super) fn pin(version: u64, bytes: &[u8]) -> Value {
-    let digest = Digest::from_bytes(Sha256::digest(bytes).into());
-    json!({ "version": version, "length": bytes.len(), "hashes": { "sha256": digest } })
+    json!({ "version": version, "length": bytes.len(), "hashes": { "sha256": sha256(bytes) } })
 }
 
 /// The signed file of a payload: signatures by those of `keys` that `root` lists for `role`. Errors:

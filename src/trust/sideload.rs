@@ -27,7 +27,10 @@ impl ArchiveTransport {
     }
 
     fn missing(&self, path: &str) -> Reason {
-        let detail = format!("bundle file {}: {path} is missing in it; export it again", self.archive.path().display());
+        let detail = format!(
+            "bundle file {}: {path} is missing in it; export it again",
+            self.archive.path().display()
+        );
         Reason::new(ReasonCode::Malformed, detail)
     }
 }
@@ -80,10 +83,12 @@ pub async fn verify_file(
     let files = verified.get().manifest.files.clone();
     let archive = transport.archive;
     let hashing = tokio::task::spawn_blocking(move || {
-        files
-            .iter()
-            .try_for_each(|file| copy_blob(&archive, &file.path, &file.sha256, file.size, &mut std::io::sink(), &|_| {}))
+        files.iter().try_for_each(|file| {
+            copy_blob(&archive, &file.path, &file.sha256, file.size, &mut std::io::sink(), &|_| {})
+        })
     });
-    hashing.await.map_err(|error| Reason::new(ReasonCode::Internal, format!("verify {}: {error}", path.display())))??;
+    hashing.await.map_err(|error| {
+        Reason::new(ReasonCode::Internal, format!("verify {}: {error}", path.display()))
+    })??;
     Ok(verified)
 }

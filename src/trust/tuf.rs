@@ -12,8 +12,8 @@
 use super::seen::Seen;
 use super::transport::Transport;
 use super::verified::{SignedManifest, Verified};
-use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::bundle::layout;
+use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use serde_json::Value;
 use sigstore_tuf::{Error, Key, MetadataStore, Repository, TargetFile, Updater, UpdaterConfig};
@@ -125,15 +125,23 @@ impl RepositoryClient {
         let _turn = self.turn.lock().await;
         let session = self.refresh(now).await?;
         let trusted = session.updater.trusted();
-        let value = |payload: Result<Value, serde_json::Error>| {
-            payload
-                .map_err(|error| Reason::new(ReasonCode::Internal, format!("repository metadata: {error}")))
+        // As signed and not as the library understood it, so that no field is lost or made up when it
+        // is signed again. The refresh has verified exactly these files, or has just written them.
+        let signed = |name: &str, version: Option<u64>| {
+            let bytes = self.seen.load(name)?.unwrap_or_default();
+            let payload = serde_json::from_slice::<Value>(&bytes).ok().map(|mut file| file["signed"].take());
+            payload.filter(|payload| version.is_some() && payload["version"].as_u64() == version).ok_or_else(
+                || {
+                    let detail = format!("repository metadata: {name} changed while it was read; try again");
+                    Reason::new(ReasonCode::Internal, detail)
+                },
+            )
         };
         Ok(Payloads {
-            root: value(serde_json::to_value(trusted.root()))?,
-            timestamp: value(serde_json::to_value(trusted.timestamp()))?,
-            snapshot: value(serde_json::to_value(trusted.snapshot()))?,
-            targets: value(serde_json::to_value(trusted.targets_role("targets")))?,
+            root: signed("root.json", Some(trusted.root().version))?,
+            timestamp: signed("timestamp.json", trusted.timestamp().map(|role| role.version))?,
+            snapshot: signed("snapshot.json", trusted.snapshot().map(|role| role.version))?,
+            targets: signed("targets.json", trusted.targets_role("targets").map(|role| role.version))?,
         })
     }
 

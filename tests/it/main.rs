@@ -1,7 +1,7 @@
 //! The integration tests: the real binary and real files, as users meet them. One program, so that it
 //! links once; `support` holds what the modules share.
 
-/// Starting the binary, temporary configurations, waiting.
+/// Starting the binary and real servers, temporary configurations, waiting.
 mod support;
 
 /// The rules of the source tree itself: rooms, vendors, heads, sizes.
@@ -10,3 +10,7 @@ mod architecture;
 mod cli;
 /// `agent.toml` through the binary: every fault at once, and what `check` tells.
 mod config;
+/// The device's side of MQTT against a real mosquitto.
+mod mqtt;
+/// The children as processes: frames, kills, and the handover between two models.
+mod process;

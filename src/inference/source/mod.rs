@@ -3,9 +3,11 @@
 //! This folder knows no model and decides nothing about pace: the capture child asks for a frame
 //! when one is due.
 
+pub mod folder;
 pub mod scene;
 pub mod synthetic;
 
+use crate::domain::source::SourceSettings;
 use crate::domain::{PixelFormat, Reason};
 
 /// What is known of a frame that a source gave.
@@ -26,4 +28,17 @@ pub trait Source: Send {
 
     /// Fills `into` (cleared, reused) with the next frame's bytes; `Ok(None)` at the end.
     fn next(&mut self, seq: u64, into: &mut Vec<u8>) -> Result<Option<Picture>, Reason>;
+}
+
+/// Opens a source.
+///
+/// # Errors
+/// Why there is none, with the remedy.
+pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, Reason> {
+    Ok(match settings {
+        SourceSettings::Synthetic { seed, width, height } => {
+            Box::new(synthetic::Synthetic::new(*seed, *width, *height))
+        }
+        SourceSettings::Folder { path, repeat } => Box::new(folder::Folder::open(path, *repeat)?),
+    })
 }

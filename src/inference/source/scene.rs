@@ -152,7 +152,7 @@ impl Scene {
                 let dx = x - part.cx;
                 let u = (((dx * part.cos + dy * part.sin) >> 14) * to_unit) >> 16;
                 let v = (((dy * part.cos - dx * part.sin) >> 14) * to_unit) >> 16;
-                let cover = ((part.shape.depth(u, v) * slope >> 8) + 128).clamp(0, 256);
+                let cover = (((part.shape.depth(u, v) * slope) >> 8) + 128).clamp(0, 256);
                 if cover == 0 {
                     continue;
                 }
@@ -169,7 +169,7 @@ impl Scene {
                 };
                 for (value, wanted) in pixel.iter_mut().zip(colour) {
                     let old = i32::from(*value);
-                    *value = (old + ((wanted - old) * cover >> 8)).clamp(0, 255) as u8;
+                    *value = (old + (((wanted - old) * cover) >> 8)).clamp(0, 255) as u8;
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Scene {
             for (i, (pixel, &light)) in row.chunks_exact_mut(3).zip(&across).enumerate() {
                 let noise = i32::from(self.noise[(start + i) & (NOISE - 1)]);
                 for value in pixel {
-                    *value = ((i32::from(*value) * (light + down) >> 8) + noise).clamp(0, 255) as u8;
+                    *value = (((i32::from(*value) * (light + down)) >> 8) + noise).clamp(0, 255) as u8;
                 }
             }
         }

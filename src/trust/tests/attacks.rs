@@ -300,3 +300,64 @@ fn a_pinned_root_that_is_none_is_told_as_such() {
         assert!(reason.detail.starts_with("pinned root"), "{reason}");
     }
 }
+
+/// Puts `chain` roles, each delegating all releases to the next, below the list; the last one has the
+/// release. All are signed by `key`.
+fn delegate(forgery: &mut Forgery, chain: usize, key: &Key) {
+    let target = forgery.targets["targets"].as_object_mut().unwrap().remove(TARGET).unwrap();
+    let to = |n: usize| {
+        let role = json!({
+            "name": format!("models-{n}"), "keyids": [key.id()], "threshold": 1, "terminating": false,
+            "paths": ["*/*/manifest.json"],
+        });
+        json!({ "keys": { key.id(): key.public() }, "roles": [role] })
+    };
+    forgery.targets["delegations"] = to(1);
+    for n in 1..=chain {
+        let mut role = forgery.targets.clone();
+        role["version"] = json!(1);
+        role["targets"] = json!({});
+        if n < chain {
+            role["delegations"] = to(n + 1);
+        } else {
+            role.as_object_mut().unwrap().remove("delegations");
+            role["targets"][TARGET] = target.clone();
+        }
+        let bytes = signed(&role, [key]);
+        forgery.snapshot["meta"][format!("models-{n}.json")] = roles::pin(1, &bytes);
+        forgery.files.insert(format!("metadata/1.models-{n}.json"), bytes);
+    }
+}
+
+#[test]
+fn a_delegated_role_is_followed_and_a_chain_of_them_is_capped() {
+    let lab = Lab::with_one();
+    let models = Key::generate().unwrap();
+    lab.resolve(lab.forge(|forgery| delegate(forgery, 1, &models))).unwrap();
+    let endless = Arc::new(Served::new(lab.forge(|forgery| delegate(forgery, 100, &models))));
+    let client = RepositoryClient::forgetful(endless.clone(), lab.root());
+    let reason = at_once(client.resolve(&"detector@1.0.0".parse().unwrap(), lab.now)).unwrap_err();
+    assert_eq!(reason.code, NotFound);
+    let asked = endless.asked.lock().unwrap();
+    let delegated = asked.iter().filter(|(path, _)| path.contains("models-")).count();
+    assert_eq!(
+        delegated,
+        super::super::tuf::MAX_DELEGATIONS as usize - 1,
+        "the list itself is the first role"
+    );
+    drop(asked);
+    // The key of the role is the one that the list names, and may be there under one id only.
+    let stranger = Key::generate().unwrap();
+    let foreign = lab.forge(|forgery| {
+        delegate(forgery, 1, &models);
+        let bytes = signed(&payload(&forgery.files["metadata/1.models-1.json"]), [&stranger]);
+        forgery.snapshot["meta"]["models-1.json"] = roles::pin(1, &bytes);
+        forgery.files.insert("metadata/1.models-1.json".to_owned(), bytes);
+    });
+    assert_eq!(lab.refusal(foreign), SignatureInvalid);
+    let double = lab.forge(|forgery| {
+        delegate(forgery, 1, &models);
+        forgery.targets["delegations"]["keys"]["second-name"] = models.public();
+    });
+    assert_eq!(lab.refusal(double), SignatureInvalid);
+}

@@ -8,11 +8,11 @@ use super::keys::{self, Key};
 use super::publish::{InitOptions, Published, Publisher, at_once};
 use super::transport::{BoxFuture, OnBytes, Transport};
 use super::{RepositoryClient, SignedManifest, Verified, roles};
+use crate::bundle::files::sha256;
 use crate::domain::manifest::*;
 use crate::domain::{Digest, Manifest, Reason, ReasonCode, Release};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -199,10 +199,6 @@ fn signed<'a>(payload: &Value, keys: impl IntoIterator<Item = &'a Key>) -> Vec<u
 
 fn payload(file: &[u8]) -> Value {
     serde_json::from_slice::<Value>(file).unwrap()["signed"].take()
-}
-
-fn sha256(bytes: &[u8]) -> Digest {
-    Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
 /// Every file below a folder.

@@ -178,3 +178,34 @@ fn all_the_world_can_read_the_repository_and_its_owner_alone_the_keys() {
     assert_eq!(mode(&lab.keys()), 0o700);
     assert_eq!(mode(&lab.keys().join("signing.pem")), 0o600);
 }
+
+#[test]
+fn what_other_tools_put_into_the_metadata_stays_and_nothing_is_made_up() {
+    let lab = Lab::with_one();
+    let extra = json!({ "note": "by another tool", "list": [1, 2] });
+    let forged = lab.forge(|forgery| {
+        forgery.targets["version"] = json!(3);
+        forgery.targets["x-other"] = extra.clone();
+        forgery.targets["targets"]["detector/1.0.0/manifest.json"]["custom"] = extra.clone();
+        forgery.targets["targets"]["operators.json"] =
+            json!({ "length": 1, "hashes": { "sha256": sha256(b"x") } });
+        forgery.snapshot["version"] = json!(3);
+        forgery.snapshot["meta"]["models.json"] = json!({ "version": 7, "x-other": 1 });
+        forgery.timestamp["version"] = json!(3);
+    });
+    write_tree(&lab.repository(), &forged);
+    lab.publish("detector@1.1.0").unwrap();
+    let files = lab.files();
+    let targets = payload(&files["metadata/4.targets.json"]);
+    assert_eq!(targets["x-other"], extra);
+    assert_eq!(targets["targets"]["detector/1.0.0/manifest.json"]["custom"], extra);
+    assert!(targets["targets"]["operators.json"].is_object());
+    assert_eq!(
+        payload(&files["metadata/4.snapshot.json"])["meta"]["models.json"],
+        json!({ "version": 7, "x-other": 1 })
+    );
+    for (name, bytes) in files.iter().filter(|(name, _)| name.starts_with("metadata/")) {
+        // The reference client refuses a null where a field may be absent.
+        assert!(!String::from_utf8_lossy(bytes).contains("null"), "{name}");
+    }
+}

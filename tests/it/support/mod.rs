@@ -1,5 +1,7 @@
 //! What the modules share: the binary, temporary configurations, and waiting without sleeping blindly.
 
+pub mod mosquitto;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,0 +1,186 @@
+//! A child's end of the socket: a thread that reads orders, and a bell that rings for each, so that
+//! the main thread can sleep on it together with other things.
+
+use crate::domain::{Reason, ReasonCode};
+use crate::process::codec::{CodecError, Reader, Writer};
+use rustix::event::{EventfdFlags, eventfd};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
+
+/// Orders that may wait; the agent then waits to send more.
+const WAITING: usize = 32;
+
+/// Why there is no order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoOrder {
+    /// None yet.
+    Yet,
+    /// The agent closed the socket or is gone: the child is to end.
+    Ever,
+}
+
+/// Reads the first message, which says what the child is for. `None`: the agent closed the socket.
+pub fn first<In: DeserializeOwned>(socket: &UnixStream) -> Result<Option<In>, Reason> {
+    Reader::new(socket).read().map_err(|e| fault("read the configuration", &e))
+}
+
+/// The way to the agent.
+pub struct Answers(Writer<UnixStream>);
+
+/// The agent no longer listens: there is nobody to do anything for.
+#[derive(Debug)]
+pub struct Gone;
+
+impl Answers {
+    /// Answers go to `socket`.
+    pub fn new(socket: &UnixStream) -> Result<Self, Reason> {
+        let socket = socket.try_clone().map_err(|e| fault("share the socket", &e))?;
+        Ok(Self(Writer::new(socket)))
+    }
+
+    /// Says one thing.
+    pub fn say<Out: Serialize>(&mut self, message: &Out) -> Result<(), Gone> {
+        self.try_say(message)?.map_err(|error| {
+            tracing::error!(%error, "a message that cannot be sent");
+            Gone
+        })
+    }
+
+    /// Says one thing that may turn out too long to be said: then nothing was sent, and another thing
+    /// can be said instead.
+    pub fn try_say<Out: Serialize>(&mut self, message: &Out) -> Result<Result<(), CodecError>, Gone> {
+        match self.0.write(message) {
+            Err(CodecError::Io { .. }) => Err(Gone),
+            Err(error @ (CodecError::TooLong(_) | CodecError::Garbage(_))) => Ok(Err(error)),
+            Ok(()) => Ok(Ok(())),
+        }
+    }
+}
+
+/// The way from the agent.
+pub struct Orders<In> {
+    queue: Receiver<In>,
+    bell: Arc<OwnedFd>,
+}
+
+impl<In: DeserializeOwned + Send + 'static> Orders<In> {
+    /// Starts the thread that reads them from `socket`.
+    pub fn listen(socket: UnixStream) -> Result<Self, Reason> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = Arc::new(bell.map_err(|e| fault("make a bell", &e))?);
+        let (orders, queue) = sync_channel(WAITING);
+        let rope = bell.clone();
+        std::thread::Builder::new()
+            .name("orders".to_owned())
+            .spawn(move || read_all(socket, orders, &rope))
+            .map_err(|e| fault("start a thread", &e))?;
+        Ok(Self { queue, bell })
+    }
+
+    /// Readable when an order waits, or when there will be none any more.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// The next order if there is one; quiets the bell when there is none.
+    pub fn take(&self) -> Result<In, NoOrder> {
+        let quiet = || {
+            let mut count = [0; 8];
+            // Fails when it does not ring, which is as good.
+            let _ = rustix::io::read(&self.bell, &mut count);
+        };
+        match self.queue.try_recv() {
+            Ok(order) => Ok(order),
+            Err(TryRecvError::Disconnected) => Err(NoOrder::Ever),
+            Err(TryRecvError::Empty) => {
+                quiet();
+                // One may have come before the bell was quieted.
+                self.queue.try_recv().map_err(|e| match e {
+                    TryRecvError::Empty => NoOrder::Yet,
+                    TryRecvError::Disconnected => NoOrder::Ever,
+                })
+            }
+        }
+    }
+
+    /// The next order, waiting for one at most `wait`, or for ever.
+    pub fn wait(&self, wait: Option<Duration>) -> Result<In, NoOrder> {
+        match wait {
+            None => self.queue.recv().map_err(|_| NoOrder::Ever),
+            Some(wait) => self.queue.recv_timeout(wait).map_err(|e| match e {
+                RecvTimeoutError::Timeout => NoOrder::Yet,
+                RecvTimeoutError::Disconnected => NoOrder::Ever,
+            }),
+        }
+    }
+}
+
+fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, bell: &OwnedFd) {
+    let ring = || {
+        // A bell that rings already cannot ring more.
+        let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+    };
+    let mut reader = Reader::new(socket);
+    loop {
+        match reader.read() {
+            Ok(Some(order)) => {
+                if orders.send(order).is_err() {
+                    return;
+                }
+                ring();
+            }
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%error, "the agent cannot be understood");
+                break;
+            }
+        }
+    }
+    // The main thread must find the queue closed when it hears the bell.
+    drop(orders);
+    ring();
+}
+
+fn fault(act: &str, error: &dyn std::fmt::Display) -> Reason {
+    Reason::new(ReasonCode::Internal, format!("child: {act}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::protocol::ToInfer;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    fn rings(orders: &Orders<ToInfer>, wait: bool) -> bool {
+        let bell = orders.bell();
+        let mut fds = [PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: if wait { 30 } else { 0 }, tv_nsec: 0 };
+        poll(&mut fds, Some(&timeout)).unwrap() == 1
+    }
+
+    #[test]
+    fn the_bell_rings_for_orders_and_for_the_end() {
+        let (agent, child) = UnixStream::pair().unwrap();
+        let orders = Orders::<ToInfer>::listen(child).unwrap();
+        assert!(!rings(&orders, false));
+        let mut writer = Writer::new(agent);
+        for from in 1..=3 {
+            writer.write(&ToInfer::Start { from }).unwrap();
+        }
+        assert!(rings(&orders, true));
+        for from in 1..=3 {
+            assert_eq!(orders.wait(None), Ok(ToInfer::Start { from }));
+        }
+        while orders.take() == Err(NoOrder::Yet) && rings(&orders, false) {}
+        assert!(!rings(&orders, false));
+        drop(writer);
+        assert!(rings(&orders, true));
+        assert_eq!(orders.take(), Err(NoOrder::Ever));
+        assert_eq!(orders.wait(None), Err(NoOrder::Ever));
+    }
+}

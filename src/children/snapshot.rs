@@ -1,0 +1,122 @@
+//! A frame as a JPEG for people, no larger than asked for.
+
+use crate::domain::frame::FrameView;
+use crate::domain::{PixelFormat, Reason, ReasonCode};
+use crate::inference::pixels::{PixelDecoder, Pixels};
+use crate::process::protocol::MAX_MESSAGE;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{PixelType, Resizer};
+
+/// JPEG quality of what is made here; a camera's own JPEG is passed on as it is.
+const QUALITY: i32 = 85;
+/// Longest JPEG that fits into a message in base64, with what stands around it.
+const MAX_JPEG: usize = (MAX_MESSAGE - 1024) / 4 * 3;
+
+/// The frame as a JPEG in base64 whose longest edge is at most `max_edge` pixels (0: as it is).
+///
+/// # Errors
+/// `BadRequest`: the frame is no picture, or the JPEG would be too long for a message.
+pub fn jpeg_base64(frame: FrameView<'_>, max_edge: u32) -> Result<String, Reason> {
+    let jpeg = jpeg(frame, max_edge)?;
+    if jpeg.len() > MAX_JPEG {
+        let detail = format!("snapshot: {} bytes are more than {MAX_JPEG}; ask for a shorter edge", jpeg.len());
+        return Err(Reason::new(ReasonCode::BadRequest, detail));
+    }
+    Ok(STANDARD.encode(jpeg))
+}
+
+fn jpeg(frame: FrameView<'_>, max_edge: u32) -> Result<Vec<u8>, Reason> {
+    let meta = frame.meta;
+    let (width, height) = fit(meta.width, meta.height, max_edge);
+    if meta.format == PixelFormat::Jpeg && (width, height) == (meta.width, meta.height) {
+        return Ok(frame.bytes.to_vec());
+    }
+    let grey = meta.format == PixelFormat::Grey8;
+    let mut decoder = PixelDecoder::new()?;
+    let pixels = decoder.decode(frame, grey, |_, _| (width, height))?;
+    if (pixels.width, pixels.height) == (width, height) {
+        return encode(&pixels);
+    }
+    let fault = |e: &dyn std::fmt::Display| Reason::new(ReasonCode::Internal, format!("snapshot: resize: {e}"));
+    let kind = if pixels.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
+    let from = ImageRef::new(pixels.width, pixels.height, pixels.bytes, kind).map_err(|e| fault(&e))?;
+    let mut to = Image::new(width, height, kind);
+    Resizer::new().resize(&from, &mut to, None).map_err(|e| fault(&e))?;
+    encode(&Pixels { bytes: to.buffer(), width, height, ..pixels })
+}
+
+fn encode(pixels: &Pixels<'_>) -> Result<Vec<u8>, Reason> {
+    let (format, subsampling) = match pixels.channels {
+        1 => (turbojpeg::PixelFormat::GRAY, turbojpeg::Subsamp::Gray),
+        _three => (turbojpeg::PixelFormat::RGB, turbojpeg::Subsamp::Sub2x2),
+    };
+    let width = pixels.width as usize;
+    let image = turbojpeg::Image {
+        pixels: pixels.bytes,
+        width,
+        pitch: width * pixels.channels,
+        height: pixels.height as usize,
+        format,
+    };
+    turbojpeg::compress(image, QUALITY, subsampling)
+        .map(|jpeg| jpeg.to_vec())
+        .map_err(|e| Reason::new(ReasonCode::Internal, format!("snapshot: make the JPEG: {e}")))
+}
+
+/// The size in the same proportion whose longest edge is at most `max_edge`; never larger than it is.
+fn fit(width: u32, height: u32, max_edge: u32) -> (u32, u32) {
+    let longest = width.max(height);
+    if max_edge == 0 || longest <= max_edge {
+        return (width, height);
+    }
+    let scale = |edge: u32| {
+        let scaled = u64::from(edge) * u64::from(max_edge) / u64::from(longest);
+        u32::try_from(scaled).unwrap_or(max_edge).max(1)
+    };
+    (scale(width), scale(height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::FrameMeta;
+
+    fn meta(format: PixelFormat, width: u32, height: u32) -> FrameMeta {
+        FrameMeta { seq: 1, captured_unix_ns: 0, captured_mono_ns: 0, width, height, format }
+    }
+
+    fn size(jpeg: &[u8]) -> (usize, usize) {
+        let header = turbojpeg::read_header(jpeg).unwrap();
+        (header.width, header.height)
+    }
+
+    #[test]
+    fn every_format_becomes_a_jpeg_of_the_asked_size() {
+        for (format, channels) in [(PixelFormat::Rgb8, 3), (PixelFormat::Grey8, 1)] {
+            let bytes = vec![120; 640 * 360 * channels];
+            let frame = FrameView { meta: meta(format, 640, 360), bytes: &bytes };
+            assert_eq!(size(&jpeg(frame, 0).unwrap()), (640, 360));
+            assert_eq!(size(&jpeg(frame, 2000).unwrap()), (640, 360), "never larger than it is");
+            assert_eq!(size(&jpeg(frame, 100).unwrap()), (100, 56));
+            let whole = jpeg(frame, 0).unwrap();
+            let again = FrameView { meta: meta(PixelFormat::Jpeg, 640, 360), bytes: &whole };
+            assert_eq!(jpeg(again, 640).unwrap(), whole, "a JPEG that fits is passed on");
+            let small = jpeg(again, 123).unwrap();
+            assert_eq!(size(&small), (123, 69));
+            let pixels = turbojpeg::decompress(&small, turbojpeg::PixelFormat::GRAY).unwrap().pixels;
+            assert!(pixels.iter().all(|p| p.abs_diff(120) < 4), "and shows the same");
+            assert_eq!(size(&jpeg(again, 1).unwrap()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_gives_a_reason() {
+        let torn = FrameView { meta: meta(PixelFormat::Jpeg, 64, 64), bytes: b"\xff\xd8 torn" };
+        assert_eq!(jpeg_base64(torn, 10).unwrap_err().code, ReasonCode::BadRequest);
+        let huge = vec![0; MAX_JPEG + 1];
+        let huge = FrameView { meta: meta(PixelFormat::Jpeg, 64, 64), bytes: &huge };
+        assert!(jpeg_base64(huge, 0).unwrap_err().detail.contains("ask for a shorter edge"));
+    }
+}

@@ -1,0 +1,103 @@
+//! The five bundles of the story, inside the program, so that an installed one needs no checkout.
+//!
+//! `packaging/models/README.md` tells how they were made and what each is for.
+
+use crate::domain::{Reason, Release};
+use crate::sys::durable;
+use std::path::Path;
+
+/// The files of one bundle.
+#[derive(Debug, Clone, Copy)]
+pub struct Embedded {
+    /// `1.0.0` and so on.
+    pub version: &'static str,
+    /// Path inside the bundle, and content.
+    pub files: &'static [(&'static str, &'static [u8])],
+}
+
+macro_rules! embedded {
+    ($number:literal) => {
+        Embedded {
+            version: concat!($number, ".0.0"),
+            files: &[
+                embedded!(file $number, "manifest.json"),
+                embedded!(file $number, "model.onnx"),
+                embedded!(file $number, "golden/1.jpg"),
+                embedded!(file $number, "golden/2.jpg"),
+                embedded!(file $number, "golden/3.jpg"),
+                embedded!(file $number, "golden/4.jpg"),
+            ],
+        }
+    };
+    (file $number:literal, $path:literal) => {
+        ($path, include_bytes!(concat!("../../packaging/models/v", $number, "/", $path)))
+    };
+}
+
+/// A first, weak model.
+pub const V1: Embedded = embedded!("1");
+/// A better one.
+pub const V2: Embedded = embedded!("2");
+/// Signed, but its answers to its golden inputs are wrong.
+pub const V3: Embedded = embedded!("3");
+/// Right on its golden inputs, but fails on a busy belt.
+pub const V4: Embedded = embedded!("4");
+/// As good as the second; the story lets somebody tamper with it.
+pub const V5: Embedded = embedded!("5");
+/// All of them, in the order of the story.
+pub const ALL: [Embedded; 5] = [V1, V2, V3, V4, V5];
+
+/// The name of the model, the same over all versions.
+pub const NAME: &str = "belt-inspector";
+
+impl Embedded {
+    /// Name and version.
+    pub fn release(&self) -> Result<Release, Reason> {
+        format!("{NAME}@{}", self.version)
+            .parse()
+            .map_err(|error| Reason::new(crate::domain::ReasonCode::Internal, format!("demo model: {error}")))
+    }
+
+    /// Writes the bundle's files into `folder`, which is made when it is not there.
+    pub fn write(&self, folder: &Path) -> Result<(), Reason> {
+        for (path, content) in self.files {
+            let path = folder.join(path);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(durable::failed("make folder", parent))?;
+            }
+            std::fs::write(&path, content).map_err(durable::failed("write", &path))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Manifest;
+    use crate::inference::source::scene::CLASSES;
+    use sha2::{Digest, Sha256};
+
+    #[test]
+    fn each_bundle_is_whole_small_and_what_the_story_says() {
+        for bundle in ALL {
+            let (name, bytes) = bundle.files[0];
+            assert_eq!(name, "manifest.json");
+            let manifest: Manifest = serde_json::from_slice(bytes).unwrap();
+            assert_eq!(manifest.release(), bundle.release().unwrap());
+            assert_eq!(manifest.labels, CLASSES, "the truth and the models number the classes alike");
+            assert_eq!(manifest.golden.len(), 4);
+            assert!(manifest.total_size() < 1 << 20, "under 1 MB");
+            let mut listed: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+            let mut embedded: Vec<_> = bundle.files[1..].iter().map(|(path, _)| *path).collect();
+            listed.sort_unstable();
+            embedded.sort_unstable();
+            assert_eq!(listed, embedded);
+            for entry in &manifest.files {
+                let (_, content) = bundle.files.iter().find(|(path, _)| *path == entry.path).unwrap();
+                assert_eq!(entry.size, content.len() as u64, "{} {}", bundle.version, entry.path);
+                assert_eq!(entry.sha256.to_string(), hex::encode(Sha256::digest(content)));
+            }
+        }
+    }
+}

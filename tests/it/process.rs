@@ -1,0 +1,655 @@
+//! The child processes, as real processes of the real program: frames, results, deaths, and a swap
+//! that loses nothing.
+
+use edgewarden::bundle;
+use edgewarden::domain::manifest::{
+    Activation, Color, Decode, ElementType, FORMAT, Fit, GoldenSample, InputSpec, Layout, Manifest, Provider,
+};
+use edgewarden::domain::runtime::RuntimeSettings;
+use edgewarden::domain::source::SourceSettings;
+use edgewarden::domain::window::Share;
+use edgewarden::domain::{Classification, Digest, FrameResult, Output, PixelFormat, Reason, ReasonCode};
+use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
+use edgewarden::process::codec::{Reader, Writer};
+use edgewarden::process::frames::{self, FrameSubscriber};
+use edgewarden::process::protocol::{FrameChannel, FromCapture, FromInfer, ToCapture, ToInfer};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// A hang guard, never a measure.
+const GUARD: Duration = Duration::from_secs(60);
+
+fn exe() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_edgewarden"))
+}
+
+/// A folder and a frame channel of a test's own, which leaves nothing behind.
+struct Place {
+    dir: tempfile::TempDir,
+    channel: FrameChannel,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let unique = dir.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.');
+        let channel = FrameChannel {
+            root: dir.path().join("run"),
+            prefix: format!("ewit{unique}_"),
+            pipeline: "belt".parse().unwrap(),
+        };
+        Self { dir, channel }
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn in_shared_memory(&self) -> usize {
+        let names = std::fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(&self.channel.prefix)).count()
+    }
+
+    fn camera(&self, source: SourceSettings, fps: f32, first_seq: u64) -> ToCapture {
+        ToCapture::Configure { source, fps, channel: self.channel.clone(), first_seq }
+    }
+
+    fn synthetic(&self, fps: f32, first_seq: u64) -> ToCapture {
+        self.camera(SourceSettings::Synthetic { seed: 1, width: 64, height: 48 }, fps, first_seq)
+    }
+
+    fn model(&self, dir: &Path, digest: Digest) -> ToInfer {
+        ToInfer::Configure {
+            bundle: dir.to_owned(),
+            digest,
+            runtime: RuntimeSettings {
+                library: library().expect("checked before"),
+                providers: vec![Provider::Cpu],
+                required: true,
+                intra_threads: Some(1),
+                engine_cache: self.folder("engines"),
+            },
+            channel: self.channel.clone(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = frames::remove(&self.channel);
+    }
+}
+
+fn library() -> Option<PathBuf> {
+    let path = std::env::var_os("EDGEWARDEN_ONNXRUNTIME")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so").into());
+    let found = path.exists();
+    if !found {
+        println!("skipped: no ONNX Runtime at {} (packaging/setup.sh fetches it)", path.display());
+    }
+    found.then_some(path)
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(GUARD, future).await.expect("hung") })
+}
+
+/// The next thing that `wanted` picks out; what it passes over is dropped.
+async fn next<In, Out, T>(child: &mut Child<In, Out>, mut wanted: impl FnMut(Out) -> Option<T>) -> T
+where
+    In: serde::Serialize + Send + 'static,
+    Out: serde::de::DeserializeOwned + Send + 'static,
+{
+    loop {
+        match child.recv().await.expect("an event") {
+            Event::Message(message) => {
+                if let Some(found) = wanted(message) {
+                    return found;
+                }
+            }
+            Event::Exited(exit) => panic!("{}", exit.text),
+        }
+    }
+}
+
+async fn exit<In, Out>(child: &mut Child<In, Out>) -> Exit
+where
+    In: serde::Serialize + Send + 'static,
+    Out: serde::de::DeserializeOwned + Send + 'static,
+{
+    loop {
+        if let Event::Exited(exit) = child.recv().await.expect("an exit") {
+            return exit;
+        }
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+async fn published(child: &mut CaptureChild) -> u64 {
+    next(child, |message| match message {
+        FromCapture::Published { seq } => Some(seq),
+        FromCapture::Failed { reason } => panic!("{reason}"),
+        FromCapture::Opened { .. }
+        | FromCapture::Fault { .. }
+        | FromCapture::Snapshot { .. }
+        | FromCapture::Ended => None,
+    })
+    .await
+}
+
+fn jpeg(color: [u8; 3]) -> Vec<u8> {
+    let pixels = color.repeat(32 * 24);
+    let image = turbojpeg::Image {
+        pixels: pixels.as_slice(),
+        width: 32,
+        pitch: 32 * 3,
+        height: 24,
+        format: turbojpeg::PixelFormat::RGB,
+    };
+    turbojpeg::compress(image, 95, turbojpeg::Subsamp::None).unwrap().to_vec()
+}
+
+#[test]
+fn a_folder_of_jpegs_arrives_as_it_is_and_bad_files_are_named() {
+    let place = Place::new();
+    let folder = place.folder("pictures");
+    let pictures = [jpeg([250, 0, 0]), jpeg([0, 250, 0]), jpeg([0, 0, 250])];
+    for (name, picture) in ["a.jpg", "c.jpg", "d.jpg"].iter().zip(&pictures) {
+        std::fs::write(folder.join(name), picture).unwrap();
+    }
+    std::fs::write(folder.join("b.jpg"), b"this is no picture").unwrap();
+    let subscriber = FrameSubscriber::open(&place.channel).unwrap();
+    let source = SourceSettings::Folder { path: folder, repeat: false };
+    block_on(async {
+        let configure = place.camera(source, 5.0, 41);
+        let mut child = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
+        let mut told = Vec::new();
+        let mut seen = Vec::new();
+        loop {
+            match child.recv().await.unwrap() {
+                Event::Message(FromCapture::Published { seq }) => {
+                    let lease = subscriber.take().unwrap().expect("the frame that was just published");
+                    assert_eq!((lease.seq(), lease.view().meta.format), (seq, PixelFormat::Jpeg));
+                    assert_eq!((lease.view().meta.width, lease.view().meta.height), (32, 24));
+                    seen.push((seq, lease.view().bytes.to_vec()));
+                }
+                Event::Message(FromCapture::Opened { description }) => told.push(description),
+                Event::Message(FromCapture::Fault { reason }) => told.push(reason.detail),
+                Event::Message(FromCapture::Ended) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, [(41, pictures[0].clone()), (42, pictures[1].clone()), (43, pictures[2].clone())]);
+        assert!(told[0].contains("4 pictures, once"), "{told:?}");
+        assert!(told.len() == 2 && told[1].contains("b.jpg"), "{told:?}");
+
+        // At its end it still answers for its last frame, scaled.
+        child.send(ToCapture::Snapshot { id: 9, max_edge: 16 }).unwrap();
+        let jpeg = next(&mut child, |message| match message {
+            FromCapture::Snapshot { id: 9, jpeg } => Some(jpeg.unwrap()),
+            _ => None,
+        })
+        .await;
+        use base64::Engine;
+        let jpeg = base64::engine::general_purpose::STANDARD.decode(jpeg).unwrap();
+        let picture = turbojpeg::decompress(&jpeg, turbojpeg::PixelFormat::RGB).unwrap();
+        assert_eq!((picture.width, picture.height), (16, 12));
+        assert!(picture.pixels[2] > 200, "blue");
+        assert!(child.close(GUARD).await.clean, "a closed socket ends it in good order");
+    });
+}
+
+#[test]
+fn a_source_that_cannot_be_opened_is_told_and_the_child_ends() {
+    let place = Place::new();
+    let source = SourceSettings::Folder { path: place.folder("empty"), repeat: true };
+    block_on(async {
+        let configure = place.camera(source, 5.0, 1);
+        let mut child = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
+        let reason = next(&mut child, |message| match message {
+            FromCapture::Failed { reason } => Some(reason),
+            _ => None,
+        })
+        .await;
+        assert!(reason.detail.contains("no pictures in it"), "{reason}");
+        let exit = exit(&mut child).await;
+        assert!(!exit.clean && exit.text.contains("ended with status 1"), "{}", exit.text);
+    });
+}
+
+#[test]
+fn a_killed_capture_child_is_replaced_and_the_subscriber_never_notices_more_than_a_gap() {
+    let place = Place::new();
+    let subscriber = FrameSubscriber::open(&place.channel).unwrap();
+    block_on(async {
+        let mut first_seq = 1;
+        for _ in 0..3 {
+            let configure = place.synthetic(100.0, first_seq);
+            let mut child = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
+            assert_eq!(published(&mut child).await, first_seq, "numbers go on");
+            let mut newest = first_seq;
+            while newest < first_seq + 5 {
+                newest = published(&mut child).await;
+            }
+            let lease = subscriber.newest(GUARD).unwrap().expect("a frame of the new publisher");
+            assert!(lease.seq() >= first_seq);
+            signal(child.pid(), Signal::KILL);
+            // The frame outlives the process that made it.
+            assert_eq!(lease.view().bytes.len(), 64 * 48 * 3);
+            let exit = exit(&mut child).await;
+            assert!(exit.text.contains("killed by SIGKILL; out of memory?"), "{}", exit.text);
+            assert_eq!(exit.reason().code, ReasonCode::ChildCrashed);
+            drop(lease);
+            while let Some(lease) = subscriber.take().unwrap() {
+                newest = newest.max(lease.seq());
+            }
+            first_seq = newest + 1;
+        }
+    });
+    let before = place.in_shared_memory();
+    assert_eq!(frames::cleanup(&place.channel).unwrap(), 1, "the last of the killed is buried");
+    assert!(place.in_shared_memory() < before);
+    drop(subscriber);
+    frames::remove(&place.channel).unwrap();
+    assert_eq!(place.in_shared_memory(), 0);
+    assert!(!place.channel.root.exists());
+}
+
+#[test]
+fn a_paused_camera_publishes_nothing() {
+    let place = Place::new();
+    block_on(async {
+        let configure = place.synthetic(200.0, 1);
+        let mut child = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
+        let mut newest = published(&mut child).await;
+        child.send(ToCapture::Pause { paused: true }).unwrap();
+        // An answer after the pause divides what came before it from what comes after.
+        for id in 1..=2 {
+            child.send(ToCapture::Snapshot { id, max_edge: 0 }).unwrap();
+            let mut between = 0;
+            next(&mut child, |message| match message {
+                FromCapture::Published { seq } => {
+                    newest = seq;
+                    between += 1;
+                    None
+                }
+                FromCapture::Snapshot { id: got, jpeg } => {
+                    assert!(jpeg.is_ok());
+                    (got == id).then_some(())
+                }
+                _ => None,
+            })
+            .await;
+            if id == 1 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            } else {
+                assert_eq!(between, 0);
+            }
+        }
+        child.send(ToCapture::Pause { paused: false }).unwrap();
+        assert_eq!(published(&mut child).await, newest + 1);
+    });
+}
+
+/// One child without the agent's side: the process, and this end of its socket.
+fn bare(role: &str) -> (std::process::Child, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let child = Command::new(exe())
+        .args(["child", role])
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    (child, ours)
+}
+
+#[test]
+fn a_child_ends_with_its_socket_and_with_its_agent() {
+    for role in ["capture", "infer"] {
+        let (mut child, socket) = bare(role);
+        drop(socket);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{role}");
+    }
+    let place = Place::new();
+    let (mut child, socket) = bare("capture");
+    Writer::new(&socket).write(&place.synthetic(50.0, 1)).unwrap();
+    let mut reader = Reader::<_, FromCapture>::new(&socket);
+    while !matches!(reader.read().unwrap(), Some(FromCapture::Published { .. })) {}
+    drop(reader);
+    drop(socket);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    // To the kernel the parent is the thread that spawned: it ends, and the socket stays open.
+    let configure = place.synthetic(50.0, 1);
+    let (mut child, _socket) = std::thread::spawn(move || {
+        let (child, socket) = bare("capture");
+        Writer::new(&socket).write(&configure).unwrap();
+        let mut reader = Reader::<_, FromCapture>::new(&socket);
+        while !matches!(reader.read().unwrap(), Some(FromCapture::Published { .. })) {}
+        (child, socket)
+    })
+    .join()
+    .unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_child_is_no_command_for_people_and_understands_only_the_agent() {
+    let output = Command::new(exe()).args(["child", "infer"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("this command is for the agent"));
+
+    let (mut child, socket) = bare("capture");
+    Writer::new(&socket).write(&ToCapture::Pause { paused: true }).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+/// A bundle whose model averages the colours: which is the strongest?
+fn colour_bundle(dir: &Path) -> Digest {
+    std::fs::write(dir.join("model.onnx"), onnx::average_colour(8)).unwrap();
+    std::fs::write(dir.join("green.jpg"), jpeg([10, 230, 20])).unwrap();
+    let labels: Vec<String> = ["red", "green", "blue"].map(str::to_owned).into();
+    let expected = Output {
+        classes: vec![Classification { label: "green".into(), class: 1, score: 0.9 }],
+        ..Output::default()
+    };
+    let manifest = Manifest {
+        format: FORMAT,
+        name: "colour".parse().unwrap(),
+        version: semver::Version::new(1, 0, 0),
+        description: String::new(),
+        license: String::new(),
+        model: "model.onnx".into(),
+        files: Vec::new(),
+        inputs: vec![InputSpec {
+            name: "picture".into(),
+            shape: vec![1, 3, 8, 8],
+            element: ElementType::F32,
+            layout: Layout::Nchw,
+            fit: Fit::Stretch,
+            color: Color::Rgb,
+            scale: 1.0 / 255.0,
+            mean: Vec::new(),
+            std: Vec::new(),
+        }],
+        decode: Decode::Classification {
+            output: "average".into(),
+            activation: Activation::None,
+            top_k: 1,
+            score_threshold: 0.0,
+        },
+        labels,
+        needs: Default::default(),
+        runtime: Default::default(),
+        golden: vec![GoldenSample { input: "green.jpg".into(), expected }],
+        tolerance: Default::default(),
+    };
+    bundle::write_manifest(dir, &manifest).unwrap();
+    bundle::seal(dir).unwrap();
+    bundle::open(dir, None).unwrap().digest
+}
+
+/// The least of the ONNX format that one small model takes.
+mod onnx {
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2];
+        let mut len = bytes.len();
+        while len >= 0x80 {
+            out.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        out.push(len as u8);
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    fn number(field: u8, value: u8) -> Vec<u8> {
+        vec![field << 3, value]
+    }
+
+    fn value(name: &str, shape: &[u8]) -> Vec<u8> {
+        let dims: Vec<u8> = shape.iter().flat_map(|dim| field(1, &number(1, *dim))).collect();
+        let tensor = [number(1, 1), field(2, &dims)].concat();
+        [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
+    }
+
+    fn node(op: &str, input: &str, output: &str) -> Vec<u8> {
+        [field(1, input.as_bytes()), field(2, output.as_bytes()), field(4, op.as_bytes())].concat()
+    }
+
+    /// `picture` of `[1, 3, edge, edge]` → `average` of `[1, 3]`.
+    pub fn average_colour(edge: u8) -> Vec<u8> {
+        let graph = [
+            field(1, &node("GlobalAveragePool", "picture", "pooled")),
+            field(1, &node("Flatten", "pooled", "average")),
+            field(2, b"colour"),
+            field(11, &value("picture", &[1, 3, edge, edge])),
+            field(12, &value("average", &[1, 3])),
+        ]
+        .concat();
+        [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()
+    }
+}
+
+async fn loaded(place: &Place, dir: &Path, digest: Digest) -> InferChild {
+    let configure = place.model(dir, digest);
+    let mut child = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
+    next(&mut child, |message| match message {
+        FromInfer::Loaded { release, provider, .. } => {
+            assert_eq!((release.to_string().as_str(), provider), ("colour@1.0.0", Provider::Cpu));
+            Some(())
+        }
+        FromInfer::Failed { reason } => panic!("{reason}"),
+        other => panic!("{other:?}"),
+    })
+    .await;
+    child
+}
+
+#[test]
+fn a_model_is_locked_in_tried_and_answers_and_its_death_is_told() {
+    if library().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let dir = place.folder("bundle");
+    let digest = colour_bundle(&dir);
+    let pictures = place.folder("pictures");
+    std::fs::write(pictures.join("a.jpg"), jpeg([0, 10, 240])).unwrap();
+    block_on(async {
+        let mut model = loaded(&place, &dir, digest).await;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", model.pid())).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+
+        model.send(ToInfer::RunGolden).unwrap();
+        let mut progress = Vec::new();
+        let (verdict, times) = next(&mut model, |message| match message {
+            FromInfer::GoldenProgress { done, total } => {
+                progress.push((done, total));
+                None
+            }
+            FromInfer::Golden { verdict, times_ms } => Some((verdict, times_ms)),
+            other => panic!("{other:?}"),
+        })
+        .await;
+        assert_eq!((verdict, times.len(), progress), (Ok(()), 1, vec![(1, 1)]));
+
+        let source = SourceSettings::Folder { path: pictures, repeat: true };
+        let configure = place.camera(source, 50.0, 1);
+        let mut camera = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
+        published(&mut camera).await;
+        model.send(ToInfer::Start { from: 3 }).unwrap();
+        let result: FrameResult = next(&mut model, |message| match message {
+            FromInfer::Frame { result, .. } => Some(result.unwrap()),
+            FromInfer::Started { from } => {
+                assert!(from >= 3);
+                None
+            }
+            other => panic!("{other:?}"),
+        })
+        .await;
+        assert_eq!(result.output.classes[0].label, "blue");
+        assert_eq!(result.size, [32, 24]);
+        assert!(result.latency_ms > 0.0 && result.latency_ms < GUARD.as_millis() as f32);
+
+        // A hung child says nothing; the agent kills it.
+        signal(model.pid(), Signal::STOP);
+        model.kill();
+        let text = exit(&mut model).await.text;
+        assert!(text.contains("killed by the agent (SIGKILL)"), "{text}");
+
+        let mut model = loaded(&place, &dir, digest).await;
+        signal(model.pid(), Signal::ABORT);
+        let text = exit(&mut model).await.text;
+        assert!(text.starts_with("infer colour (pid ") && text.contains("was killed by SIGABRT"), "{text}");
+        published(&mut camera).await;
+    });
+}
+
+#[test]
+fn a_bundle_that_was_changed_is_not_loaded() {
+    if library().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let dir = place.folder("bundle");
+    let digest = colour_bundle(&dir);
+    let mut model = std::fs::read(dir.join("model.onnx")).unwrap();
+    model[20] ^= 1;
+    std::fs::write(dir.join("model.onnx"), model).unwrap();
+    block_on(async {
+        let configure = place.model(&dir, digest);
+        let mut child = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
+        let reason: Reason = next(&mut child, |message| match message {
+            FromInfer::Failed { reason } => Some(reason),
+            other => panic!("{other:?}"),
+        })
+        .await;
+        assert_eq!(reason.code, ReasonCode::DigestMismatch, "{reason}");
+        assert!(exit(&mut child).await.text.contains("ended with status 1"));
+    });
+}
+
+/// Reads a serving model's messages into its share, and every answered number into `answers`.
+struct Serving {
+    child: InferChild,
+    share: Share,
+    skipped: u64,
+    stopped: bool,
+}
+
+impl Serving {
+    async fn start(mut child: InferChild, from: u64) -> Self {
+        child.send(ToInfer::Start { from }).unwrap();
+        let first = next(&mut child, |message| match message {
+            FromInfer::Started { from } => Some(from),
+            other => panic!("{other:?}"),
+        })
+        .await;
+        assert!(first >= from);
+        Self { child, share: Share::begin(first), skipped: 0, stopped: false }
+    }
+
+    fn enter(&mut self, event: Event<FromInfer>, answers: &mut BTreeMap<u64, u32>) {
+        match event {
+            Event::Message(FromInfer::Frame { seq, skipped, result }) => {
+                assert_eq!(result.unwrap().seq, seq);
+                let before = self.share.next();
+                let counted = self.share.frame(seq);
+                assert_eq!(skipped, seq - before.min(seq), "the child's count is the agent's");
+                self.skipped += counted.skipped;
+                if counted.answered {
+                    *answers.entry(seq).or_default() += 1;
+                }
+            }
+            Event::Message(FromInfer::Stopped { until, .. }) => {
+                self.skipped += self.share.close(until);
+                self.stopped = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn two_models_hand_over_on_one_channel_without_losing_a_frame() {
+    if library().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let dir = place.folder("bundle");
+    let digest = colour_bundle(&dir);
+    block_on(async {
+        let mut old = Serving::start(loaded(&place, &dir, digest).await, 1).await;
+        let mut spare = Some(loaded(&place, &dir, digest).await);
+        let configure = place.synthetic(250.0, 1);
+        let mut camera = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
+
+        let (mut answers, mut skipped) = (BTreeMap::new(), 0);
+        let mut newest = 0;
+        // There, back (the old one is the standby of a rollback), and there again.
+        for swap in 1..=5 {
+            while answers.len() < swap * 40 {
+                tokio::select! {
+                    event = old.child.recv() => old.enter(event.unwrap(), &mut answers),
+                    seq = published(&mut camera) => newest = newest.max(seq),
+                }
+                if answers.len() == swap * 40 - 20 {
+                    // A model that stalls for a while skips frames; they count.
+                    signal(old.child.pid(), Signal::STOP);
+                    for _ in 0..5 {
+                        newest = newest.max(published(&mut camera).await);
+                    }
+                    signal(old.child.pid(), Signal::CONT);
+                }
+            }
+            let mut new = Serving::start(spare.take().unwrap(), newest + 1).await;
+            let takeover = new.share.next();
+            old.share.end(takeover);
+            old.child.send(ToInfer::Stop { until: takeover }).unwrap();
+            while !old.stopped {
+                tokio::select! {
+                    event = old.child.recv() => old.enter(event.unwrap(), &mut answers),
+                    event = new.child.recv() => new.enter(event.unwrap(), &mut answers),
+                    seq = published(&mut camera) => newest = newest.max(seq),
+                }
+            }
+            assert!(old.share.is_complete());
+            skipped += old.skipped;
+            spare = Some(std::mem::replace(&mut old, new).child);
+        }
+        // The end: nothing more is published, so a stop at the next number leaves nothing open.
+        assert!(camera.close(GUARD).await.clean);
+        drop(spare);
+        let end = answers.keys().next_back().unwrap().max(&old.share.next()) + 1;
+        old.share.end(end);
+        old.child.send(ToInfer::Stop { until: 0 }).unwrap();
+        while !old.stopped {
+            let event = old.child.recv().await.unwrap();
+            if let Event::Message(FromInfer::Stopped { .. }) = event {
+                old.stopped = true;
+            } else {
+                old.enter(event, &mut answers);
+            }
+        }
+        let accounted = old.share.next() - 1;
+        skipped += old.skipped;
+        assert!(answers.values().all(|times| *times == 1), "no frame was answered twice");
+        assert!(skipped > 0, "the stalls were seen");
+        assert_eq!(answers.len() as u64 + skipped, accounted, "every number is answered or counted");
+    });
+}
