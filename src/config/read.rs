@@ -79,10 +79,19 @@ impl<T> TransposeOr<T> for Option<Option<T>> {
 }
 
 fn device(mut section: Section<'_>, around: &Surroundings) -> DeviceSettings {
-    let id = section.optional("id", parsed).unwrap_or_else(|| id_from(&around.hostname));
+    let id = section.optional("id", device_id).unwrap_or_else(|| id_from(&around.hostname));
     let groups = section.list("groups", MAX_GROUPS, parsed).unwrap_or_default();
     section.finish();
     DeviceSettings { id, groups }
+}
+
+/// A device called `group` would be mistaken for the level under which groups are addressed.
+fn device_id(node: &Node) -> Result<DeviceId, String> {
+    let id: DeviceId = parsed(node)?;
+    if id.as_str() == "group" {
+        return Err("\"group\" has a meaning of its own in topics; choose another id".into());
+    }
+    Ok(id)
 }
 
 /// The host name as a device id: what may not stand in one becomes a dash.
@@ -93,7 +102,7 @@ fn id_from(hostname: &str) -> DeviceId {
         .skip_while(|c| !c.is_ascii_alphanumeric())
         .take(crate::domain::id::MAX_NAME)
         .collect();
-    let safe = safe.replace("..", "--");
+    let safe = if safe == "group" { "device".to_owned() } else { safe.replace("..", "--") };
     safe.parse().or_else(|_| "device".parse()).unwrap_or_else(|_| unreachable!("\"device\" is a name"))
 }
 
@@ -417,6 +426,7 @@ mod tests {
             ("", "device"),
             ("küche", "k-che"),
             ("a..b", "a--b"),
+            ("group", "device"),
         ] {
             assert_eq!(id_from(host).as_str(), id, "{host}");
         }

@@ -191,6 +191,7 @@ fn single_faults_name_their_remedy() {
         ("[log]\nlevel = \"\"\n", "is empty; leave the key out"),
         ("pipelines = 5\n", "pipelines: unknown key; did you mean pipeline?"),
         ("device = 5\n", "device: expected a table, found a whole number; write [device]"),
+        ("[device]\nid = \"group\"\n", "device.id: \"group\" has a meaning of its own"),
         ("[device]\ngroups = \"a\"\n", "device.groups: expected a list, found text"),
         ("[update]\nmax_boots = 99999999999999999999\n", "max_boots: the number is too large"),
     ] {
