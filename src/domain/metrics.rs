@@ -48,6 +48,9 @@ pub struct FrameCounts {
     pub answered: u64,
     /// Gone by while the model was busy: the newest frame wins.
     pub skipped: u64,
+    /// Published while no model served: none installed, loading, or its process was lost.
+    #[serde(default)]
+    pub unserved: u64,
     /// Ended in an error.
     pub failed: u64,
 }

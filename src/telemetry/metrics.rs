@@ -129,6 +129,11 @@ impl Metrics {
         self.pipeline(name, now).frames.skipped += frames;
     }
 
+    /// Frames published while no model served.
+    pub fn unserved(&mut self, name: &PipelineName, frames: u64, now: Instant) {
+        self.pipeline(name, now).frames.unserved += frames;
+    }
+
     /// A frame that ended in an error.
     pub fn failed(&mut self, name: &PipelineName, now: Instant) {
         self.pipeline(name, now).frames.failed += 1;
@@ -269,7 +274,7 @@ mod tests {
             metrics.answered(&name, &result(20.0), now);
         }
         let told = &metrics.pipelines(now)[0];
-        assert_eq!(told.frames, FrameCounts { captured: 10, answered: 6, skipped: 3, failed: 1 });
+        assert_eq!(told.frames, FrameCounts { captured: 10, answered: 6, skipped: 3, unserved: 0, failed: 1 });
         assert_eq!(told.latency_ms.len(), STAGES.len());
         assert!((told.latency_ms["infer"].p50 - 20.0).abs() < 0.2);
         assert!((told.latency_ms["total"].p50 - 23.5).abs() < 0.25);

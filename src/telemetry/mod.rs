@@ -66,6 +66,11 @@ impl Telemetry {
         self.metrics().skipped(pipeline, frames, Instant::now());
     }
 
+    /// Frames published while no model served.
+    pub fn unserved(&self, pipeline: &PipelineName, frames: u64) {
+        self.metrics().unserved(pipeline, frames, Instant::now());
+    }
+
     /// A frame that ended in an error.
     pub fn failed(&self, pipeline: &PipelineName) {
         self.metrics().failed(pipeline, Instant::now());

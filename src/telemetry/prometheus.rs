@@ -79,7 +79,7 @@ fn pipelines(page: &mut Page, report: &MetricsReport) {
         "Frames by what became of them",
         all.iter().flat_map(|p| {
             let f = p.frames;
-            [("answered", f.answered), ("skipped", f.skipped), ("failed", f.failed)]
+            [("answered", f.answered), ("skipped", f.skipped), ("unserved", f.unserved), ("failed", f.failed)]
                 .map(|(outcome, n)| (vec![label(&p.name), ("outcome", outcome.to_owned())], n))
         }),
     );
@@ -216,7 +216,7 @@ mod tests {
             uptime_s: 12.5,
             pipelines: vec![PipelineMetrics {
                 name: "belt".parse().unwrap(),
-                frames: FrameCounts { captured: 10, answered: 6, skipped: 3, failed: 1 },
+                frames: FrameCounts { captured: 10, answered: 6, skipped: 3, unserved: 0, failed: 1 },
                 fps: 14.5,
                 latency_ms: BTreeMap::from([
                     ("infer".to_owned(), quantiles),

@@ -1,0 +1,125 @@
+//! Where bundles come from: the configured repository, or a `.bundle` file on this machine; both
+//! behind the same pinned root.
+
+use crate::config::settings::RepositorySettings;
+use crate::domain::health::LinkHealth;
+use crate::domain::lifecycle::Origin;
+use crate::domain::{Reason, ReasonCode, Release};
+use crate::sys::clock::Clock;
+use crate::trust::RepositoryClient;
+use crate::trust::folder::FolderTransport;
+use crate::trust::sideload::ArchiveTransport;
+use crate::trust::transport::Transport;
+use crate::update::driver::{Catalog, Found};
+use crate::update::http::HttpTransport;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The origins of bundles.
+pub struct Bundles {
+    repository: Option<RepositorySettings>,
+    transport: Option<Arc<dyn Transport>>,
+    metadata: PathBuf,
+    clock: Clock,
+    /// How the last try at the repository went; `None` before the first.
+    last: Mutex<Option<Result<(), Reason>>>,
+}
+
+impl Bundles {
+    /// `state` is the state folder: what is known of the repository is kept in its `metadata/`.
+    ///
+    /// # Errors
+    /// When the repository's address cannot be used.
+    pub fn new(repository: Option<RepositorySettings>, state: &Path) -> Result<Self, Reason> {
+        let transport: Option<Arc<dyn Transport>> = match &repository {
+            None => None,
+            Some(settings) if settings.url.scheme() == "file" => {
+                Some(Arc::new(FolderTransport::from_url(&settings.url)?))
+            }
+            Some(settings) => Some(Arc::new(HttpTransport::new(settings)?)),
+        };
+        Ok(Self {
+            repository,
+            transport,
+            metadata: state.join("metadata"),
+            clock: Clock::open(state.join("clock")),
+            last: Mutex::default(),
+        })
+    }
+
+    /// The repository's part of a health report. It counts as reached until a try has failed.
+    pub fn link(&self) -> LinkHealth {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        LinkHealth {
+            target: self.repository.as_ref().map(|settings| settings.url.to_string()),
+            reached: !matches!(last, Some(Err(_))),
+            last_error: last.and_then(Result::err),
+        }
+    }
+
+    fn settings(&self) -> Result<&RepositorySettings, Reason> {
+        self.repository.as_ref().ok_or_else(|| {
+            let detail = "no repository is configured; set repository.url and repository.root (the root.json to trust) in agent.toml";
+            Reason::new(ReasonCode::BadRequest, detail)
+        })
+    }
+
+    async fn found(&self, transport: Arc<dyn Transport>, release: &Release) -> Result<Found, Reason> {
+        let root = &self.settings()?.root;
+        let pinned = tokio::fs::read(root).await.map_err(|error| {
+            let detail = format!(
+                "read the pinned root {}: {error}; copy the repository's root.json there",
+                root.display()
+            );
+            Reason::new(ReasonCode::BadRequest, detail)
+        })?;
+        let client = RepositoryClient::new(transport.clone(), pinned, self.metadata.clone());
+        let now = self.clock.now();
+        let manifest = client.resolve(release, now).await?;
+        self.clock.accept(now)?;
+        Ok(Found { manifest, transport })
+    }
+}
+
+impl Catalog for Bundles {
+    async fn resolve(&self, origin: &Origin, release: &Release) -> Result<Found, Reason> {
+        match origin {
+            Origin::Repository => {
+                self.settings()?;
+                let Some(transport) = self.transport.clone() else {
+                    return Err(Reason::new(ReasonCode::Internal, "the repository has no transport"));
+                };
+                let found = self.found(transport, release).await;
+                let reached = match &found {
+                    Err(reason) if reason.code == ReasonCode::RepositoryUnreachable => Err(reason.clone()),
+                    Ok(_) | Err(_) => Ok(()),
+                };
+                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
+                found
+            }
+            Origin::File { path } => {
+                self.settings()?;
+                let path = path.clone();
+                let archive = blocking(move || ArchiveTransport::open(&path)).await?;
+                self.found(Arc::new(archive), release).await
+            }
+            Origin::Previous => {
+                Err(Reason::new(ReasonCode::Internal, "the previous bundle is on the device and is not resolved"))
+            }
+        }
+    }
+
+    async fn release_of(&self, file: &Path) -> Result<Release, Reason> {
+        self.settings()?;
+        let path = file.to_path_buf();
+        blocking(move || ArchiveTransport::open(&path)?.archive().claimed_release()).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Reason> + Send + 'static,
+) -> Result<T, Reason> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Reason::new(ReasonCode::Internal, format!("read a bundle file: {error}")))?
+}

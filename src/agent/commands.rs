@@ -1,0 +1,134 @@
+//! Carries out commands, whoever sent them, and answers each.
+
+use super::bundles::Bundles;
+use super::host::Device;
+use super::local::LocalRequest;
+use crate::domain::command::{Command, Progress, Request};
+use crate::domain::{PipelineName, Reason, ReasonCode};
+use crate::mqtt;
+use crate::update::driver::{Ticket, Updater};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Where the answers to a command go.
+pub enum Replies {
+    /// To the sender on MQTT.
+    Mqtt(mqtt::Replies),
+    /// To a client of the local socket.
+    Local(mpsc::Sender<Progress>),
+}
+
+impl Replies {
+    /// A client that reads slowly may miss progress, never the end.
+    async fn send(&self, progress: Progress) {
+        match (self, &progress) {
+            (Replies::Mqtt(replies), _) => replies.send(progress),
+            (Replies::Local(replies), Progress::Executing { .. }) => drop(replies.try_send(progress)),
+            (Replies::Local(replies), Progress::Successful { .. } | Progress::Failed { .. }) => {
+                drop(replies.send(progress).await);
+            }
+        }
+    }
+}
+
+/// A command and where its answers go.
+pub struct Ordered {
+    /// The command.
+    pub request: Request,
+    /// Its answers.
+    pub replies: Replies,
+}
+
+impl From<mqtt::Incoming> for Ordered {
+    fn from(incoming: mqtt::Incoming) -> Self {
+        Self { request: incoming.request, replies: Replies::Mqtt(incoming.replies) }
+    }
+}
+
+impl From<LocalRequest> for Ordered {
+    fn from(local: LocalRequest) -> Self {
+        Self { request: local.request, replies: Replies::Local(local.replies) }
+    }
+}
+
+/// What commands act on; cheap to clone.
+#[derive(Clone)]
+pub struct Commands {
+    /// The pipelines.
+    pub device: Arc<Device>,
+    /// The slots' deployments.
+    pub updater: Arc<Updater<Bundles>>,
+    /// The broker, for pictures.
+    pub mqtt: Option<mqtt::Handle>,
+    /// Cancelled when the agent is to start anew.
+    pub restart: CancellationToken,
+}
+
+impl Commands {
+    /// Carries one command out; `status` is what `Status` answers.
+    pub async fn execute(&self, ordered: Ordered, status: impl Future<Output = serde_json::Value>) {
+        let Ordered { request, replies } = ordered;
+        let outcome = match request.command {
+            Command::Status => Ok(status.await),
+            Command::Update { slot, release } => match self.device.slot(Some(&slot)) {
+                Ok(slot) => self.follow(self.updater.update(&slot, release), &replies).await,
+                Err(reason) => Err(reason),
+            },
+            Command::Install { slot, file } => match self.device.slot(slot.as_ref()) {
+                Ok(slot) => self.follow(self.updater.install(&slot, file).await, &replies).await,
+                Err(reason) => Err(reason),
+            },
+            Command::Rollback { slot } => self.follow(self.updater.rollback(&slot), &replies).await,
+            Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies).await,
+            Command::Snapshot { pipeline, max_edge } => self.snapshot(pipeline.as_ref(), max_edge).await,
+            Command::Restart => {
+                self.restart.cancel();
+                Ok(json!({ "restarting": true }))
+            }
+        };
+        replies
+            .send(match outcome {
+                Ok(result) => Progress::Successful { result },
+                Err(reason) => Progress::Failed { reason },
+            })
+            .await;
+    }
+
+    /// Passes a deployment's progress on until its end.
+    async fn follow(
+        &self,
+        ticket: Result<Ticket, Reason>,
+        replies: &Replies,
+    ) -> Result<serde_json::Value, Reason> {
+        let mut ticket = ticket?;
+        loop {
+            let progress = ticket.borrow_and_update().clone();
+            match progress {
+                Progress::Executing { .. } => replies.send(progress).await,
+                Progress::Successful { result } => return Ok(result),
+                Progress::Failed { reason } => return Err(reason),
+            }
+            if ticket.changed().await.is_err() {
+                let detail = "the agent ends; the deployment goes on at its next start";
+                return Err(Reason::new(ReasonCode::Internal, detail));
+            }
+        }
+    }
+
+    async fn snapshot(
+        &self,
+        pipeline: Option<&PipelineName>,
+        max_edge: u32,
+    ) -> Result<serde_json::Value, Reason> {
+        let pipeline = self.device.pipeline(pipeline)?;
+        let jpeg = pipeline.snapshot(max_edge).await?;
+        let bytes = jpeg.len();
+        let name = &pipeline.plan().name;
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.snapshot(name, jpeg.into())?;
+        }
+        Ok(json!({ "pipeline": name, "bytes": bytes }))
+    }
+}

@@ -1,0 +1,69 @@
+//! Where a pipeline's frames end: in the figures, on MQTT, and in the sign of life for the watchdog.
+
+use super::pipeline::Sink;
+use crate::domain::ledger::Skip;
+use crate::domain::{FrameResult, PipelineName, Reason};
+use crate::mqtt;
+use crate::telemetry::Telemetry;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Takes what comes out of the pipelines; nothing here waits.
+pub struct Outlet {
+    telemetry: Telemetry,
+    mqtt: Option<mqtt::Handle>,
+    /// Frames finished by pipeline.
+    finished: Mutex<BTreeMap<PipelineName, u64>>,
+}
+
+impl Outlet {
+    /// Joins the ends.
+    pub fn new(telemetry: Telemetry, mqtt: Option<mqtt::Handle>) -> Self {
+        Self { telemetry, mqtt, finished: Mutex::default() }
+    }
+
+    /// Frames that a pipeline has finished, well or not.
+    pub fn finished(&self, pipeline: &PipelineName) -> u64 {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).get(pipeline).copied().unwrap_or(0)
+    }
+
+    fn finish(&self, pipeline: &PipelineName) {
+        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        match finished.get_mut(pipeline) {
+            Some(count) => *count += 1,
+            None => drop(finished.insert(pipeline.clone(), 1)),
+        }
+    }
+}
+
+impl Sink for Outlet {
+    fn answered(&self, pipeline: &PipelineName, result: FrameResult) {
+        self.telemetry.answered(pipeline, &result);
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.telemetry(pipeline, &result);
+        }
+        self.finish(pipeline);
+    }
+
+    fn failed(&self, pipeline: &PipelineName, seq: u64, reason: &Reason) {
+        self.telemetry.failed(pipeline);
+        tracing::debug!(%pipeline, seq, %reason, "frame failed");
+        self.finish(pipeline);
+    }
+
+    fn skipped(&self, pipeline: &PipelineName, count: u64, why: Skip) {
+        match why {
+            Skip::Busy => self.telemetry.skipped(pipeline, count),
+            Skip::Unserved => self.telemetry.unserved(pipeline, count),
+        }
+    }
+
+    fn published(&self, pipeline: &PipelineName) {
+        self.telemetry.captured(pipeline, 1);
+    }
+
+    fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason) {
+        tracing::warn!(%pipeline, role, %reason, "child lost");
+        self.telemetry.child_restarted(role);
+    }
+}

@@ -1,0 +1,201 @@
+//! Gathers what the device says of itself: facts for the health judgement, figures, slot states.
+
+use super::bundles::Bundles;
+use super::host::Device;
+use super::outlet::Outlet;
+use super::pipeline::Status;
+use crate::config::Settings;
+use crate::domain::deployment::{SlotState, Stage};
+use crate::domain::health::{
+    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, judge,
+};
+use crate::domain::metrics::{BoardMetrics, MetricsReport};
+use crate::domain::status::DeviceStatus;
+use crate::mqtt;
+use crate::sys::notify::Pulse;
+use crate::telemetry::{Telemetry, board};
+use crate::update::driver::Updater;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Everything that reports are made from; cheap to clone.
+#[derive(Clone)]
+pub struct Reports {
+    settings: Arc<Settings>,
+    device: Arc<Device>,
+    updater: Arc<Updater<Bundles>>,
+    bundles: Arc<Bundles>,
+    outlet: Arc<Outlet>,
+    telemetry: Telemetry,
+    mqtt: Option<mqtt::Handle>,
+    boot_id: String,
+    started: Instant,
+    /// What was found wrong at the start and stays so.
+    lasting: Vec<Problem>,
+}
+
+/// What [`Reports`] is made of.
+pub struct Parts {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// The pipelines.
+    pub device: Arc<Device>,
+    /// The slots.
+    pub updater: Arc<Updater<Bundles>>,
+    /// The repository.
+    pub bundles: Arc<Bundles>,
+    /// The frames' end.
+    pub outlet: Arc<Outlet>,
+    /// The figures.
+    pub telemetry: Telemetry,
+    /// The broker.
+    pub mqtt: Option<mqtt::Handle>,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// What was found wrong at the start and stays so.
+    pub lasting: Vec<Problem>,
+}
+
+impl Reports {
+    /// Starts counting the uptime.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, lasting } = parts;
+        let started = Instant::now();
+        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, lasting }
+    }
+
+    /// How all slots are, with the provider that really runs each.
+    pub fn slots(&self) -> Vec<SlotState> {
+        self.updater.states().into_iter().map(|state| self.with_provider(state)).collect()
+    }
+
+    /// Fills in the provider from the running child, which knows it best.
+    pub fn with_provider(&self, mut state: SlotState) -> SlotState {
+        if let Some((_, handle)) = self.device.slots().find(|(slot, _)| **slot == state.slot)
+            && let Some(serving) = &handle.status().borrow().serving
+            && state.current.as_ref() == Some(&serving.bundle)
+        {
+            state.provider = Some(serving.provider);
+        }
+        state
+    }
+
+    /// All figures now.
+    pub async fn metrics(&self) -> MetricsReport {
+        let mut processes = vec![("agent".to_owned(), std::process::id())];
+        for (_, handle) in self.device.slots() {
+            let name = &handle.plan().name;
+            let status = handle.status();
+            processes.extend(status.borrow().pids.iter().map(|(role, pid)| (format!("{role}:{name}"), *pid)));
+        }
+        let mqtt = self.mqtt.as_ref().map(mqtt::Handle::figures).unwrap_or_default();
+        let telemetry = self.telemetry.clone();
+        let read = tokio::task::spawn_blocking(move || telemetry.snapshot(&processes, mqtt));
+        // It ends early only when the runtime does.
+        read.await.unwrap_or_else(|_| self.telemetry.snapshot(&[], mqtt))
+    }
+
+    /// The judgement now.
+    pub fn health(&self, board: BoardMetrics) -> HealthReport {
+        let fps = self.telemetry.fps();
+        let slots = self.updater.states();
+        let pipelines = self
+            .device
+            .slots()
+            .map(|(slot, handle)| {
+                let name = handle.plan().name.clone();
+                let fps = fps.iter().find(|(known, _)| *known == name).map_or(0.0, |(_, fps)| *fps);
+                let state = slots.iter().find(|state| state.slot == *slot);
+                let status = handle.status().borrow().clone();
+                pipeline_health(name, slot.clone(), fps, &status, state, self.outlet.finished(&handle.plan().name))
+            })
+            .collect();
+        let mqtt = match &self.mqtt {
+            Some(mqtt) => mqtt.link_health(),
+            None => LinkHealth::default(),
+        };
+        judge(Facts {
+            device: self.settings.device.id.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: self.boot_id.clone(),
+            uptime_s: self.started.elapsed().as_secs(),
+            clock_synchronised: board::clock_synchronised(Path::new("/")),
+            pipelines,
+            mqtt,
+            messages_lost: self.mqtt.as_ref().map_or(0, |mqtt| mqtt.figures().spool_dropped),
+            repository: self.bundles.link(),
+            board,
+            disk_reserve: self.settings.update.disk_reserve,
+            others: self.lasting.clone(),
+        })
+    }
+
+    /// Everything at one moment.
+    pub async fn status(&self) -> DeviceStatus {
+        let metrics = self.metrics().await;
+        DeviceStatus { health: self.health(metrics.board.clone()), metrics, slots: self.slots() }
+    }
+
+    /// The pipelines' signs of life. One whose child is known to be away has a reason to be silent:
+    /// it is being started again, which a restart of the whole agent would not do better.
+    pub fn pulses(&self) -> Vec<Pulse> {
+        self.device
+            .slots()
+            .map(|(_, handle)| {
+                let status = handle.status().borrow().clone();
+                let pipeline = handle.plan().name.clone();
+                let finished = self.outlet.finished(&pipeline);
+                let waiting =
+                    status.serving.is_none() || status.source.is_none() || status.source_fault.is_some();
+                Pulse { pipeline, finished, waiting }
+            })
+            .collect()
+    }
+
+    /// Between two reports.
+    pub fn interval(&self) -> Duration {
+        self.settings.health.interval
+    }
+}
+
+fn pipeline_health(
+    name: crate::domain::PipelineName,
+    slot: crate::domain::SlotName,
+    fps: f64,
+    status: &Status,
+    slot_state: Option<&SlotState>,
+    finished: u64,
+) -> PipelineHealth {
+    let wanted = slot_state.is_some_and(|state| state.current.is_some());
+    let state = if status.source.is_none() && status.source_fault.is_some() {
+        PipelineState::SourceFailed
+    } else if status.model_fault.is_some() {
+        PipelineState::ModelFailed
+    } else if status.ended {
+        PipelineState::Ended
+    } else if !wanted && status.serving.is_none() {
+        PipelineState::NoModel
+    } else if status.serving.is_none() || finished == 0 {
+        PipelineState::Starting
+    } else {
+        PipelineState::Running
+    };
+    let failed_deployment = slot_state.and_then(|state| state.deployment.as_ref()).and_then(|deployment| {
+        let failed = matches!(deployment.stage, Stage::Refused | Stage::RolledBack);
+        let reason = deployment.reason.clone().filter(|_| failed)?;
+        Some(FailedDeployment { release: deployment.release.clone(), stage: deployment.stage, reason })
+    });
+    let holding = status.source_fault.clone().or_else(|| status.model_fault.clone());
+    PipelineHealth {
+        name,
+        slot,
+        state,
+        release: status.serving.as_ref().map(|serving| serving.bundle.release.clone()),
+        provider: status.serving.as_ref().map(|serving| serving.provider),
+        fallback: status.serving.as_ref().and_then(|serving| serving.fallback.clone()),
+        fps,
+        last_error: holding.or_else(|| status.last_error.clone()),
+        failed_deployment,
+    }
+}
