@@ -257,9 +257,12 @@ impl Store {
     }
 }
 
+/// A value's prefix and its new bytes; `None` removes it.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// Changes that are made together.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+pub struct Batch(Vec<Change>);
 
 impl Batch {
     /// Sets a value.
@@ -343,7 +346,7 @@ impl<T: Serialize + DeserializeOwned> Tree<T> {
 
     /// All keys with their values, in the order of the keys.
     pub fn entries(&self) -> Result<Vec<(String, T)>, StoreError> {
-        self.from_key("", usize::MAX)
+        self.starting_at("", usize::MAX)
     }
 
     fn get_with(&self, key: &str, _turn: &MutexGuard<'_, ()>) -> Result<Option<T>, StoreError> {
@@ -352,7 +355,7 @@ impl<T: Serialize + DeserializeOwned> Tree<T> {
     }
 
     /// At most `count` values whose key is `first` or comes after it.
-    fn from_key(&self, first: &str, count: usize) -> Result<Vec<(String, T)>, StoreError> {
+    fn starting_at(&self, first: &str, count: usize) -> Result<Vec<(String, T)>, StoreError> {
         let _turn = self.store.turn();
         let start = [self.name.as_bytes(), b"\0", first.as_bytes()].concat();
         let end = [self.name.as_bytes(), b"\x01"].concat();
@@ -427,7 +430,7 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
 
     /// The oldest `count` values with a number above `number`.
     pub fn after(&self, number: u64, count: usize) -> Result<Vec<(u64, T)>, StoreError> {
-        let found = self.tree.from_key(&numbered(number.saturating_add(1)), count)?;
+        let found = self.tree.starting_at(&numbered(number.saturating_add(1)), count)?;
         Ok(found
             .into_iter()
             .map(|(key, value)| (u64::from_str_radix(&key, 16).unwrap_or(0), value))
@@ -450,7 +453,7 @@ fn read_mark(mark: &File) -> u64 {
     if sum != crc32fast::hash(count).to_le_bytes() {
         return 0;
     }
-    count.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    count.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 /// A number as a key: the order of the texts is the order of the numbers.
