@@ -318,7 +318,7 @@ impl Deployment {
         }
     }
 
-    fn to(self, state: State) -> Self {
+    fn with(self, state: State) -> Self {
         Self { state, ..self }
     }
 }
@@ -347,52 +347,52 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
     use Event as E;
     use State as S;
     let now = now.clone();
-    let refuse = |now: Deployment, reason, effects| Ok((now.to(S::Refused { reason }), effects));
+    let refuse = |now: Deployment, reason, effects| Ok((now.with(S::Refused { reason }), effects));
     let roll_back = |now: Deployment, candidate, reason| {
-        Ok((now.to(S::RollingBack { candidate, reason }), vec![Effect::PutBack]))
+        Ok((now.with(S::RollingBack { candidate, reason }), vec![Effect::PutBack]))
     };
     match (now.state.clone(), event) {
         (S::Resolving, E::Resolved { candidate }) => {
             if now.serving.as_ref() == Some(&candidate) {
-                return Ok((now.to(S::Committed { candidate }), vec![]));
+                return Ok((now.with(S::Committed { candidate }), vec![]));
             }
-            Ok((now.to(S::Fetching { candidate }), vec![Effect::Fetch]))
+            Ok((now.with(S::Fetching { candidate }), vec![Effect::Fetch]))
         }
         (S::Fetching { candidate }, E::Fetched) => {
-            Ok((now.to(S::Verifying { candidate }), vec![Effect::Stage]))
+            Ok((now.with(S::Verifying { candidate }), vec![Effect::Stage]))
         }
         (S::Verifying { candidate }, E::Verified) => {
-            Ok((now.to(S::Staged { candidate, trials: 0 }), vec![Effect::BeginTrial]))
+            Ok((now.with(S::Staged { candidate, trials: 0 }), vec![Effect::BeginTrial]))
         }
         (S::Staged { candidate, trials }, E::TrialBegun) => {
             let trials = trials.saturating_add(1);
             let effect = Effect::Try { candidate: candidate.clone() };
-            Ok((now.to(S::OnTrial { candidate, trials }), vec![effect]))
+            Ok((now.with(S::OnTrial { candidate, trials }), vec![effect]))
         }
         (S::OnTrial { candidate, trials }, E::TrialPassed) => {
             let effect = Effect::Swap { candidate: candidate.clone() };
-            Ok((now.to(S::Swapping { candidate, trials }), vec![effect]))
+            Ok((now.with(S::Swapping { candidate, trials }), vec![effect]))
         }
         (S::Swapping { candidate, .. }, E::Swapped { baseline_ms }) => match now.origin {
             Origin::Previous => {
-                Ok((now.to(S::Committed { candidate }), vec![Effect::Settle, Effect::CollectGarbage]))
+                Ok((now.with(S::Committed { candidate }), vec![Effect::Settle, Effect::CollectGarbage]))
             }
             Origin::Repository | Origin::File { .. } => Ok((
-                now.to(S::Probation { candidate, baseline_ms, boots: 0 }),
+                now.with(S::Probation { candidate, baseline_ms, boots: 0 }),
                 vec![Effect::Watch { baseline_ms }],
             )),
         },
         (S::Probation { candidate, .. }, E::ProbationPassed) => {
-            Ok((now.to(S::Committed { candidate }), vec![Effect::Settle, Effect::CollectGarbage]))
+            Ok((now.with(S::Committed { candidate }), vec![Effect::Settle, Effect::CollectGarbage]))
         }
         (S::RollingBack { candidate, reason }, E::PutBack) => {
-            Ok((now.to(S::RolledBack { candidate, reason }), vec![Effect::CollectGarbage]))
+            Ok((now.with(S::RolledBack { candidate, reason }), vec![Effect::CollectGarbage]))
         }
         // The links are back already; what remains is the supervisor's: it starts what they name.
         (S::RollingBack { candidate, reason }, E::Failed(also)) => {
             let detail = format!("{}; then {}", reason.detail, also.detail);
             let reason = Reason::new(reason.code, detail);
-            Ok((now.to(S::RolledBack { candidate, reason }), vec![Effect::CollectGarbage]))
+            Ok((now.with(S::RolledBack { candidate, reason }), vec![Effect::CollectGarbage]))
         }
 
         (
@@ -520,7 +520,7 @@ pub fn recover(found: Deployment, current: Option<&BundleRef>, max_boots: u32) -
 
         // What was resolved is asked again: the bytes on the disk are kept, the word is fresh.
         S::Resolving | S::Fetching { .. } | S::Verifying { .. } if before => {
-            (found.to(S::Resolving), vec![Effect::Resolve])
+            (found.with(S::Resolving), vec![Effect::Resolve])
         }
         S::Staged { .. } if before => (found, vec![Effect::BeginTrial]),
         S::OnTrial { candidate, trials } if before => again(found, candidate, trials, max_boots),
@@ -531,23 +531,23 @@ pub fn recover(found: Deployment, current: Option<&BundleRef>, max_boots: u32) -
         },
         S::Swapping { candidate, .. } if after => match found.origin {
             Origin::Previous => {
-                (found.to(S::Committed { candidate }), vec![Effect::RepairLinks, Effect::CollectGarbage])
+                (found.with(S::Committed { candidate }), vec![Effect::RepairLinks, Effect::CollectGarbage])
             }
             Origin::Repository | Origin::File { .. } => {
                 let effects = vec![Effect::RepairLinks, Effect::Watch { baseline_ms: None }];
-                (found.to(S::Probation { candidate, baseline_ms: None, boots: 1 }), effects)
+                (found.with(S::Probation { candidate, baseline_ms: None, boots: 1 }), effects)
             }
         },
         S::Probation { candidate, baseline_ms, boots } if after => {
             let boots = boots.saturating_add(1);
             if boots <= max_boots {
                 let effects = vec![Effect::RepairLinks, Effect::Watch { baseline_ms }];
-                return (found.to(S::Probation { candidate, baseline_ms, boots }), effects);
+                return (found.with(S::Probation { candidate, baseline_ms, boots }), effects);
             }
             let release = &candidate.release;
             let detail = format!("the agent restarted {boots} times while {release} was in probation");
             let reason = Reason::new(ReasonCode::BootLoop, detail);
-            (found.to(S::RollingBack { candidate, reason }), vec![Effect::PutBack])
+            (found.with(S::RollingBack { candidate, reason }), vec![Effect::PutBack])
         }
         S::RollingBack { .. } if before || after => (found, vec![Effect::PutBack]),
 
@@ -564,7 +564,7 @@ pub fn recover(found: Deployment, current: Option<&BundleRef>, max_boots: u32) -
                 found.id, found.release
             );
             let reason = Reason::new(ReasonCode::Internal, detail);
-            (found.to(S::Refused { reason }), vec![Effect::CollectGarbage])
+            (found.with(S::Refused { reason }), vec![Effect::CollectGarbage])
         }
     }
 }
@@ -574,9 +574,9 @@ fn again(found: Deployment, candidate: BundleRef, trials: u32, max_boots: u32) -
     if trials > max_boots {
         let detail = format!("the agent ended {trials} times during the trial of {}", candidate.release);
         let reason = Reason::new(ReasonCode::BootLoop, detail);
-        return (found.to(State::Refused { reason }), vec![Effect::CollectGarbage]);
+        return (found.with(State::Refused { reason }), vec![Effect::CollectGarbage]);
     }
-    (found.to(State::Staged { candidate, trials }), vec![Effect::BeginTrial])
+    (found.with(State::Staged { candidate, trials }), vec![Effect::BeginTrial])
 }
 
 #[cfg(test)]

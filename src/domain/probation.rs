@@ -225,7 +225,8 @@ mod tests {
     #[test]
     fn every_way_to_fail() {
         use ReasonCode::*;
-        let cases: [(&str, Option<f32>, Vec<(usize, Observation)>, Option<ReasonCode>); 12] = [
+        type Case = (&'static str, Option<f32>, Vec<(usize, Observation)>, Option<ReasonCode>);
+        let cases: [Case; 12] = [
             ("first frame fails", None, vec![(1, error(Internal))], None),
             (
                 "five errors of a hundred are allowed",

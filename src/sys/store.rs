@@ -257,9 +257,12 @@ impl Store {
     }
 }
 
+/// A value's prefix and its new bytes; `None` removes it.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// Changes that are made together.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+pub struct Batch(Vec<Change>);
 
 impl Batch {
     /// Sets a value.
@@ -343,7 +346,7 @@ impl<T: Serialize + DeserializeOwned> Tree<T> {
 
     /// All keys with their values, in the order of the keys.
     pub fn entries(&self) -> Result<Vec<(String, T)>, StoreError> {
-        self.from_key("", usize::MAX)
+        self.starting_at("", usize::MAX)
     }
 
     fn get_with(&self, key: &str, _turn: &MutexGuard<'_, ()>) -> Result<Option<T>, StoreError> {
@@ -352,7 +355,7 @@ impl<T: Serialize + DeserializeOwned> Tree<T> {
     }
 
     /// At most `count` values whose key is `first` or comes after it.
-    fn from_key(&self, first: &str, count: usize) -> Result<Vec<(String, T)>, StoreError> {
+    fn starting_at(&self, first: &str, count: usize) -> Result<Vec<(String, T)>, StoreError> {
         let _turn = self.store.turn();
         let start = [self.name.as_bytes(), b"\0", first.as_bytes()].concat();
         let end = [self.name.as_bytes(), b"\x01"].concat();
@@ -427,7 +430,7 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
 
     /// The oldest `count` values with a number above `number`.
     pub fn after(&self, number: u64, count: usize) -> Result<Vec<(u64, T)>, StoreError> {
-        let found = self.tree.from_key(&numbered(number.saturating_add(1)), count)?;
+        let found = self.tree.starting_at(&numbered(number.saturating_add(1)), count)?;
         Ok(found
             .into_iter()
             .map(|(key, value)| (u64::from_str_radix(&key, 16).unwrap_or(0), value))
@@ -450,7 +453,7 @@ fn read_mark(mark: &File) -> u64 {
     if sum != crc32fast::hash(count).to_le_bytes() {
         return 0;
     }
-    count.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    count.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 /// A number as a key: the order of the texts is the order of the numbers.
@@ -589,159 +592,4 @@ fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(dir: &Path) -> Store {
-        let opened = Store::open(&dir.join("store")).unwrap();
-        assert_eq!(opened.quarantined, None);
-        opened.store
-    }
-
-    #[test]
-    fn values_are_there_again_after_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let (names, numbers) = (store.tree::<String>("names"), store.tree::<u32>("numbers"));
-        names.put("a", &"x".repeat(100_000)).unwrap();
-        numbers.put("a", &1).unwrap();
-        let mut batch = Batch::default();
-        batch.put(&names, "b", &"short".to_owned()).unwrap();
-        batch.put(&numbers, "b", &2).unwrap();
-        batch.remove(&numbers, "a");
-        store.batch(batch).unwrap();
-        drop((store, names, numbers));
-
-        let store = open(dir.path());
-        let (names, numbers) = (store.tree::<String>("names"), store.tree::<u32>("numbers"));
-        assert_eq!(names.get("a").unwrap().unwrap().len(), 100_000);
-        assert_eq!(numbers.entries().unwrap(), [("b".to_owned(), 2)]);
-        assert_eq!((names.len().unwrap(), numbers.len().unwrap()), (2, 1));
-        names.put("a", &"now short".to_owned()).unwrap();
-        assert_eq!(names.get("a").unwrap().unwrap(), "now short");
-        assert_eq!(names.len().unwrap(), 2);
-        assert_eq!(names.get("none").unwrap(), None);
-    }
-
-    #[test]
-    fn keys_that_begin_alike_are_kept_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let (one, two) = (store.tree::<u32>("a"), store.tree::<u32>("ab"));
-        one.put("k", &1).unwrap();
-        one.put("kk", &2).unwrap();
-        two.put("k", &3).unwrap();
-        one.remove("k").unwrap();
-        assert_eq!(one.get("k").unwrap(), None);
-        assert_eq!(one.entries().unwrap(), [("kk".to_owned(), 2)]);
-        assert_eq!(two.entries().unwrap(), [("k".to_owned(), 3)]);
-        assert!(one.put(&"k".repeat(500), &1).is_err());
-    }
-
-    #[test]
-    fn a_queue_keeps_its_order_and_never_gives_a_number_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let queue = store.queue::<String>("spool");
-        let numbers: Vec<u64> = (0..300).map(|n| queue.push(&format!("m{n}")).unwrap()).collect();
-        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
-        assert_eq!(queue.first(2).unwrap(), [(1, "m0".to_owned()), (2, "m1".to_owned())]);
-        assert_eq!(queue.after(299, 5).unwrap(), [(300, "m299".to_owned())]);
-        for number in numbers {
-            queue.remove(number).unwrap();
-        }
-        assert!(queue.is_empty().unwrap());
-        store.sync().unwrap();
-        drop((store, queue));
-        assert_eq!(open(dir.path()).queue::<String>("spool").push(&"m".to_owned()).unwrap(), 301);
-    }
-
-    #[test]
-    fn a_count_goes_on_after_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(open(dir.path()).next_id("deployment").unwrap(), 1);
-        assert_eq!(open(dir.path()).next_id("deployment").unwrap(), 2);
-        assert_eq!(open(dir.path()).next_id("other").unwrap(), 1);
-    }
-
-    #[test]
-    fn a_second_opener_is_refused_and_the_store_is_not_put_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let error = Store::open(&dir.path().join("store")).unwrap_err();
-        assert!(matches!(error, StoreError::InUse(_)), "{error}");
-        drop(store);
-        open(dir.path());
-    }
-
-    #[test]
-    fn a_value_that_is_not_what_was_written_is_told() {
-        let good = encode(b"tree\0key\0", b"{\"a\":1}");
-        assert_eq!(decode(b"tree\0key\0", &good).unwrap(), b"{\"a\":1}");
-        assert!(decode(b"tree\0other\0", &good).is_err());
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            assert!(decode(b"tree\0key\0", &bad).is_err(), "bit 0 of byte {at}");
-        }
-        for len in 0..good.len() {
-            assert!(decode(b"tree\0key\0", &good[..len]).is_err(), "{len} bytes");
-        }
-    }
-
-    #[test]
-    fn a_store_that_cannot_be_read_is_put_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        for round in 1..=4 {
-            let store = Store::open(&path).unwrap().store;
-            let tree = store.tree::<u32>("a");
-            tree.put("a", &1).unwrap();
-            store.0.db.insert([tree.prefix("a"), vec![0, 0]].concat(), b"rubbish").unwrap();
-            store.sync().unwrap();
-            drop((store, tree));
-            let opened = Store::open(&path).unwrap();
-            let told = opened.quarantined.unwrap();
-            assert!(told.contains(&format!("store.corrupt-{round}")), "{told}");
-            assert!(opened.store.tree::<u32>("a").is_empty().unwrap());
-        }
-        assert!(!dir.path().join("store.corrupt-2/db").exists());
-        assert!(dir.path().join("store.corrupt-3/db").exists());
-    }
-
-    /// Whatever is done to the database file, the agent gets a store that works: the old values, or
-    /// an empty one together with the word that something was lost.
-    #[test]
-    fn a_damaged_store_works_and_its_loss_is_told() {
-        let mut told = 0;
-        for round in 0..12_usize {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("store");
-            let store = open(dir.path());
-            let tree = store.tree::<String>("names");
-            for n in 0..200 {
-                tree.put(&format!("k{n}"), &"y".repeat(500)).unwrap();
-            }
-            store.sync().unwrap();
-            drop((store, tree));
-            let file = path.join("db");
-            let mut bytes = fs::read(&file).unwrap();
-            let at = 40 + round * 9_000;
-            match round % 3 {
-                0 => bytes[at..at + 2000].fill(0),
-                1 => bytes[at..at + 2000].fill(0xa5),
-                _ => bytes[at] ^= 0x10,
-            }
-            fs::write(&file, bytes).unwrap();
-            let opened = Store::open(&path).unwrap();
-            let tree = opened.store.tree::<String>("names");
-            let len = tree.len().unwrap();
-            assert!(tree.entries().unwrap().iter().all(|(_, value)| value.len() == 500));
-            assert_eq!(len == 200, opened.quarantined.is_none(), "{len} left: {:?}", opened.quarantined);
-            told += usize::from(opened.quarantined.is_some());
-            tree.put("new", &"z".to_owned()).unwrap();
-            opened.store.sync().unwrap();
-        }
-        assert!(told > 6, "of 12 damages only {told} hit something");
-    }
-}
+mod tests;

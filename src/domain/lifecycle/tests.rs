@@ -112,7 +112,7 @@ fn every_state_with_every_event() {
         assert_eq!(letter(state.stage()), row);
         for (number, event) in events().into_iter().enumerate() {
             assert_eq!(column(&event), number);
-            let now = begin().to(state.clone());
+            let now = begin().with(state.clone());
             let found = match step(&now, event.clone()) {
                 Ok((next, _)) => letter(next.stage()),
                 Err(Refusal::OutOfPlace) => '.',
@@ -129,14 +129,14 @@ fn every_state_with_every_event() {
 fn every_step_gives_the_work_of_the_state_it_leads_to() {
     for state in states() {
         for event in events() {
-            let Ok((next, effects)) = step(&begin().to(state.clone()), event) else { continue };
+            let Ok((next, effects)) = step(&begin().with(state.clone()), event) else { continue };
             assert_eq!(work(&effects).map(|effect| leads_from(&effect)), unfinished(&next), "{effects:?}");
         }
     }
     for state in states() {
         for current in [None, Some(bundle("2.0.0")), Some(new()), Some(bundle("9.0.0"))] {
             for origin in [Origin::Repository, Origin::Previous] {
-                let found = Deployment { origin, ..begin().to(state.clone()) };
+                let found = Deployment { origin, ..begin().with(state.clone()) };
                 let (next, effects) = recover(found, current.as_ref(), 3);
                 assert_eq!(
                     work(&effects).map(|effect| leads_from(&effect)),
@@ -207,7 +207,7 @@ fn what_a_restart_finds() {
     ];
     for (state, row) in states().into_iter().zip(expected) {
         for (current, stage) in [&old, &new, &other, &None].into_iter().zip(row) {
-            let (next, _) = recover(begin().to(state.clone()), current.as_ref(), 3);
+            let (next, _) = recover(begin().with(state.clone()), current.as_ref(), 3);
             assert_eq!(next.stage(), stage, "{state:?} with {current:?}");
         }
     }
@@ -215,7 +215,7 @@ fn what_a_restart_finds() {
 
 #[test]
 fn a_trial_or_probation_that_takes_the_agent_down_is_given_up() {
-    let mut trial = begin().to(State::Staged { candidate: new(), trials: 0 });
+    let mut trial = begin().with(State::Staged { candidate: new(), trials: 0 });
     let mut restarts = 0;
     while !trial.is_final() {
         trial = step(&trial, Event::TrialBegun).unwrap().0;
@@ -224,7 +224,7 @@ fn a_trial_or_probation_that_takes_the_agent_down_is_given_up() {
     }
     assert_eq!((restarts, trial.reason().unwrap().code), (4, ReasonCode::BootLoop));
 
-    let mut probation = begin().to(State::Probation { candidate: new(), baseline_ms: Some(7.0), boots: 0 });
+    let mut probation = begin().with(State::Probation { candidate: new(), baseline_ms: Some(7.0), boots: 0 });
     let mut restarts = 0;
     while probation.stage() == Stage::Probation {
         let effects;
@@ -258,7 +258,7 @@ fn a_rollback_by_command_needs_no_trial_and_no_probation() {
 #[test]
 fn a_deployment_reads_back_from_the_journal_as_written() {
     for state in states() {
-        let written = begin().to(state);
+        let written = begin().with(state);
         let text = serde_json::to_string(&written).unwrap();
         assert_eq!(serde_json::from_str::<Deployment>(&text).unwrap(), written, "{text}");
     }
