@@ -31,9 +31,9 @@ pub fn run(socket: UnixStream) -> Result<(), Reason> {
     match Camera::open(&source, fps, &channel, first_seq) {
         Ok((camera, description)) => {
             let orders = Orders::listen(socket)?;
-            match answers.say(&FromCapture::Opened { description }) {
-                Ok(()) => camera.serve(&orders, &mut answers).unwrap_or_else(|Gone| ()),
-                Err(Gone) => {}
+            // Either ends only because the agent is gone, which is how a child is meant to end.
+            if let Ok(()) = answers.say(&FromCapture::Opened { description }) {
+                let (Ok(()) | Err(Gone)) = camera.serve(&orders, &mut answers);
             }
             Ok(())
         }

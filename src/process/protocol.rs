@@ -92,6 +92,7 @@ pub enum FromCapture {
 /// To an inference child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "the large one is sent once to each child")]
 pub enum ToInfer {
     /// First message: what to load. Answered by `Loaded` or `Failed`.
     Configure {
