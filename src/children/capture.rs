@@ -72,7 +72,10 @@ impl Camera {
         first_seq: u64,
     ) -> Result<(Self, String), Reason> {
         if !(fps.is_finite() && fps > 0.0) {
-            return Err(Reason::new(ReasonCode::BadRequest, format!("source: {fps} frames a second; use more than 0")));
+            return Err(Reason::new(
+                ReasonCode::BadRequest,
+                format!("source: {fps} frames a second; use more than 0"),
+            ));
         }
         let source = source::open(source)?;
         let description = source.describe();

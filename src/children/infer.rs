@@ -236,7 +236,8 @@ impl<'a, M: Model> Server<'a, M> {
                 let answered = window.answered(seq);
                 let message = FromInfer::Frame { seq, skipped: answered.skipped, result };
                 if let Err(error) = answers.try_say(&message)? {
-                    let detail = format!("frame {seq}: the answer cannot be sent: {error}; pass on fewer outputs");
+                    let detail =
+                        format!("frame {seq}: the answer cannot be sent: {error}; pass on fewer outputs");
                     let result = Err(Reason::new(ReasonCode::Unsupported, detail));
                     answers.say(&FromInfer::Frame { seq, skipped: answered.skipped, result })?;
                 }
@@ -251,10 +252,7 @@ impl<'a, M: Model> Server<'a, M> {
 
 /// The model's answer with its frame's data; numbers that are none are an error, also because a message
 /// cannot carry them.
-fn judge(
-    result: Result<(Output, StageTimes), Reason>,
-    frame: &Lease,
-) -> Result<FrameResult, Reason> {
+fn judge(result: Result<(Output, StageTimes), Reason>, frame: &Lease) -> Result<FrameResult, Reason> {
     let (output, timing_ms) = result?;
     let meta = frame.view().meta;
     if !is_finite(&output) {

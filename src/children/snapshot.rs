@@ -21,7 +21,8 @@ const MAX_JPEG: usize = (MAX_MESSAGE - 1024) / 4 * 3;
 pub fn jpeg_base64(frame: FrameView<'_>, max_edge: u32) -> Result<String, Reason> {
     let jpeg = jpeg(frame, max_edge)?;
     if jpeg.len() > MAX_JPEG {
-        let detail = format!("snapshot: {} bytes are more than {MAX_JPEG}; ask for a shorter edge", jpeg.len());
+        let detail =
+            format!("snapshot: {} bytes are more than {MAX_JPEG}; ask for a shorter edge", jpeg.len());
         return Err(Reason::new(ReasonCode::BadRequest, detail));
     }
     Ok(STANDARD.encode(jpeg))
@@ -39,7 +40,8 @@ fn jpeg(frame: FrameView<'_>, max_edge: u32) -> Result<Vec<u8>, Reason> {
     if (pixels.width, pixels.height) == (width, height) {
         return encode(&pixels);
     }
-    let fault = |e: &dyn std::fmt::Display| Reason::new(ReasonCode::Internal, format!("snapshot: resize: {e}"));
+    let fault =
+        |e: &dyn std::fmt::Display| Reason::new(ReasonCode::Internal, format!("snapshot: resize: {e}"));
     let kind = if pixels.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
     let from = ImageRef::new(pixels.width, pixels.height, pixels.bytes, kind).map_err(|e| fault(&e))?;
     let mut to = Image::new(width, height, kind);

@@ -44,7 +44,9 @@ fn socket() -> anyhow::Result<UnixStream> {
     let stdin = std::io::stdin();
     let kind = rustix::fs::fstat(&stdin).map(|stat| FileType::from_raw_mode(stat.st_mode));
     if kind != Ok(FileType::Socket) {
-        return Err(Usage("this command is for the agent, which starts it by itself; use `run`".to_owned()).into());
+        return Err(
+            Usage("this command is for the agent, which starts it by itself; use `run`".to_owned()).into()
+        );
     }
     Ok(UnixStream::from(stdin.as_fd().try_clone_to_owned()?))
 }
@@ -53,7 +55,8 @@ fn socket() -> anyhow::Result<UnixStream> {
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EDGEWARDEN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // Fails only where it was done before, which is as good.
     let _ = lines.try_init();
 }
@@ -74,7 +77,8 @@ fn guarded<Out: Serialize>(
     }));
     catch_unwind(AssertUnwindSafe(|| main(socket))).unwrap_or_else(|_| {
         let text = place.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let reason = Reason::new(ReasonCode::Internal, format!("a fault in the child, please report it: {text}"));
+        let reason =
+            Reason::new(ReasonCode::Internal, format!("a fault in the child, please report it: {text}"));
         if let Ok(spare) = spare {
             // Nobody may listen any more; the line above is in the log.
             let _ = Writer::new(spare).write(&failed(reason.clone()));

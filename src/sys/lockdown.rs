@@ -6,8 +6,8 @@
 //! The kernel's part is Landlock, as far as this kernel has it; what it has not is told, loudly.
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 use std::path::{Path, PathBuf};
 
@@ -72,9 +72,9 @@ fn restrict(read: &[PathBuf], write: &[PathBuf]) -> Result<Enforcement, RulesetE
         LandlockStatus::NotImplemented => Enforcement::None(
             "this kernel has no Landlock; Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK has".to_owned(),
         ),
-        LandlockStatus::NotEnabled => Enforcement::None(
-            "Landlock is off; add landlock to the kernel's lsm= list at boot".to_owned(),
-        ),
+        LandlockStatus::NotEnabled => {
+            Enforcement::None("Landlock is off; add landlock to the kernel's lsm= list at boot".to_owned())
+        }
         LandlockStatus::Available { effective_abi, .. } => missing(effective_abi),
     })
 }

@@ -88,7 +88,8 @@ fn list(path: &Path) -> Result<VecDeque<PathBuf>, Reason> {
     let wrong = |detail: String| {
         Reason::new(ReasonCode::BadRequest, format!("source folder {}: {detail}", path.display()))
     };
-    let entries = std::fs::read_dir(path).map_err(|e| wrong(format!("{e}; make it, or correct source.path")))?;
+    let entries =
+        std::fs::read_dir(path).map_err(|e| wrong(format!("{e}; make it, or correct source.path")))?;
     let mut files = Vec::new();
     for entry in entries {
         let file = entry.map_err(|e| wrong(e.to_string()))?.path();
@@ -128,8 +129,9 @@ fn read(file: &Path, into: &mut Vec<u8>) -> Result<Picture, String> {
         return Ok(Picture { width, height, format: PixelFormat::Jpeg });
     }
     let reader = || -> Result<_, String> {
-        let mut reader =
-            ImageReader::new(Cursor::new(into.as_slice())).with_guessed_format().map_err(|e| no_picture(&e))?;
+        let mut reader = ImageReader::new(Cursor::new(into.as_slice()))
+            .with_guessed_format()
+            .map_err(|e| no_picture(&e))?;
         let mut limits = Limits::default();
         // Sixteen bits with alpha take eight bytes a pixel where we keep three.
         limits.max_alloc = Some(MAX_FRAME as u64 * 4);
@@ -138,7 +140,9 @@ fn read(file: &Path, into: &mut Vec<u8>) -> Result<Picture, String> {
     };
     let (width, height) = reader()?.into_dimensions().map_err(|e| no_picture(&e))?;
     if width as u64 * height as u64 * 3 > MAX_FRAME as u64 {
-        return Err(format!("{width}×{height} is more than {MAX_FRAME} bytes of RGB; make it smaller or a JPEG"));
+        return Err(format!(
+            "{width}×{height} is more than {MAX_FRAME} bytes of RGB; make it smaller or a JPEG"
+        ));
     }
     let pixels = reader()?.decode().map_err(|e| no_picture(&e))?.into_rgb8();
     *into = pixels.into_raw();
