@@ -2,7 +2,7 @@
 
 use super::seen::Heard;
 use crate::domain::{CommandId, DeviceId, Reason};
-use crate::mqtt::client::Received;
+use crate::mqtt::message::Received;
 use crate::mqtt::operator::{Operator, Pending};
 use crate::mqtt::payloads::{ONLINE, Stamped};
 use crate::mqtt::topics::{Audience, Said, Topic, Topics};
