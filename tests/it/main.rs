@@ -1,1 +1,2 @@
-
+/// An ONNX file, a bundle, answers on pictures.
+mod predict;
