@@ -128,7 +128,7 @@ fn compare_classes(
 }
 
 fn check_score(label: &str, wanted: f32, found: f32, tolerance: &Tolerance) -> Result<(), String> {
-    // Not `>`: NaN must not pass.
+    // NaN is on neither side, and must not pass.
     if (wanted - found).abs() <= tolerance.score {
         return Ok(());
     }
@@ -143,8 +143,8 @@ fn compare_tensor(expected: &RawTensor, got: &RawTensor, tolerance: &Tolerance) 
         ));
     }
     let off = expected.values.iter().zip(&got.values).position(|(wanted, found)| {
-        // Negated, so that NaN is off.
-        !((wanted - found).abs() <= tolerance.value * wanted.abs().max(1.0))
+        let difference = (wanted - found).abs();
+        difference.is_nan() || difference > tolerance.value * wanted.abs().max(1.0)
     });
     match off {
         Some(at) => Err(format!(

@@ -31,6 +31,9 @@ pub struct Pixels<'a> {
 /// A decoder that keeps its memory from frame to frame.
 pub struct PixelDecoder {
     jpeg: Decompressor,
+    /// The library tells the size of an earlier picture after one that it could not read; it is started
+    /// anew then.
+    spoiled: bool,
     buffer: Vec<u8>,
 }
 
@@ -40,12 +43,7 @@ impl PixelDecoder {
     /// # Errors
     /// `Internal` when there is no memory for one.
     pub fn new() -> Result<Self, Reason> {
-        let fault = |error: turbojpeg::Error| {
-            Reason::new(ReasonCode::Internal, format!("start the JPEG decoder: {error}"))
-        };
-        let mut jpeg = Decompressor::new().map_err(fault)?;
-        jpeg.set_scan_limit(MAX_SCANS).map_err(fault)?;
-        Ok(Self { jpeg, buffer: Vec::new() })
+        Ok(Self { jpeg: decompressor()?, spoiled: false, buffer: Vec::new() })
     }
 
     /// The pixels of a frame, in one channel when `grey`; for a JPEG at a size of at least `needed`
@@ -83,6 +81,9 @@ impl PixelDecoder {
         grey: bool,
         needed: impl FnOnce(u32, u32) -> (u32, u32),
     ) -> Result<Pixels<'a>, Reason> {
+        if std::mem::replace(&mut self.spoiled, true) {
+            self.jpeg = decompressor()?;
+        }
         let header = self.jpeg.read_header(frame.bytes).or_else(|error| bad(not_jpeg(&error)))?;
         let size = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let original = (size(header.width), size(header.height));
@@ -113,7 +114,7 @@ impl PixelDecoder {
         let pixels = &mut self.buffer[..length];
         let image = Image { pixels, width, pitch: width * channels, height, format };
         match self.jpeg.decompress(frame.bytes, image) {
-            Ok(()) => {}
+            Ok(()) => self.spoiled = false,
             // Cheap cameras write a few spare bytes between the parts of a JPEG; nothing is missing then.
             Err(error) if error.to_string().contains("extraneous bytes before marker") => {}
             Err(error) => return bad(not_jpeg(&error)),
@@ -126,6 +127,15 @@ impl PixelDecoder {
             original,
         })
     }
+}
+
+fn decompressor() -> Result<Decompressor, Reason> {
+    let fault = |error: turbojpeg::Error| {
+        Reason::new(ReasonCode::Internal, format!("start the JPEG decoder: {error}"))
+    };
+    let mut jpeg = Decompressor::new().map_err(fault)?;
+    jpeg.set_scan_limit(MAX_SCANS).map_err(fault)?;
+    Ok(jpeg)
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), Reason> {

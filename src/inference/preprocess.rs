@@ -10,6 +10,11 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use half::f16;
 
+/// How much larger than needed a picture is decoded, so that the last step down is the bilinear one that
+/// models are used to. Decoded at just the needed size, the smoother picture moved UltraFace's boxes on
+/// 1280×720 frames by 5 % (mean IoU with OpenCV's 0.952, with the margin 0.997).
+const MARGIN: f64 = 2.0;
+
 /// The values of an input tensor, to be written.
 #[derive(Debug)]
 pub enum TensorMut<'a> {
@@ -161,10 +166,11 @@ impl Preprocess {
         self.color == Color::Grey
     }
 
-    /// The least size at which a picture of `original` size has to be decoded.
+    /// The least size at which a picture of `original` size has to be decoded: [`MARGIN`] times what is
+    /// left of it in the tensor.
     pub fn needed(&self, original: (u32, u32)) -> (u32, u32) {
         let placement = Placement::of(self.fit, original, self.size);
-        let least = |size: u32, share: f64| (f64::from(size) / share).ceil() as u32;
+        let least = |size: u32, share: f64| (f64::from(size) * MARGIN / share).ceil() as u32;
         (least(placement.size.0, placement.crop[2]), least(placement.size.1, placement.crop[3]))
     }
 

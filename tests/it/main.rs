@@ -14,3 +14,5 @@ mod config;
 mod mqtt;
 /// The children as processes: frames, kills, and the handover between two models.
 mod process;
+/// An ONNX file, a bundle, answers on pictures.
+mod predict;

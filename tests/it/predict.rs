@@ -1,0 +1,168 @@
+//! From an ONNX file to answers on real photographs, with the real program: `bundle init`, a few edited
+//! lines, `predict`.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn edgewarden() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgewarden"));
+    if std::env::var_os("EDGEWARDEN_ONNXRUNTIME").is_none() {
+        let local = concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so");
+        command.env("EDGEWARDEN_ONNXRUNTIME", local);
+    }
+    command
+}
+
+/// The folder of real data; `None`, said aloud, where it is not there.
+fn data(test: &str) -> Option<PathBuf> {
+    let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data"));
+    if !data.join("ultraface/version-RFB-320.onnx").is_file() {
+        println!("skipped {test}: no {}", data.display());
+        return None;
+    }
+    Some(data.to_owned())
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    output
+        .stdout
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
+}
+
+fn edit(dir: &Path, change: impl FnOnce(&mut Value)) {
+    let path = dir.join("manifest.json");
+    let mut manifest = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut manifest);
+    std::fs::write(&path, serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
+}
+
+fn iou(a: [f64; 4], b: [f64; 4]) -> f64 {
+    let area = |[l, t, r, b]: [f64; 4]| (r - l).max(0.0) * (b - t).max(0.0);
+    let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+    both / (area(a) + area(b) - both)
+}
+
+fn numbers<const N: usize>(value: &Value) -> [f64; N] {
+    std::array::from_fn(|at| value[at].as_f64().unwrap())
+}
+
+#[test]
+fn ultraface_finds_the_expected_faces() {
+    let Some(data) = data("ultraface_finds_the_expected_faces") else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let bundle = temp.path().join("faces");
+    run(edgewarden().args(["bundle", "init"]).arg(data.join("ultraface/version-RFB-320.onnx")).arg(&bundle));
+    edit(&bundle, |manifest| {
+        manifest["labels"] = serde_json::json!(["face"]);
+        let input = &mut manifest["inputs"][0];
+        (input["scale"], input["mean"], input["std"]) =
+            (1.into(), [127].as_slice().into(), [128].as_slice().into());
+        let keep = &mut manifest["decode"]["keep"];
+        (keep["score_threshold"], keep["iou_threshold"]) = (0.7.into(), 0.3.into());
+    });
+    run(edgewarden().args(["bundle", "check"]).arg(&bundle));
+
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(data.join("ultraface/expected.json")).unwrap()).unwrap();
+    let expected = expected.as_object().unwrap();
+    let drawn = temp.path().join("drawn");
+    let pictures = expected.keys().map(|name| data.join("frames").join(name));
+    let output = run(edgewarden().arg("predict").arg(&bundle).args(pictures).arg("--draw").arg(&drawn));
+    let answers = lines(&output);
+    assert_eq!(answers.len(), expected.len());
+    let (mut wanted, mut met, mut overlaps) = (0, 0, Vec::new());
+    for (answer, (name, faces)) in answers.iter().zip(expected) {
+        assert!(answer["image"].as_str().unwrap().ends_with(name.as_str()));
+        let found: Vec<[f64; 4]> =
+            answer["detections"].as_array().unwrap().iter().map(|d| numbers(&d["box"])).collect();
+        assert!(
+            answer["detections"].as_array().unwrap().iter().all(|d| d["label"] == "face" && d["class"] == 0)
+        );
+        // A face at the threshold may be there or not; the clear ones must be.
+        for face in faces.as_array().unwrap().iter().filter(|face| face[4].as_f64().unwrap() > 0.8) {
+            wanted += 1;
+            let face = numbers(face);
+            let overlap = found.iter().map(|found| iou(*found, face)).fold(0.0, f64::max);
+            if overlap > 0.5 {
+                met += 1;
+                overlaps.push(overlap);
+            }
+        }
+        let faces = faces.as_array().unwrap().len();
+        assert!(
+            found.len().abs_diff(faces) <= 2 + faces / 10,
+            "{name}: {} found, {faces} expected",
+            found.len()
+        );
+        assert!(drawn.join(name).with_extension("jpg").is_file());
+    }
+    let mean = overlaps.iter().sum::<f64>() / overlaps.len() as f64;
+    println!("{met} of {wanted} clear faces met, mean IoU {mean:.4}");
+    assert!(wanted > 50 && met * 100 >= wanted * 99 && mean > 0.99, "{met} of {wanted}, mean IoU {mean}");
+
+    // The present answers become golden samples, and the sealed bundle still opens and passes.
+    run(edgewarden().args(["bundle", "golden"]).arg(&bundle).arg(data.join("frames/f00.jpg")));
+    let output = run(edgewarden().args(["bundle", "check", "--json"]).arg(&bundle));
+    assert!(lines(&output)[0]["passed"].to_string().contains("1 golden samples"));
+}
+
+#[test]
+fn mnist_reads_the_five() {
+    let Some(data) = data("mnist_reads_the_five") else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let bundle = temp.path().join("digits");
+    run(edgewarden().args(["bundle", "init"]).arg(data.join("mnist.onnx")).arg(&bundle));
+    edit(&bundle, |manifest| {
+        manifest["inputs"][0]["scale"] = 1.into();
+        manifest["labels"] = (0..10).map(|digit| digit.to_string()).collect::<Vec<_>>().into();
+    });
+    let output = run(edgewarden().arg("predict").arg(&bundle).arg(data.join("mnist_5.jpg")));
+    assert_eq!(lines(&output)[0]["classes"][0]["label"], "5", "{:?}", lines(&output));
+}
+
+#[test]
+fn bad_pictures_are_told_and_the_good_ones_answered() {
+    let temp = tempfile::tempdir().unwrap();
+    let bundle = temp.path().join("means");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/models/mean_f32.onnx");
+    run(edgewarden().args(["bundle", "init", model]).arg(&bundle));
+    let good = temp.path().join("good.png");
+    image::RgbImage::from_pixel(20, 10, image::Rgb([255, 0, 0])).save(&good).unwrap();
+    let text = temp.path().join("text.jpg");
+    std::fs::write(&text, "not a picture").unwrap();
+    let missing = temp.path().join("missing.jpg");
+
+    let output = edgewarden().arg("predict").arg(&bundle).args([&text, &good, &missing]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let answers = lines(&output);
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0]["classes"][0]["class"], 0, "red is the first channel");
+    let told = String::from_utf8(output.stderr).unwrap();
+    let told: Vec<_> = told.lines().collect();
+    assert!(told.len() == 2 && told[0].contains("text.jpg") && told[1].contains("missing.jpg"), "{told:?}");
+
+    for (arguments, words) in [
+        (vec!["--runtime", "/nonexistent/libonnxruntime.so"], "does not exist"),
+        (vec!["--runtime", model], "not a shared library"),
+    ] {
+        let output = edgewarden().arg("predict").arg(&bundle).arg(&good).args(arguments).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(1) && told.lines().count() == 1 && told.contains(words),
+            "{told}"
+        );
+    }
+    std::fs::write(bundle.join("model.onnx"), "changed").unwrap();
+    let output = edgewarden().arg("predict").arg(&bundle).arg(&good).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "a changed byte is refused for trust");
+}
