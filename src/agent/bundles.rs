@@ -103,16 +103,18 @@ impl Catalog for Bundles {
                 let archive = blocking(move || ArchiveTransport::open(&path)).await?;
                 self.found(Arc::new(archive), release).await
             }
-            Origin::Previous => {
-                Err(Reason::new(ReasonCode::Internal, "the previous bundle is on the device and is not resolved"))
-            }
+            Origin::Previous => Err(Reason::new(
+                ReasonCode::Internal,
+                "the previous bundle is on the device and is not resolved",
+            )),
         }
     }
 
     async fn release_of(&self, file: &Path) -> Result<Release, Reason> {
         self.settings()?;
         let path = file.to_path_buf();
-        blocking(move || ArchiveTransport::open(&path)?.archive().claimed_release()).await
+        let claimed = blocking(move || ArchiveTransport::open(&path)?.archive().claimed_release()).await;
+        claimed.map(|(release, _)| release)
     }
 }
 

@@ -1,6 +1,16 @@
 //! The agent at work: the only place that wires rooms together.
 //!
-//! No model and no picture decoder runs in this process: children do that.
+//! `assemble` builds everything in its order and `run` is what happens until the end. No model and no
+//! picture decoder runs in this process: children do that (`pipeline`).
 
+mod assemble;
+mod bundles;
+mod commands;
+mod host;
 pub mod local;
+mod outlet;
 pub mod pipeline;
+mod report;
+mod run;
+
+pub use run::{End, run};

@@ -108,7 +108,14 @@ impl Reports {
                 let fps = fps.iter().find(|(known, _)| *known == name).map_or(0.0, |(_, fps)| *fps);
                 let state = slots.iter().find(|state| state.slot == *slot);
                 let status = handle.status().borrow().clone();
-                pipeline_health(name, slot.clone(), fps, &status, state, self.outlet.finished(&handle.plan().name))
+                pipeline_health(
+                    name,
+                    slot.clone(),
+                    fps,
+                    &status,
+                    state,
+                    self.outlet.finished(&handle.plan().name),
+                )
             })
             .collect();
         let mqtt = match &self.mqtt {

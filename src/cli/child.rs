@@ -14,6 +14,9 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The environment variable with the filter of log lines; children inherit it.
+pub const LOG: &str = "EDGEWARDEN_LOG";
+
 /// Subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -54,7 +57,7 @@ fn socket() -> anyhow::Result<UnixStream> {
 
 /// Log lines go to standard error, which is the agent's, filtered by `EDGEWARDEN_LOG`.
 fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("EDGEWARDEN_LOG")
+    let filter = tracing_subscriber::EnvFilter::try_from_env(LOG)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -4,7 +4,6 @@
 //! 2 refused for trust, 64 wrong usage.
 
 pub mod bundle;
-pub mod bundle_verify;
 pub mod check;
 pub mod child;
 pub mod completions;

@@ -274,7 +274,10 @@ mod tests {
             metrics.answered(&name, &result(20.0), now);
         }
         let told = &metrics.pipelines(now)[0];
-        assert_eq!(told.frames, FrameCounts { captured: 10, answered: 6, skipped: 3, unserved: 0, failed: 1 });
+        assert_eq!(
+            told.frames,
+            FrameCounts { captured: 10, answered: 6, skipped: 3, unserved: 0, failed: 1 }
+        );
         assert_eq!(told.latency_ms.len(), STAGES.len());
         assert!((told.latency_ms["infer"].p50 - 20.0).abs() < 0.2);
         assert!((told.latency_ms["total"].p50 - 23.5).abs() < 0.25);

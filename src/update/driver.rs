@@ -239,10 +239,15 @@ impl<C: Catalog> Updater<C> {
 
     /// Ends all actors where they are, as the end of the process would: what is under way is taken up
     /// again at the next start. Returns when they have ended.
-    pub async fn stop(self) {
-        for slot in self.slots.into_values() {
+    pub async fn stop(&self) {
+        for slot in self.slots.values() {
             slot.task.abort();
-            let _ = slot.task.await;
+        }
+        for slot in self.slots.values() {
+            // A handle can be awaited by its owner only; an aborted task ends at its next await.
+            while !slot.task.is_finished() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
         }
     }
 

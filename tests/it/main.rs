@@ -10,9 +10,11 @@ mod architecture;
 mod cli;
 /// `agent.toml` through the binary: every fault at once, and what `check` tells.
 mod config;
+/// The story that `edgewarden demo` tells, against the real daemon.
+mod demo;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
-/// The children as processes: frames, kills, and the handover between two models.
-mod process;
 /// An ONNX file, a bundle, answers on pictures.
 mod predict;
+/// The children as processes: frames, kills, and the handover between two models.
+mod process;

@@ -150,6 +150,7 @@ impl Camera {
             }
             Event::Message(FromCapture::Ended) => {
                 self.state = State::Ended;
+                status.ended = true;
                 self.snapshots.clear();
                 Seen::Quiet
             }

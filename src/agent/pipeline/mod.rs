@@ -1,8 +1,7 @@
 //! One pipeline at work: its capture child and the inference children on its frames.
 //!
 //! An actor owns them all (`actor`; `hear` takes what the children say), so that the swap is one
-//! decision in one place. `camera` keeps
-//! the source alive, `runner` knows one inference child. Nothing here knows why a bundle is tried or
+//! decision in one place. `camera` keeps the source alive, `runner` knows one inference child. Nothing here knows why a bundle is tried or
 //! put back: that is decided in `domain` and driven from `update`.
 
 mod actor;
@@ -81,6 +80,8 @@ pub struct Serving {
 pub struct Status {
     /// The source's own description, once it is open.
     pub source: Option<String>,
+    /// True when the source is at its end (a folder read once).
+    pub ended: bool,
     /// Why there are no frames.
     pub source_fault: Option<Reason>,
     /// What serves.

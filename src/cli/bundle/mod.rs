@@ -5,6 +5,7 @@ mod golden;
 mod init;
 mod seal;
 mod show;
+pub mod verify;
 
 use crate::domain::Reason;
 use crate::domain::manifest::Provider;
@@ -25,6 +26,8 @@ pub enum Command {
     Golden(golden::Args),
     /// List the bundle's files anew after one was changed or added
     Seal(seal::Args),
+    /// Check a bundle file or a published release against the root that devices pin
+    Verify(verify::Args),
 }
 
 /// Runs the command.
@@ -35,6 +38,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Show(args) => show::run(args),
         Command::Golden(args) => golden::run(args),
         Command::Seal(args) => seal::run(args),
+        Command::Verify(args) => verify::run(args),
     }
 }
 

@@ -215,7 +215,7 @@ fn export(args: ExportArgs) -> anyhow::Result<()> {
 }
 
 fn list(args: ListArgs) -> anyhow::Result<()> {
-    let root = args.root.as_deref().map(super::bundle_verify::read_root).transpose()?;
+    let root = args.root.as_deref().map(super::bundle::verify::read_root).transpose()?;
     let overview = export::overview(&args.repository, root.as_deref())?;
     if args.json {
         return json_line(&overview);

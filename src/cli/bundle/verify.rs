@@ -1,6 +1,6 @@
 //! `edgewarden bundle verify`: would a device that pins this root take this bundle?
 
-use super::exit::Usage;
+use crate::cli::exit::Usage;
 use crate::domain::{Reason, ReasonCode, Release};
 use crate::trust::{SignedManifest, Verified, export, sideload};
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.json {
         let files = signed.manifest.files.len();
         let bytes = signed.manifest.total_size();
-        return super::repo::json_line(
+        return crate::cli::repo::json_line(
             &json!({ "release": signed.release(), "digest": signed.digest, "files": files, "bytes": bytes, "verified": true }),
         );
     }
@@ -70,7 +70,7 @@ fn verify(args: &Args) -> anyhow::Result<Verified<SignedManifest>> {
 }
 
 /// The content of a `root.json`.
-pub(super) fn read_root(path: &Path) -> Result<Vec<u8>, Reason> {
+pub(crate) fn read_root(path: &Path) -> Result<Vec<u8>, Reason> {
     std::fs::read(path).map_err(|error| {
         let detail = format!(
             "read the pinned root {}: {error}; it is metadata/1.root.json of the repository",

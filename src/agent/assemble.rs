@@ -1,0 +1,231 @@
+//! Builds the agent from its settings: the one place where rooms meet.
+//!
+//! The order is the design. The state folder is locked before anything in it is touched; the store is
+//! open before anything is promised; the broker's side and the local socket exist before a pipeline
+//! can have something to say; the pipelines stand before the updater tells them what to serve.
+
+use super::bundles::Bundles;
+use super::commands::Commands;
+use super::host::Device;
+use super::local::{LocalApi, LocalRequest, MetricsText};
+use super::outlet::Outlet;
+use super::pipeline::{self, Plan};
+use super::report::{Parts, Reports};
+use crate::config::Settings;
+use crate::config::settings::PipelineSettings;
+use crate::domain::health::{Problem, ProblemCode};
+use crate::domain::metrics::MetricsReport;
+use crate::domain::runtime::RuntimeSettings;
+use crate::domain::source::SourceSettings;
+use crate::domain::{Reason, ReasonCode};
+use crate::mqtt::payloads::{Birth, BirthPipeline};
+use crate::mqtt::spool::{DiskStore, Spool};
+use crate::mqtt::{self, Incoming};
+use crate::process::frames;
+use crate::process::protocol::FrameChannel;
+use crate::sys::durable;
+use crate::sys::store::Store;
+use crate::telemetry::{Telemetry, board, prometheus};
+use crate::update::driver::{Setup, Updater};
+use crate::update::journal::Journal;
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Commands that wait at most, from each side.
+const COMMANDS: usize = 16;
+
+/// The whole agent, running.
+pub(super) struct Agent {
+    pub(super) commands: Commands,
+    pub(super) reports: Reports,
+    pub(super) mqtt: Option<mqtt::Handle>,
+    pub(super) from_mqtt: mpsc::Receiver<Incoming>,
+    pub(super) from_local: mpsc::Receiver<LocalRequest>,
+    pub(super) api: LocalApi,
+    pub(super) socket: PathBuf,
+    /// The newest figures, for whoever asks without waiting.
+    pub(super) figures: Arc<RwLock<Option<MetricsReport>>>,
+    pub(super) telemetry: Telemetry,
+    pub(super) store: Store,
+    pub(super) channels: Vec<FrameChannel>,
+    pub(super) settings: Arc<Settings>,
+    /// Held as long as the agent lives; the kernel lets it go with the process.
+    pub(super) _lock: File,
+}
+
+/// Builds and starts everything.
+///
+/// # Errors
+/// What cannot be made or read, with its remedy.
+pub(super) async fn assemble(settings: Settings, restart: CancellationToken) -> Result<Agent, Reason> {
+    let settings = Arc::new(settings);
+    let (state, runtime) = (&settings.paths.state, &settings.paths.runtime);
+    for folder in [state, runtime] {
+        durable::create_dir_synced(folder)?;
+    }
+    let lock = lock(state)?;
+    let opened = {
+        let dir = state.join("store");
+        tokio::task::spawn_blocking(move || Store::open(&dir))
+            .await
+            .map_err(|error| Reason::new(ReasonCode::Internal, format!("open the store: {error}")))??
+    };
+    let mut lasting = Vec::new();
+    if let Some(what) = opened.quarantined {
+        tracing::error!("{what}");
+        lasting.push(Problem::new(ProblemCode::StoreRebuilt, what));
+    }
+    let store = opened.store;
+
+    let identity = board::identity(Path::new("/"));
+    let telemetry = Telemetry::new(state);
+    let (to_agent, from_mqtt) = mpsc::channel(COMMANDS);
+    let mqtt = match &settings.mqtt {
+        Some(broker) => {
+            let spool = Spool::open(DiskStore::new(&store))?;
+            Some(mqtt::start(broker, &settings.device, birth(&settings, &identity), spool, to_agent)?)
+        }
+        None => None,
+    };
+
+    let outlet = Arc::new(Outlet::new(telemetry.clone(), mqtt.clone()));
+    let exe = std::env::current_exe()
+        .map_err(|error| Reason::new(ReasonCode::Internal, format!("find this program's file: {error}")))?;
+    let plans: Vec<Plan> = settings.pipelines.iter().map(|one| plan(&settings, one, &exe)).collect();
+    let channels: Vec<FrameChannel> = plans.iter().map(|plan| plan.channel.clone()).collect();
+    for channel in &channels {
+        // What an agent that was killed left in shared memory.
+        if let Err(error) = frames::cleanup(channel) {
+            tracing::warn!(%error, "shared memory of a former run could not be cleaned");
+        }
+    }
+    let device = Arc::new(Device::new(plans.into_iter().map(|plan| pipeline::spawn(plan, outlet.clone()))));
+
+    let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
+    let updater = Arc::new(
+        Updater::start(Setup {
+            state: state.clone(),
+            slots: device.slots().map(|(slot, _)| slot.clone()).collect(),
+            host: device.clone(),
+            catalog: bundles.clone(),
+            journal: Journal::new(&store),
+            settings: settings.update.clone(),
+            providers: settings.runtime.providers.clone(),
+        })
+        .await?,
+    );
+
+    let figures: Arc<RwLock<Option<MetricsReport>>> = Arc::default();
+    let (local, from_local) = mpsc::channel(COMMANDS);
+    let api = LocalApi { commands: local, metrics: page(&figures) };
+    let reports = Reports::new(Parts {
+        settings: settings.clone(),
+        device: device.clone(),
+        updater: updater.clone(),
+        bundles,
+        outlet,
+        telemetry: telemetry.clone(),
+        mqtt: mqtt.clone(),
+        boot_id: identity.boot_id,
+        lasting,
+    });
+    let commands = Commands { device, updater, mqtt: mqtt.clone(), restart };
+    let socket = settings.paths.socket();
+    Ok(Agent {
+        commands,
+        reports,
+        mqtt,
+        from_mqtt,
+        from_local,
+        api,
+        socket,
+        figures,
+        telemetry,
+        store,
+        channels,
+        settings,
+        _lock: lock,
+    })
+}
+
+/// One agent a state folder: two would fight over the slots and the store.
+fn lock(state: &Path) -> Result<File, Reason> {
+    let path = state.join("lock");
+    let told = |error: &dyn std::fmt::Display, remedy: &str| {
+        Reason::new(ReasonCode::Busy, format!("lock {}: {error}; {remedy}", path.display()))
+    };
+    let file =
+        File::create(&path).map_err(|error| told(&error, "make paths.state writable for the agent"))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        told(&error, "another agent uses this state folder; stop it or set another paths.state")
+    })?;
+    Ok(file)
+}
+
+fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
+    let runtime = RuntimeSettings {
+        library: settings.runtime.library.clone(),
+        providers: settings.runtime.providers.clone(),
+        required: settings.runtime.required,
+        intra_threads: settings.runtime.intra_threads,
+        engine_cache: settings.paths.state.join("engines"),
+    };
+    // The same for every run of this agent, so that a new run finds what a killed one left.
+    let id = Sha256::digest(settings.paths.state.as_os_str().as_encoded_bytes());
+    let channel = FrameChannel {
+        root: settings.paths.runtime.join("frames"),
+        prefix: format!("ew{}", hex::encode(&id[..4])),
+        pipeline: pipeline.name.clone(),
+    };
+    Plan {
+        name: pipeline.name.clone(),
+        slot: pipeline.slot.clone(),
+        source: pipeline.source.clone(),
+        fps: pipeline.fps,
+        stall_timeout: pipeline.stall_timeout,
+        runtime,
+        frame_deadline: settings.runtime.frame_deadline,
+        load_deadline: settings.runtime.load_deadline,
+        exe: exe.to_path_buf(),
+        channel,
+    }
+}
+
+fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
+    let pipeline = |one: &PipelineSettings| BirthPipeline {
+        name: one.name.clone(),
+        slot: one.slot.clone(),
+        source: match one.source {
+            SourceSettings::Synthetic { .. } => "synthetic",
+            SourceSettings::Folder { .. } => "folder",
+        }
+        .to_owned(),
+    };
+    Birth {
+        device: settings.device.id.clone(),
+        groups: settings.device.groups.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: identity.boot_id.clone(),
+        os: identity.os.clone(),
+        kernel: identity.kernel.clone(),
+        arch: identity.arch.clone(),
+        board: identity.board.clone(),
+        pipelines: settings.pipelines.iter().map(pipeline).collect(),
+        commands: mqtt::commands::COMMANDS.map(str::to_owned).to_vec(),
+        commands_unsigned: true,
+        tls: settings.mqtt.as_ref().is_some_and(|mqtt| mqtt.tls.is_some()),
+    }
+}
+
+/// The metrics page, from the newest figures.
+fn page(figures: &Arc<RwLock<Option<MetricsReport>>>) -> MetricsText {
+    let figures = figures.clone();
+    Arc::new(move || {
+        let figures = figures.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        figures.as_ref().map(prometheus::render).unwrap_or_default()
+    })
+}

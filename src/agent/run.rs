@@ -1,0 +1,211 @@
+//! The agent's life: everything that can wake it, until it is told to end; then the end, with a
+//! deadline for each step.
+
+use super::assemble::{Agent, assemble};
+use super::commands::Ordered;
+use super::local;
+use crate::config::Settings;
+use crate::domain::deployment::{SlotState, Stage};
+use crate::domain::health::{HealthReport, HealthState};
+use crate::domain::metrics::BoardMetrics;
+use crate::domain::{Reason, ReasonCode};
+use crate::mqtt;
+use crate::process::frames;
+use crate::sys::notify::{self, Watchdog};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, broadcast};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// How often the judgement is made between two reports, to tell a change at once.
+const LOOK: Duration = Duration::from_secs(1);
+/// Commands that are carried out at once; more wait in their channels.
+const AT_ONCE: usize = 16;
+/// What the broker gets to take the last messages.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Why the agent ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was told to end.
+    Stopped,
+    /// It was told to start anew.
+    Restart,
+}
+
+/// Runs the agent until SIGTERM, SIGINT or a `restart` command.
+///
+/// # Errors
+/// What kept it from starting, or made it give up.
+pub async fn run(settings: Settings) -> Result<End, Reason> {
+    let restart = CancellationToken::new();
+    let mut agent = assemble(settings, restart.clone()).await?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+
+    let servers = CancellationToken::new();
+    let mut serving = JoinSet::new();
+    {
+        let (socket, api, end) = (agent.socket.clone(), agent.api.clone(), servers.clone());
+        serving.spawn(async move { local::serve(&socket, api, end).await });
+        if let Some(address) = agent.settings.health.prometheus {
+            serving.spawn(local::serve_prometheus(address, agent.api.metrics.clone(), servers.clone()));
+        }
+    }
+
+    let mut states = agent.commands.updater.subscribe();
+    for state in agent.reports.slots() {
+        // Also those that a crash may have kept from being told.
+        told(&agent, &state);
+    }
+    let gate = Arc::new(Semaphore::new(AT_ONCE));
+    let mut commands = JoinSet::new();
+    let mut look = ticks(LOOK);
+    let mut report = ticks(agent.reports.interval());
+    let mut feed = ticks(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
+    let mut watchdog = Watchdog::default();
+    let mut board = BoardMetrics::default();
+    let mut shown: Option<HealthReport> = None;
+    notify::ready("running");
+    tracing::info!(device = %agent.settings.device.id, "agent {} runs", env!("CARGO_PKG_VERSION"));
+
+    let end = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(End::Stopped),
+            _ = interrupt.recv() => break Ok(End::Stopped),
+            () = restart.cancelled() => break Ok(End::Restart),
+            Some(ended) = serving.join_next() => match ended {
+                // A socket that cannot be served is no reason to stop a device in the field, but one at
+                // the start is: the user would command an agent that does not hear.
+                Ok(Err(reason)) if shown.is_none() => break Err(reason),
+                Ok(Err(reason)) => tracing::error!("{reason}"),
+                Ok(Ok(())) => {}
+                Err(error) => tracing::error!(%error, "a server of this machine ended"),
+            },
+            Some(incoming) = agent.from_mqtt.recv() => carry_out(&agent, &gate, &mut commands, incoming.into()),
+            Some(request) = agent.from_local.recv() => carry_out(&agent, &gate, &mut commands, request.into()),
+            Some(_) = commands.join_next() => {}
+            state = states.recv() => match state {
+                Ok(state) => changed(&agent, &state),
+                // The newest state of each slot says all that still counts.
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    for state in agent.reports.slots() {
+                        told(&agent, &state);
+                    }
+                }
+                Err(broadcast::error::RecvError::Closed) => {
+                    break Err(Reason::new(ReasonCode::Internal, "the update side of the agent ended"));
+                }
+            },
+            _ = report.tick() => {
+                let metrics = agent.reports.metrics().await;
+                board = metrics.board.clone();
+                if let Some(mqtt) = &agent.mqtt {
+                    mqtt.metrics(&metrics);
+                }
+                *agent.figures.write().unwrap_or_else(PoisonError::into_inner) = Some(metrics);
+                show(&agent, &board, &mut shown, true);
+            }
+            _ = look.tick() => show(&agent, &board, &mut shown, false),
+            _ = feed.tick() => {
+                if watchdog.due(&agent.reports.pulses()) {
+                    notify::feed();
+                }
+            }
+        }
+    };
+    notify::stopping("ending");
+    servers.cancel();
+    finish(agent, commands).await;
+    while serving.join_next().await.is_some() {}
+    end
+}
+
+fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Reason> {
+    signal(kind).map_err(|error| Reason::new(ReasonCode::Internal, format!("listen for signals: {error}")))
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Starts a command beside the others.
+fn carry_out(agent: &Agent, gate: &Arc<Semaphore>, commands: &mut JoinSet<()>, ordered: Ordered) {
+    let (actor, reports, gate) = (agent.commands.clone(), agent.reports.clone(), gate.clone());
+    tracing::info!(command = ordered.request.command.name(), id = %ordered.request.id, "command");
+    commands.spawn(async move {
+        // Closed only with the agent.
+        let Ok(_place) = gate.acquire_owned().await else { return };
+        let status = async move { serde_json::to_value(reports.status().await).unwrap_or_default() };
+        actor.execute(ordered, status).await;
+    });
+}
+
+/// A slot's state changed.
+fn changed(agent: &Agent, state: &SlotState) {
+    if let Some(deployment) = &state.deployment {
+        if deployment.stage == Stage::Probation && deployment.progress.is_none() {
+            agent.telemetry.swapped();
+        }
+        if deployment.stage.is_final() {
+            agent.telemetry.deployment_ended(deployment.stage);
+        }
+    }
+    told(agent, state);
+}
+
+fn told(agent: &Agent, state: &SlotState) {
+    if let Some(mqtt) = &agent.mqtt {
+        mqtt.slot_state(&agent.reports.with_provider(state.clone()));
+    }
+}
+
+/// Judges, and tells when something changed or it is time.
+fn show(agent: &Agent, board: &BoardMetrics, shown: &mut Option<HealthReport>, due: bool) {
+    let health = agent.reports.health(board.clone());
+    let changed = shown.as_ref().is_none_or(|before| health.differs(before));
+    if !changed && !due {
+        return;
+    }
+    if changed {
+        let word = match health.state {
+            HealthState::Ok => "ok",
+            HealthState::Degraded => "degraded",
+            HealthState::Failed => "failed",
+        };
+        let worst = health.problems.first().map(|problem| problem.detail.as_str()).unwrap_or_default();
+        tracing::info!(health = word, "{worst}");
+        notify::status(&format!("{word} {worst}"));
+    }
+    if let Some(mqtt) = &agent.mqtt {
+        mqtt.health(&health);
+    }
+    *shown = Some(health);
+}
+
+/// Ends everything in the opposite order of its beginning.
+async fn finish(agent: Agent, mut commands: JoinSet<()>) {
+    let Agent { commands: actor, reports, mqtt, store, channels, .. } = agent;
+    drop(reports);
+    commands.shutdown().await;
+    // Deployments stay where they are in the journal and go on at the next start.
+    actor.updater.stop().await;
+    actor.device.stop().await;
+    for channel in &channels {
+        if let Err(error) = frames::remove(channel) {
+            tracing::debug!(%error, "shared memory stays until the next start");
+        }
+    }
+    if let Some(mqtt) = mqtt {
+        mqtt::Handle::shutdown(&mqtt, FAREWELL).await;
+    }
+    let synced = tokio::task::spawn_blocking(move || store.sync()).await;
+    if let Ok(Err(error)) = synced {
+        tracing::error!(%error, "the store could not be synced");
+    }
+}
