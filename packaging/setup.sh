@@ -28,6 +28,8 @@ want c++ g++
 want make make
 want cmake cmake
 want mosquitto mosquitto
+# The tests make certificates with it.
+want openssl openssl
 want python3 python3
 # JPEG decoding in assembler; on ARM the C compiler suffices.
 [ "$(uname -m)" != x86_64 ] || want nasm nasm
@@ -49,7 +51,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root apt-get update -q
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 else
-    say "compiler, cmake and mosquitto are there"
+    say "compiler, cmake, mosquitto and openssl are there"
 fi
 
 # ---- Rust ----
