@@ -32,6 +32,7 @@ use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -97,12 +98,7 @@ pub(super) async fn assemble(settings: Settings, restart: CancellationToken) -> 
         .map_err(|error| Reason::new(ReasonCode::Internal, format!("find this program's file: {error}")))?;
     let plans: Vec<Plan> = settings.pipelines.iter().map(|one| plan(&settings, one, &exe)).collect();
     let channels: Vec<FrameChannel> = plans.iter().map(|plan| plan.channel.clone()).collect();
-    for channel in &channels {
-        // What an agent that was killed left in shared memory.
-        if let Err(error) = frames::cleanup(channel) {
-            tracing::warn!(%error, "shared memory of a former run could not be cleaned");
-        }
-    }
+    clear(&channels).await;
     let device = Arc::new(Device::new(plans.into_iter().map(|plan| pipeline::spawn(plan, outlet.clone()))));
 
     let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
@@ -150,6 +146,24 @@ pub(super) async fn assemble(settings: Settings, restart: CancellationToken) -> 
         settings,
         _lock: lock,
     })
+}
+
+/// Takes away what the children of this run, or of one that was killed, have in shared memory. They
+/// are dead or dying: the kernel ends them with their agent.
+pub(super) async fn clear(channels: &[FrameChannel]) {
+    for channel in channels {
+        for tries_left in (0..30).rev() {
+            let channel = channel.clone();
+            let removed = tokio::task::spawn_blocking(move || frames::remove(&channel)).await;
+            match removed {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) if tries_left == 0 => {
+                    tracing::warn!(%error, "shared memory of a former run stays");
+                }
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
 }
 
 /// One agent a state folder: two would fight over the slots and the store.

@@ -1,7 +1,7 @@
 //! The agent's life: everything that can wake it, until it is told to end; then the end, with a
 //! deadline for each step.
 
-use super::assemble::{Agent, assemble};
+use super::assemble::{Agent, assemble, clear};
 use super::commands::Ordered;
 use super::local;
 use crate::config::Settings;
@@ -10,7 +10,6 @@ use crate::domain::health::{HealthReport, HealthState};
 use crate::domain::metrics::BoardMetrics;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt;
-use crate::process::frames;
 use crate::sys::notify::{self, Watchdog};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -196,11 +195,7 @@ async fn finish(agent: Agent, mut commands: JoinSet<()>) {
     // Deployments stay where they are in the journal and go on at the next start.
     actor.updater.stop().await;
     actor.device.stop().await;
-    for channel in &channels {
-        if let Err(error) = frames::remove(channel) {
-            tracing::debug!(%error, "shared memory stays until the next start");
-        }
-    }
+    clear(&channels).await;
     if let Some(mqtt) = mqtt {
         mqtt::Handle::shutdown(&mqtt, FAREWELL).await;
     }

@@ -5,10 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// From this rate on, every result goes out: a limit would then only drop the second of two that a
+/// short stall brings close together.
+const ALL: f32 = 1000.0;
+
 /// Lets results through at a steady rate, one count per pipeline.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    /// Between two results; `None`: none at all.
+    /// Between two results; `None`: none at all. Zero: no limit.
     interval: Option<Duration>,
     due: Mutex<HashMap<PipelineName, Instant>>,
 }
@@ -16,8 +20,9 @@ pub(super) struct Throttle {
 impl Throttle {
     /// `per_second` results; none for 0 or less.
     pub(super) fn new(per_second: f32) -> Self {
+        let between = |rate: f32| Duration::from_secs_f64(1.0 / f64::from(rate.max(1e-3)));
         let interval =
-            (per_second > 0.0).then(|| Duration::from_secs_f64(1.0 / f64::from(per_second.max(1e-3))));
+            (per_second > 0.0).then(|| if per_second >= ALL { Duration::ZERO } else { between(per_second) });
         Self { interval, due: Mutex::default() }
     }
 
@@ -25,6 +30,9 @@ impl Throttle {
     /// not after it came: 10 a second stay 10, also where frames come 15 times a second.
     pub(super) fn admit(&self, pipeline: &PipelineName, now: Instant) -> bool {
         let Some(interval) = self.interval else { return false };
+        if interval.is_zero() {
+            return true;
+        }
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         match due.get_mut(pipeline) {
             Some(due) if now < *due => false,
@@ -58,6 +66,7 @@ mod tests {
         assert_eq!(admitted(0.5, 30, 10), 5);
         assert_eq!(admitted(100.0, 30, 2), 60, "no more than there are");
         assert_eq!(admitted(0.0, 30, 2), 0);
+        assert_eq!(admitted(1000.0, 5000, 1), 5000, "the highest rate is no limit");
     }
 
     #[test]
