@@ -1,14 +1,12 @@
 //! The child processes, as real processes of the real program: frames, results, deaths, and a swap
 //! that loses nothing.
 
-use edgewarden::bundle;
+use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::domain::ledger::{Ledger, Span};
-use edgewarden::domain::manifest::{
-    Activation, Color, Decode, ElementType, FORMAT, Fit, GoldenSample, InputSpec, Layout, Manifest, Provider,
-};
+use edgewarden::domain::manifest::Provider;
 use edgewarden::domain::runtime::RuntimeSettings;
 use edgewarden::domain::source::SourceSettings;
-use edgewarden::domain::{Classification, Digest, FrameResult, Output, PixelFormat, Reason, ReasonCode};
+use edgewarden::domain::{Digest, FrameResult, PixelFormat, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
 use edgewarden::process::codec::{Reader, Writer};
 use edgewarden::process::frames::{self, FrameSubscriber};
@@ -157,18 +155,6 @@ async fn published(child: &mut CaptureChild) -> u64 {
         | FromCapture::Ended => None,
     })
     .await
-}
-
-fn jpeg(color: [u8; 3]) -> Vec<u8> {
-    let pixels = color.repeat(32 * 24);
-    let image = turbojpeg::Image {
-        pixels: pixels.as_slice(),
-        width: 32,
-        pitch: 32 * 3,
-        height: 24,
-        format: turbojpeg::PixelFormat::RGB,
-    };
-    turbojpeg::compress(image, 95, turbojpeg::Subsamp::None).unwrap().to_vec()
 }
 
 #[test]
@@ -365,93 +351,6 @@ fn a_child_is_no_command_for_people_and_understands_only_the_agent() {
     let (mut child, socket) = bare("capture");
     Writer::new(&socket).write(&ToCapture::Pause { paused: true }).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
-}
-
-/// A bundle whose model averages the colours: which is the strongest?
-fn colour_bundle(dir: &Path) -> Digest {
-    std::fs::write(dir.join("model.onnx"), onnx::average_colour(8)).unwrap();
-    std::fs::write(dir.join("green.jpg"), jpeg([10, 230, 20])).unwrap();
-    let labels: Vec<String> = ["red", "green", "blue"].map(str::to_owned).into();
-    let expected = Output {
-        classes: vec![Classification { label: "green".into(), class: 1, score: 0.9 }],
-        ..Output::default()
-    };
-    let manifest = Manifest {
-        format: FORMAT,
-        name: "colour".parse().unwrap(),
-        version: semver::Version::new(1, 0, 0),
-        description: String::new(),
-        license: String::new(),
-        model: "model.onnx".into(),
-        files: Vec::new(),
-        inputs: vec![InputSpec {
-            name: "picture".into(),
-            shape: vec![1, 3, 8, 8],
-            element: ElementType::F32,
-            layout: Layout::Nchw,
-            fit: Fit::Stretch,
-            color: Color::Rgb,
-            scale: 1.0 / 255.0,
-            mean: Vec::new(),
-            std: Vec::new(),
-        }],
-        decode: Decode::Classification {
-            output: "average".into(),
-            activation: Activation::None,
-            top_k: 1,
-            score_threshold: 0.0,
-        },
-        labels,
-        needs: Default::default(),
-        runtime: Default::default(),
-        golden: vec![GoldenSample { input: "green.jpg".into(), expected }],
-        tolerance: Default::default(),
-    };
-    bundle::write_manifest(dir, &manifest).unwrap();
-    bundle::seal(dir).unwrap();
-    bundle::open(dir, None).unwrap().digest
-}
-
-/// The least of the ONNX format that one small model takes.
-mod onnx {
-    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-        let mut out = vec![number << 3 | 2];
-        let mut len = bytes.len();
-        while len >= 0x80 {
-            out.push(len as u8 | 0x80);
-            len >>= 7;
-        }
-        out.push(len as u8);
-        out.extend_from_slice(bytes);
-        out
-    }
-
-    fn number(field: u8, value: u8) -> Vec<u8> {
-        vec![field << 3, value]
-    }
-
-    fn value(name: &str, shape: &[u8]) -> Vec<u8> {
-        let dims: Vec<u8> = shape.iter().flat_map(|dim| field(1, &number(1, *dim))).collect();
-        let tensor = [number(1, 1), field(2, &dims)].concat();
-        [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
-    }
-
-    fn node(op: &str, input: &str, output: &str) -> Vec<u8> {
-        [field(1, input.as_bytes()), field(2, output.as_bytes()), field(4, op.as_bytes())].concat()
-    }
-
-    /// `picture` of `[1, 3, edge, edge]` → `average` of `[1, 3]`.
-    pub fn average_colour(edge: u8) -> Vec<u8> {
-        let graph = [
-            field(1, &node("GlobalAveragePool", "picture", "pooled")),
-            field(1, &node("Flatten", "pooled", "average")),
-            field(2, b"colour"),
-            field(11, &value("picture", &[1, 3, edge, edge])),
-            field(12, &value("average", &[1, 3])),
-        ]
-        .concat();
-        [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()
-    }
 }
 
 async fn loaded(place: &Place, dir: &Path, digest: Digest) -> InferChild {

@@ -1,5 +1,6 @@
 //! What the modules share: the binary, temporary configurations, and waiting without sleeping blindly.
 
+pub mod colour_model;
 pub mod mosquitto;
 
 use std::ffi::OsStr;
