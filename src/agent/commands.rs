@@ -70,6 +70,7 @@ impl Commands {
     /// Carries one command out; `status` is what `Status` answers.
     pub async fn execute(&self, ordered: Ordered, status: impl Future<Output = serde_json::Value>) {
         let Ordered { request, replies } = ordered;
+        let restart = request.command == Command::Restart;
         let outcome = match request.command {
             Command::Status => Ok(status.await),
             Command::Update { slot, release } => match self.device.slot(Some(&slot)) {
@@ -83,10 +84,7 @@ impl Commands {
             Command::Rollback { slot } => self.follow(self.updater.rollback(&slot), &replies).await,
             Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies).await,
             Command::Snapshot { pipeline, max_edge } => self.snapshot(pipeline.as_ref(), max_edge).await,
-            Command::Restart => {
-                self.restart.cancel();
-                Ok(json!({ "restarting": true }))
-            }
+            Command::Restart => Ok(json!({ "restarting": true })),
         };
         replies
             .send(match outcome {
@@ -94,6 +92,10 @@ impl Commands {
                 Err(reason) => Progress::Failed { reason },
             })
             .await;
+        if restart {
+            // Not before the answer is on its way: the end drops commands that have none.
+            self.restart.cancel();
+        }
     }
 
     /// Passes a deployment's progress on until its end.
