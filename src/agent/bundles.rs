@@ -31,12 +31,11 @@ impl Bundles {
     /// # Errors
     /// When the repository's address cannot be used.
     pub fn new(repository: Option<RepositorySettings>, state: &Path) -> Result<Self, Reason> {
-        let transport: Option<Arc<dyn Transport>> = match &repository {
+        let at = repository.as_ref().and_then(|settings| Some((settings, settings.url.as_ref()?)));
+        let transport: Option<Arc<dyn Transport>> = match at {
             None => None,
-            Some(settings) if settings.url.scheme() == "file" => {
-                Some(Arc::new(FolderTransport::from_url(&settings.url)?))
-            }
-            Some(settings) => Some(Arc::new(HttpTransport::new(settings)?)),
+            Some((_, url)) if url.scheme() == "file" => Some(Arc::new(FolderTransport::from_url(url)?)),
+            Some((settings, url)) => Some(Arc::new(HttpTransport::new(url, settings)?)),
         };
         Ok(Self {
             repository,
@@ -51,7 +50,11 @@ impl Bundles {
     pub fn link(&self) -> LinkHealth {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         LinkHealth {
-            target: self.repository.as_ref().map(|settings| settings.url.to_string()),
+            target: self
+                .repository
+                .as_ref()
+                .and_then(|settings| settings.url.as_ref())
+                .map(url::Url::to_string),
             reached: !matches!(last, Some(Err(_))),
             last_error: last.and_then(Result::err),
         }
@@ -59,7 +62,7 @@ impl Bundles {
 
     fn settings(&self) -> Result<&RepositorySettings, Reason> {
         self.repository.as_ref().ok_or_else(|| {
-            let detail = "no repository is configured; set repository.url and repository.root (the root.json to trust) in agent.toml";
+            let detail = "no root to trust is configured; set repository.root (a root.json), and repository.url for updates over the air, in agent.toml";
             Reason::new(ReasonCode::BadRequest, detail)
         })
     }
@@ -87,7 +90,8 @@ impl Catalog for Bundles {
             Origin::Repository => {
                 self.settings()?;
                 let Some(transport) = self.transport.clone() else {
-                    return Err(Reason::new(ReasonCode::Internal, "the repository has no transport"));
+                    let detail = "no repository is configured; set repository.url in agent.toml, or install a .bundle file";
+                    return Err(Reason::new(ReasonCode::BadRequest, detail));
                 };
                 let found = self.found(transport, release).await;
                 let reached = match &found {

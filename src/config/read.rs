@@ -256,7 +256,7 @@ fn secret_file(node: &Node, around: &Surroundings) -> Result<PathBuf, String> {
 
 fn repository(mut section: Section<'_>, file: &Path) -> Option<RepositorySettings> {
     let beside = file.parent().unwrap_or(Path::new("/")).join("root.json");
-    let url = section.required("url", "\"https://models.example.com/\"", |node| {
+    let url = section.or("url", None, |node| {
         let example = "https://models.example.com/ or file:///srv/models/";
         let mut url = url(node, example)?;
         if !matches!(url.scheme(), "http" | "https" | "file") {
@@ -272,14 +272,14 @@ fn repository(mut section: Section<'_>, file: &Path) -> Option<RepositorySetting
             let path = format!("{}/", url.path());
             url.set_path(&path);
         }
-        Ok(url)
+        Ok(Some(url))
     });
     let root = section.or("root", beside, path);
     let stall_timeout = section.or("stall_timeout", secs(30), duration(secs(1)..=secs(3600)));
     let retries = section.or("retries", 5, whole(0..=1000)) as usize;
     let rate_limit = section.or("rate_limit", 0, bytes(0..=1 << 40));
     section.finish();
-    Some(RepositorySettings { url: url?, root, stall_timeout, retries, rate_limit })
+    Some(RepositorySettings { url, root, stall_timeout, retries, rate_limit })
 }
 
 fn update(mut section: Section<'_>) -> UpdateSettings {

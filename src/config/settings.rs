@@ -18,7 +18,7 @@ pub struct Settings {
     pub runtime: RuntimeSection,
     /// `[mqtt]`; without it the device does not report.
     pub mqtt: Option<MqttSettings>,
-    /// `[repository]`; without it the device takes bundles only from files.
+    /// `[repository]`; without it the device takes no bundles.
     pub repository: Option<RepositorySettings>,
     /// `[update]`
     pub update: UpdateSettings,
@@ -105,8 +105,9 @@ pub struct TlsSettings {
 /// Where bundles come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RepositorySettings {
-    /// `http://`, `https://` or `file://`, ending in a slash.
-    pub url: url::Url,
+    /// `http://`, `https://` or `file://`, ending in a slash; without one, bundles come only from files,
+    /// and `root` is what they are verified against.
+    pub url: Option<url::Url>,
     /// The pinned root metadata.
     pub root: PathBuf,
     /// Longest wait for the next byte.

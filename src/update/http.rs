@@ -86,9 +86,9 @@ impl From<durable::DurableError> for Trouble {
 }
 
 impl HttpTransport {
-    /// A client for the repository's URL, which must be `http` or `https`. Opens no connection yet.
-    pub fn new(settings: &RepositorySettings) -> Result<Self, Reason> {
-        let base = settings.url.clone();
+    /// A client for the repository at `base`, which must be `http` or `https`. Opens no connection yet.
+    pub fn new(base: &Url, settings: &RepositorySettings) -> Result<Self, Reason> {
+        let base = base.clone();
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
             let detail = format!("repository {base}: expected http:// or https://");
             return Err(Reason::new(ReasonCode::BadRequest, detail));

@@ -73,10 +73,9 @@ fn silent(settings: &MqttSettings) -> Reason {
 pub async fn repository(paths: &PathSettings, settings: Option<&RepositorySettings>) -> Finding {
     let Some(settings) = settings else {
         let detail =
-            "none configured: bundles come only from files; add [repository] for updates over the air";
+            "none configured: the device takes no bundles; add [repository] with the root.json to trust";
         return Finding::ok("repository", detail);
     };
-    let url = &settings.url;
     let root = match std::fs::read(&settings.root) {
         Ok(root) => root,
         Err(error) => {
@@ -87,9 +86,16 @@ pub async fn repository(paths: &PathSettings, settings: Option<&RepositorySettin
             );
         }
     };
+    let Some(url) = &settings.url else {
+        let detail = format!(
+            "none configured: bundles come only from files, verified against {}",
+            settings.root.display()
+        );
+        return Finding::ok("repository", detail);
+    };
     let transport: Result<Arc<dyn Transport>, Reason> = match url.scheme() {
         "file" => FolderTransport::from_url(url).map(|transport| Arc::new(transport) as _),
-        _ => HttpTransport::new(settings).map(|transport| Arc::new(transport) as _),
+        _ => HttpTransport::new(url, settings).map(|transport| Arc::new(transport) as _),
     };
     let transport = match transport {
         Ok(transport) => transport,

@@ -64,13 +64,13 @@ impl Server {
 
     fn transport(&self) -> HttpTransport {
         let settings = RepositorySettings {
-            url: self.url.clone(),
+            url: None,
             root: PathBuf::new(),
             stall_timeout: Duration::from_millis(500),
             retries: 3,
             rate_limit: 0,
         };
-        let mut transport = HttpTransport::new(&settings).unwrap();
+        let mut transport = HttpTransport::new(&self.url, &settings).unwrap();
         transport.waits = (Duration::from_millis(1), Duration::from_millis(2));
         transport
     }
@@ -369,13 +369,17 @@ async fn no_path_leaves_the_repository() {
 async fn other_schemes_are_refused() {
     for url in ["ftp://host/", "file:///srv/repo/", "data:,x"] {
         let settings = RepositorySettings {
-            url: url.parse().unwrap(),
+            url: None,
             root: PathBuf::new(),
             stall_timeout: GUARD,
             retries: 1,
             rate_limit: 0,
         };
-        assert_eq!(HttpTransport::new(&settings).unwrap_err().code, ReasonCode::BadRequest, "{url}");
+        assert_eq!(
+            HttpTransport::new(&url.parse().unwrap(), &settings).unwrap_err().code,
+            ReasonCode::BadRequest,
+            "{url}"
+        );
     }
 }
 
