@@ -1,6 +1,8 @@
 //! What the modules share: the binary, temporary configurations, and waiting without sleeping blindly.
 
+pub mod device;
 pub mod mosquitto;
+pub mod web;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
