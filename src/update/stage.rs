@@ -7,7 +7,7 @@
 //! that is not whole. Both may be repeated, also after a restart in the middle.
 
 use super::Folders;
-use crate::bundle::{checked, layout};
+use crate::bundle::{checked, layout, parse_manifest};
 use crate::domain::manifest::{FileEntry, Manifest, Provider};
 use crate::domain::{Digest, Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
@@ -261,10 +261,8 @@ pub fn read_manifest(dir: &Path, digest: &Digest) -> Result<Manifest, Reason> {
             format!("{}: not the manifest that was verified; the disk may be failing", path.display());
         return Err(Reason::new(ReasonCode::DigestMismatch, detail));
     }
-    serde_json::from_slice(&bytes).map_err(|error| {
-        let detail = format!("{}: {error}; written by a newer agent?", path.display());
-        Reason::new(ReasonCode::Malformed, detail)
-    })
+    parse_manifest(&bytes)
+        .map_err(|fault| Reason::new(fault.code, format!("{}: {}", path.display(), fault.detail)))
 }
 
 /// Files of all bundles on this device that have a wanted digest by their manifest.

@@ -4,6 +4,8 @@
 /// Starting the binary and real servers, temporary configurations, waiting.
 mod support;
 
+/// The whole daemon: answers, updates, kills, commands, and everything bad that can come.
+mod agent;
 /// The rules of the source tree itself: rooms, vendors, heads, sizes.
 mod architecture;
 /// The command line: help, exit statuses, completions, and what it says to a running agent.

@@ -1,7 +1,9 @@
 //! What the modules share: the binary, temporary configurations, and waiting without sleeping blindly.
 
 pub mod colour_model;
+pub mod device;
 pub mod mosquitto;
+pub mod web;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,15 @@
+//! The whole daemon: the real program with its children, a real mosquitto, a real ONNX Runtime, and a
+//! repository that can misbehave.
+
+/// Bundles, metadata and repositories that must be refused.
+mod bad_repository;
+/// Bad libraries, models, manifests, pictures and disks.
+mod bad_things;
+/// The broker away and back, and every command over MQTT.
+mod broker;
+/// `kill -9` at every stage of a deployment.
+mod crash;
+/// The local socket, the service manager, two agents on one machine.
+mod machine;
+/// Answers on real photographs, swaps without a lost frame, children that die or hang.
+mod serving;

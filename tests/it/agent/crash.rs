@@ -1,0 +1,123 @@
+//! `kill -9` of the daemon at every stage of a deployment: the next start ends the deployment with exactly
+//! one good model serving, and a history that agrees.
+
+use crate::support::device::{Device, Options, Repository, SLOT, release};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::web::Trouble;
+use edgewarden::domain::deployment::Stage;
+use edgewarden::sys::store::Store;
+use edgewarden::update::journal::Journal;
+use serde_json::json;
+
+/// Starts an update, kills the daemon once it has told `stage`, and gives what the journal holds.
+fn kill_at(device: &mut Device, wanted: &str, stage: Stage) -> Stage {
+    device.forget();
+    drop(device.send("update", json!({ "slot": SLOT, "release": wanted })));
+    device.until(&format!("{wanted} at {stage:?}"), |heard| {
+        heard
+            .states
+            .iter()
+            .filter_map(|state| state.deployment.as_ref())
+            .any(|deployment| deployment.release.to_string() == wanted && deployment.stage == stage)
+            .then_some(())
+    });
+    device.kill();
+    journal(device).newest(&SLOT.parse().unwrap()).unwrap().expect("a deployment").stage()
+}
+
+fn journal(device: &Device) -> Journal {
+    let opened = Store::open(&device.path("state/store")).unwrap();
+    assert_eq!(opened.quarantined, None, "a kill damages nothing");
+    Journal::new(&opened.store)
+}
+
+/// Starts it again and waits for the deployment's end; gives how it ended and what serves.
+fn recover(device: &mut Device, wanted: &str) -> (Stage, String) {
+    device.until("the last will", |heard| (heard.availability.last()? == "offline").then_some(()));
+    device.forget();
+    device.start();
+    let ended = device.until("the deployment's end", |heard| {
+        let deployment = heard.states.last()?.deployment.as_ref()?;
+        let ours = deployment.release.to_string() == wanted && deployment.stage.is_final();
+        (heard.online() && ours).then_some(deployment.stage)
+    });
+    device.until_frames(3);
+    let status = device.status();
+    let slot = &status.slots[0];
+    let current = slot.current.clone().expect("something serves");
+    let serving = status.health.pipelines[0].release.clone().expect("it runs");
+    assert_eq!(serving, current.release, "what the link names is what runs");
+    let link = std::fs::read_link(device.path(&format!("state/slots/{SLOT}/current"))).unwrap();
+    assert_eq!(link.file_name().unwrap().to_str().unwrap(), current.digest.to_string());
+    (ended, current.release.to_string())
+}
+
+#[test]
+fn a_kill_at_any_stage_ends_with_one_good_model() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2", "v5"]);
+    let options = Options::new(&broker, &repository)
+        .set("update.probation_min", "1s")
+        .set("repository.stall_timeout", "60s")
+        // The kills of this test are no boot loop.
+        .set("update.max_boots", 10);
+    let mut device = Device::serving(options, &release(1));
+    let mut deployments = 1;
+
+    for (stage, trouble, number) in [
+        (Stage::Resolving, Some("timestamp.json"), 2),
+        (Stage::Fetching, Some("blobs/"), 5),
+        (Stage::Verifying, None, 2),
+        (Stage::Staged, None, 5),
+        (Stage::OnTrial, None, 2),
+        (Stage::Swapping, None, 5),
+        (Stage::Probation, None, 2),
+    ] {
+        let wanted = release(number);
+        if let Some(part) = trouble {
+            repository.web.trouble(part, Trouble::Stall(10));
+        }
+        let recorded = kill_at(&mut device, &wanted, stage);
+        println!("told {stage:?}, killed at {recorded:?}");
+        if trouble.is_some() || stage == Stage::Probation {
+            assert_eq!(recorded, stage, "held up there");
+        }
+        repository.web.well();
+        let (ended, serves) = recover(&mut device, &wanted);
+        assert_eq!((ended, serves), (Stage::Committed, wanted), "killed at {recorded:?}");
+        deployments += 1;
+    }
+
+    assert!(device.stop().success());
+    let history = journal(&device).history().unwrap();
+    assert_eq!(history.len(), deployments, "one entry a deployment: {history:#?}");
+    assert!(history.iter().all(|ended| ended.deployment.stage() == Stage::Committed));
+    // Of all that came only the two that a link names are kept, and nothing half done.
+    let count = |folder: &str| std::fs::read_dir(device.path(folder)).unwrap().count();
+    assert_eq!((count("state/models"), count("state/downloads")), (2, 0));
+}
+
+#[test]
+fn a_kill_while_a_bad_model_is_rolled_back_ends_with_the_good_one() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let mut device = Device::serving(Options::new(&broker, &repository), &release(1));
+    assert!(device.stop().success());
+    // A second start in the same probation is a boot loop from now on.
+    device.configure(|options| options.set("update.probation_min", "25s").set("update.max_boots", 1));
+    device.start();
+    device.until("the device is back", |heard| heard.online().then_some(()));
+    let recorded = kill_at(&mut device, &release(2), Stage::Probation);
+    assert_eq!(recorded, Stage::Probation);
+    device.forget();
+    device.start();
+    device.until("the second start", |heard| heard.online().then_some(()));
+    device.until_frames(1);
+    device.kill();
+    let (ended, serves) = recover(&mut device, &release(2));
+    assert_eq!((ended, serves), (Stage::RolledBack, release(1)));
+    assert!(device.stop().success());
+    let history = journal(&device).history().unwrap();
+    let reason = history.last().unwrap().deployment.reason().expect("why").clone();
+    assert_eq!(reason.code, edgewarden::domain::ReasonCode::BootLoop, "{reason}");
+}
