@@ -1,8 +1,8 @@
 //! Time per frame, by stage, beside the bare run of the model: `packaging/bench.sh` runs it.
 //!
-//! `cargo bench --bench frame -- BUNDLE PICTURE [FRAMES]` prints one JSON object with medians in
-//! milliseconds. The bare runs are taken in turn with the frames, so that a machine that slows down
-//! slows both.
+//! `cargo bench --bench frame -- BUNDLE PICTURE [FRAMES [THREADS]]` prints one JSON object with medians in
+//! milliseconds and the peak memory in bytes. The bare runs are taken in turn with the frames, so that a
+//! machine that slows down slows both.
 
 use edgewarden::bundle;
 use edgewarden::domain::StageTimes;
@@ -20,24 +20,26 @@ fn main() -> anyhow::Result<()> {
     // Cargo adds `--bench`.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [bundle, picture, rest @ ..] = &args[..] else {
-        eprintln!("usage: frame BUNDLE PICTURE [FRAMES]; packaging/bench.sh fills them in");
+        eprintln!("usage: frame BUNDLE PICTURE [FRAMES [THREADS]]; packaging/bench.sh fills them in");
         return Ok(());
     };
     let frames = rest.first().map_or(Ok(300), |text| text.parse())?;
+    let threads = rest.get(1).map_or(Ok(1), |text| text.parse())?;
     let bundle = bundle::open(Path::new(bundle), None)?;
     let picture = Picture::read(Path::new(picture))?;
     let settings = RuntimeSettings {
         library: find_library(None)?,
         providers: vec![Provider::Cpu],
         required: true,
-        intra_threads: Some(1),
+        intra_threads: Some(threads),
         engine_cache: std::env::temp_dir(),
     };
     let mut engine = Engine::load(&bundle, &settings)?;
-    let (mut stages, mut bare) = (Vec::new(), Vec::new());
+    let (mut stages, mut bare, mut found) = (Vec::new(), Vec::new(), 0);
     for at in 0..WARM_UP + frames {
-        let (_, times) = engine.run(picture.view())?;
+        let (output, times) = engine.run(picture.view())?;
         let alone = engine.run_bare()?;
+        found = output.detections.len();
         if at >= WARM_UP {
             stages.push(times);
             bare.push(alone);
@@ -46,12 +48,15 @@ fn main() -> anyhow::Result<()> {
     let of = |part: fn(&StageTimes) -> f32| median(stages.iter().map(part).collect());
     let result = serde_json::json!({
         "frames": frames,
+        "threads": threads,
+        "found": found,
         "decode": of(|t| t.decode),
         "preprocess": of(|t| t.preprocess),
         "infer": of(|t| t.infer),
         "postprocess": of(|t| t.postprocess),
         "total": of(StageTimes::total),
         "bare_run": median(bare),
+        "peak_bytes": procfs::process::Process::myself()?.status()?.vmhwm.unwrap_or(0) * 1024,
         "runtime": engine.report().runtime_version,
     });
     println!("{result}");

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """The loop that one would write by hand with OpenCV and onnxruntime, timed like ours.
 
-bench.py BUNDLE PICTURE [FRAMES]: prints one JSON object with medians in milliseconds. It reads the
-same manifest, and knows as much of it as the models of packaging/bench.sh need: stretch and letterbox,
-boxes with scores, YOLO v5 and v8, classification.
+bench.py BUNDLE PICTURE [FRAMES [THREADS]]: prints one JSON object with medians in milliseconds and the
+peak memory in bytes. It reads the same manifest, and knows as much of it as the models of
+packaging/bench.sh need: pictures in planes, stretched or letterboxed, to boxes.
 """
 import json
 import pathlib
+import resource
 import statistics
 import sys
 import time
@@ -15,108 +16,124 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 
+# OpenCV's own threads would come on top of the runtime's.
 cv2.setNumThreads(1)
 bundle, picture = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).read_bytes()
 frames = int(sys.argv[3]) if len(sys.argv) > 3 else 300
+threads = int(sys.argv[4]) if len(sys.argv) > 4 else 1
 manifest = json.loads((bundle / "manifest.json").read_text())
 spec, decode = manifest["inputs"][0], manifest["decode"]
-nchw = spec["layout"] == "nchw"
-_, a, b, c = spec["shape"]
-width, height = (c, b) if nchw else (b, a)
-dtype = {"f32": np.float32, "f16": np.float16, "u8": np.uint8, "i8": np.int8}[spec["type"]]
-mean = np.array(spec.get("mean") or [0], np.float32)
-std = np.array(spec.get("std") or [1], np.float32)
-scale = np.float32(spec.get("scale", 1))
+if spec["layout"] != "nchw" or spec["type"] != "f32" or spec["color"] == "grey":
+    sys.exit("bench.py: only colour pictures in planes of f32 are known here")
+_, _, height, width = spec["shape"]
+
+
+def three(values, absent):
+    return np.broadcast_to(np.array(values or [absent], np.float32), 3)
+
+
+scale = spec.get("scale", 1)
+mean, std = three(spec.get("mean"), 0), three(spec.get("std"), 1)
+if (std != std[0]).any():
+    sys.exit("bench.py: one deviation for all channels is needed here")
+# blobFromImage computes (pixel - mean) * factor.
+factor, mean = float(scale / std[0]), tuple(float(value) for value in mean / scale)
+swap = spec["color"] == "rgb"
+letterbox = spec["fit"].get("letterbox") if isinstance(spec["fit"], dict) else None
+
+# As our runtime: no thread spins while there is nothing to do, and the arena is on.
 options = ort.SessionOptions()
-options.intra_op_num_threads = 1
+options.intra_op_num_threads = threads
+options.log_severity_level = 3
+options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 session = ort.InferenceSession(bundle / manifest["model"], options, providers=["CPUExecutionProvider"])
+
+# Where OpenCV's decoder can leave out detail that the tensor would not hold anyway. By the same rule as
+# ours: at least twice the needed size stays.
+REDUCED = [(8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2)]
+original = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape[1::-1]
+reading = next((flag for by, flag in REDUCED if original[0] >= 2 * by * width and original[1] >= 2 * by * height),
+               cv2.IMREAD_COLOR)
+if letterbox:
+    ratio = min(width / original[0], height / original[1])
+    inner = (round(original[0] * ratio), round(original[1] * ratio))
+    centre = letterbox.get("position", "center") == "center"
+    left, top = ((width - inner[0]) // 2, (height - inner[1]) // 2) if centre else (0, 0)
+    fill = (letterbox.get("value", 114),) * 3
+    back_scale, back_offset = np.float32(1 / ratio), np.array([left, top] * 2, np.float32)
+else:
+    back_scale = np.array([original[0] / width, original[1] / height] * 2, np.float32)
+    back_offset = np.zeros(4, np.float32)
 
 
 def prepare(image):
-    fit = spec["fit"]
-    ratio, left, top = None, 0, 0
-    if isinstance(fit, dict):
-        h, w = image.shape[:2]
-        ratio = min(width / w, height / h)
-        nw, nh = round(w * ratio), round(h * ratio)
-        centre = fit["letterbox"].get("position", "center") == "center"
-        left, top = ((width - nw) // 2, (height - nh) // 2) if centre else (0, 0)
-        value = fit["letterbox"].get("value", 114)
+    if letterbox:
         image = cv2.copyMakeBorder(
-            cv2.resize(image, (nw, nh), interpolation=cv2.INTER_LINEAR),
-            top, height - nh - top, left, width - nw - left, cv2.BORDER_CONSTANT, value=(value,) * 3)
-    else:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    if spec["color"] == "rgb":
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    elif spec["color"] == "grey":
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
-    tensor = (image.astype(np.float32) * scale - mean) / std
-    if nchw:
-        tensor = tensor.transpose(2, 0, 1)
-    return np.ascontiguousarray(tensor[None].astype(dtype)), (ratio, left, top)
+            cv2.resize(image, inner, interpolation=cv2.INTER_LINEAR), top, height - inner[1] - top,
+            left, width - inner[0] - left, cv2.BORDER_CONSTANT, value=fill)
+    return cv2.dnn.blobFromImage(image, factor, (width, height), mean, swapRB=swap)
 
 
-def boxes_of(outputs, place, size):
-    kind = decode["kind"]
-    if kind == "boxes_scores":
+def answer(outputs):
+    keep = decode["keep"]
+    if decode["kind"] == "boxes_scores":
         boxes, scores = outputs[decode["boxes"]].reshape(-1, 4), outputs[decode["scores"]]
         scores = scores.reshape(len(boxes), -1)
-        if "background" in decode:
-            scores = np.delete(scores, decode["background"], axis=1)
-        classes, best = scores.argmax(1), scores.max(1)
-        if decode["units"] == "normalized":
-            boxes = boxes * np.array([width, height] * 2, np.float32)
+        background = decode.get("background")
+        if background == 0:
+            scores = scores[:, 1:]
+        elif background is not None:
+            scores = np.delete(scores, background, axis=1)
+        unit = np.array([width, height] * 2, np.float32) if decode["units"] == "normalized" else np.float32(1)
         centre = decode["format"] == "center"
-    else:
+    elif decode["kind"] == "yolo":
         rows = outputs[decode["output"]][0]
         if decode["version"] == "v8":
-            rows = rows.T
-            boxes, scores = rows[:, :4], rows[:, 4:]
+            boxes, scores = rows[:4].T, rows[4:].T
         else:
             boxes, scores = rows[:, :4], rows[:, 5:] * rows[:, 4:5]
-        classes, best = scores.argmax(1), scores.max(1)
-        centre = True
-    wanted = best >= decode["keep"]["score_threshold"]
-    boxes, classes, best = boxes[wanted], classes[wanted], best[wanted]
+        unit, centre = np.float32(1), True
+    else:
+        return outputs
+    wanted = (scores >= keep["score_threshold"]).any(1)
+    boxes, scores = boxes[wanted] * unit, scores[wanted]
+    classes, best = scores.argmax(1), scores.max(1)
     if centre:
-        boxes = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
-    corner_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
-    kept = cv2.dnn.NMSBoxesBatched(corner_size.tolist(), best.tolist(), classes.tolist(),
-                                   decode["keep"]["score_threshold"], decode["keep"]["iou_threshold"])
-    boxes = boxes[np.array(kept, int).ravel()]
-    ratio, left, top = place
-    if ratio is None:
-        return boxes * np.array([size[0] / width, size[1] / height] * 2, np.float32)
-    return (boxes - np.array([left, top] * 2, np.float32)) / ratio
-
-
-def answer(outputs, place, size):
-    if decode["kind"] == "classification":
-        values = outputs[decode["output"]].ravel()
-        if decode["activation"] == "softmax":
-            values = np.exp(values - values.max())
-            values /= values.sum()
-        return values.argsort()[::-1][: decode["top_k"]]
-    return outputs if decode["kind"] == "raw" else boxes_of(outputs, place, size)
+        corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
+    else:
+        corners = boxes
+    places = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+    if keep.get("class_agnostic"):
+        kept = cv2.dnn.NMSBoxes(places, best, keep["score_threshold"], keep["iou_threshold"])
+    else:
+        kept = cv2.dnn.NMSBoxesBatched(places, best, classes, keep["score_threshold"], keep["iou_threshold"])
+    kept = np.array(kept, int).ravel()[: keep.get("max_detections", 300)]
+    boxes = np.clip((corners[kept] - back_offset) * back_scale, 0, original * 2)
+    return [{"label": manifest["labels"][c], "score": float(s), "box": b.tolist()}
+            for c, s, b in zip(classes[kept], best[kept], boxes)]
 
 
 names = [output.name for output in session.get_outputs()]
-times = {stage: [] for stage in ["decode", "preprocess", "infer", "postprocess", "total", "bare_run"]}
+stages = ["decode", "preprocess", "infer", "postprocess", "total", "bare_run"]
+times = {stage: [] for stage in stages}
 for at in range(20 + frames):
     t0 = time.perf_counter()
-    image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(picture, np.uint8), reading)
     t1 = time.perf_counter()
-    tensor, place = prepare(image)
+    tensor = prepare(image)
     t2 = time.perf_counter()
     outputs = session.run(names, {spec["name"]: tensor})
     t3 = time.perf_counter()
-    answer(dict(zip(names, outputs)), place, (image.shape[1], image.shape[0]))
+    found = answer(dict(zip(names, outputs)))
     t4 = time.perf_counter()
     session.run(names, {spec["name"]: tensor})
     t5 = time.perf_counter()
     if at >= 20:
-        for stage, seconds in zip(times, [t1 - t0, t2 - t1, t3 - t2, t4 - t3, t4 - t0, t5 - t4]):
+        for stage, seconds in zip(stages, [t1 - t0, t2 - t1, t3 - t2, t4 - t3, t4 - t0, t5 - t4]):
             times[stage].append(seconds * 1e3)
 result = {stage: statistics.median(values) for stage, values in times.items()}
-print(json.dumps({**result, "frames": frames, "runtime": ort.__version__}))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({**result, "frames": frames, "threads": threads, "found": len(found), "peak_bytes": peak,
+                  "runtime": ort.__version__}))

@@ -9,6 +9,7 @@ use crate::inference::{Engine, draw};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ const MANY: usize = 5;
 pub struct Args {
     /// The bundle: its folder or a `.bundle` file
     bundle: PathBuf,
-    /// Pictures: JPEG, PNG, WebP, BMP or PNM
+    /// Pictures: JPEG, PNG, WebP, BMP or PNM; turned as their Exif data asks for
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Also write the pictures, with the boxes on them, into this folder
@@ -52,13 +53,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(why) = &engine.report().fallback {
         anstream::eprintln!("edgewarden: runs on {}: {why}", engine.report().provider.as_str());
     }
-    if let Some(dir) = &args.draw {
-        std::fs::create_dir_all(dir).with_context(|| format!("make folder {}", dir.display()))?;
-    }
+    let mut drawings = args.draw.as_deref().map(|dir| Drawings::into(dir, &args.images)).transpose()?;
     let bar = progress(args.images.len());
     let mut bad = 0;
     for image in &args.images {
-        let answer = answer(&mut engine, image, args.draw.as_deref());
+        let answer = answer(&mut engine, image, drawings.as_mut());
         let mut told = Ok(());
         bar.suspend(|| match &answer {
             Ok(line) => told = writeln!(std::io::stdout(), "{line}"),
@@ -80,13 +79,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn answer(engine: &mut Engine, image: &Path, draw_into: Option<&Path>) -> anyhow::Result<String> {
+fn answer(engine: &mut Engine, image: &Path, drawings: Option<&mut Drawings>) -> anyhow::Result<String> {
     let picture = Picture::read(image)?;
     let (output, timing_ms) = engine.run(picture.view()).map_err(|reason| picture::named(image, reason))?;
-    if let Some(dir) = draw_into {
-        let name = image.file_name().unwrap_or(image.as_os_str());
-        let to = dir.join(name).with_extension("jpg");
-        draw::write(&picture, &output.detections, &to)?;
+    if let Some(drawings) = drawings {
+        draw::write(&picture, &output.detections, &drawings.place(image))?;
     }
     let line = Line {
         image: image.to_string_lossy().into_owned(),
@@ -96,6 +93,36 @@ fn answer(engine: &mut Engine, image: &Path, draw_into: Option<&Path>) -> anyhow
         timing_ms,
     };
     Ok(serde_json::to_string(&line)?)
+}
+
+/// The folder of drawn pictures, and what must not be written over: drawings of this run, and the
+/// pictures themselves.
+struct Drawings {
+    dir: PathBuf,
+    taken: HashSet<PathBuf>,
+}
+
+impl Drawings {
+    fn into(dir: &Path, images: &[PathBuf]) -> anyhow::Result<Self> {
+        let fault = || format!("make folder {}", dir.display());
+        std::fs::create_dir_all(dir).with_context(fault)?;
+        let dir = dir.canonicalize().with_context(fault)?;
+        // What cannot be found is no picture either.
+        let taken = images.iter().filter_map(|image| image.canonicalize().ok()).collect();
+        Ok(Self { dir, taken })
+    }
+
+    /// Where the drawing of a picture goes: under its name, with a number where that is taken.
+    fn place(&mut self, image: &Path) -> PathBuf {
+        let stem = image.file_stem().unwrap_or(image.as_os_str()).to_string_lossy();
+        let mut to = self.dir.join(format!("{stem}.jpg"));
+        let mut number = 2_usize;
+        while !self.taken.insert(to.clone()) {
+            to = self.dir.join(format!("{stem}-{number}.jpg"));
+            number += 1;
+        }
+        to
+    }
 }
 
 fn progress(total: usize) -> ProgressBar {
@@ -144,5 +171,25 @@ impl Place {
             Place::Folder(dir) => dir,
             Place::Unpacked(dir) => dir.path(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawings_never_take_the_place_of_another_or_of_a_picture() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let original = dir.join("b.jpg");
+        std::fs::write(&original, "x").unwrap();
+        let mut drawings = Drawings::into(&dir, std::slice::from_ref(&original)).unwrap();
+        let mut place = |name: &str| drawings.place(Path::new(name)).file_name().unwrap().to_owned();
+        assert_eq!(place("one/a.jpg"), "a.jpg");
+        assert_eq!(place("two/a.png"), "a-2.jpg");
+        assert_eq!(place("three/a.jpg"), "a-3.jpg");
+        assert_eq!(place("b.jpg"), "b-2.jpg");
+        assert_eq!(place("v1.2.png"), "v1.2.jpg");
     }
 }

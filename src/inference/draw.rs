@@ -1,8 +1,9 @@
-//! Boxes drawn on a picture, for people.
+//! Boxes with their labels drawn on a picture, for people.
 
 use super::picture::Picture;
 use super::pixels::PixelDecoder;
 use crate::domain::{Detection, Reason, ReasonCode};
+use font8x8::UnicodeFonts as _;
 use std::path::Path;
 
 /// Colours by class number, as far apart as seven can be (Okabe and Ito's, readable for the colour-blind).
@@ -15,10 +16,14 @@ const COLOURS: [[u8; 3]; 7] = [
     [213, 94, 0],
     [204, 121, 167],
 ];
+/// Pixels of a letter, across and down, before it is enlarged.
+const LETTER: usize = 8;
+/// Letters of a label at most.
+const MAX_LETTERS: usize = 48;
 /// Quality of the JPEG.
 const QUALITY: i32 = 92;
 
-/// Writes the picture with the boxes on it to the JPEG file `to`.
+/// Writes the picture with the boxes, their labels and scores on it to the JPEG file `to`.
 ///
 /// # Errors
 /// `BadRequest` for what is no picture, `Internal` when the file cannot be written.
@@ -28,9 +33,14 @@ pub fn write(picture: &Picture, detections: &[Detection], to: &Path) -> Result<(
     let (width, height) = (pixels.width as usize, pixels.height as usize);
     let mut rgb = pixels.bytes.to_vec();
     let thick = (width.max(height) / 400).clamp(1, 8);
-    for found in detections {
+    let enlarged = (width.max(height) / 640).clamp(1, 8);
+    // The best one last, on top.
+    for found in detections.iter().rev() {
         let colour = COLOURS[found.class as usize % COLOURS.len()];
         outline(&mut rgb, (width, height), found.bbox, thick, colour);
+        let label: String = found.label.chars().take(MAX_LETTERS).collect();
+        let text = format!("{label} {:.2}", found.score);
+        name(&mut rgb, (width, height), found.bbox, &text, enlarged, colour);
     }
     let image = turbojpeg::Image {
         pixels: &rgb[..],
@@ -62,9 +72,73 @@ fn outline(rgb: &mut [u8], (width, height): (usize, usize), bbox: [f32; 4], thic
     }
 }
 
+/// Writes a text on a ground of the box's colour: above the box, or inside where there is no room above.
+fn name(
+    rgb: &mut [u8],
+    (width, height): (usize, usize),
+    bbox: [f32; 4],
+    text: &str,
+    enlarged: usize,
+    colour: [u8; 3],
+) {
+    let tall = (LETTER + 2) * enlarged;
+    let wide = (text.chars().count() * LETTER + 2) * enlarged;
+    let (left, top) = (bbox[0].max(0.0) as usize, bbox[1].max(0.0) as usize);
+    let left = left.min(width.saturating_sub(wide));
+    let top = top.checked_sub(tall).unwrap_or(top);
+    let light = colour.iter().zip([299, 587, 114]).map(|(&c, share)| usize::from(c) * share).sum::<usize>();
+    let ink = if light > 128_000 { [0; 3] } else { [255; 3] };
+    let letters: Vec<[u8; 8]> = text.chars().map(letter).collect();
+    for y in top..(top + tall).min(height) {
+        for x in left..(left + wide).min(width) {
+            // A pixel of ground around; letters have theirs between them.
+            let (column, row) = ((x - left) / enlarged, (y - top) / enlarged);
+            let lit = match (column.checked_sub(1), row.checked_sub(1)) {
+                (Some(column), Some(row)) if row < LETTER => {
+                    letters.get(column / LETTER).is_some_and(|bits| bits[row] >> (column % LETTER) & 1 == 1)
+                }
+                (_, _) => false,
+            };
+            let pixel = (y * width + x) * 3;
+            rgb[pixel..pixel + 3].copy_from_slice(if lit { &ink } else { &colour });
+        }
+    }
+}
+
+/// The rows of a letter, the leftmost pixel in the lowest bit; a question mark for those not known.
+fn letter(letter: char) -> [u8; 8] {
+    let unknown = || font8x8::BASIC_FONTS.get('?').unwrap_or_default();
+    let basic = font8x8::BASIC_FONTS.get(letter);
+    basic
+        .or_else(|| font8x8::LATIN_FONTS.get(letter))
+        .or_else(|| font8x8::GREEK_FONTS.get(letter))
+        .unwrap_or_else(unknown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_label_is_above_the_box_and_inside_the_picture() {
+        let (width, height) = (40, 60);
+        let mut rgb = vec![9; width * height * 3];
+        name(&mut rgb, (width, height), [3.0, 30.0, 30.0, 50.0], "I", 1, [200, 200, 200]);
+        let at = |x: usize, y: usize| rgb[(y * width + x) * 3];
+        assert_eq!([at(2, 25), at(3, 25), at(12, 25), at(13, 25)], [9, 200, 200, 9]);
+        assert_eq!([at(5, 19), at(5, 20), at(5, 29), at(5, 30)], [9, 200, 200, 9]);
+        assert!((20..30).any(|y| (3..13).any(|x| at(x, y) == 0)), "black on a light ground");
+        // No room above, no room to the right, no room at all, and letters that the font has not.
+        for (bbox, text) in [
+            ([0.0, 0.0, 40.0, 60.0], "ok"),
+            ([39.0, 59.0, 40.0, 60.0], "washer 0.99"),
+            ([-5.0, 90.0, 900.0, 900.0], "歯車 ü"),
+        ] {
+            name(&mut rgb, (width, height), bbox, text, 3, [0, 0, 0]);
+        }
+        assert_eq!(letter('歯'), letter('?'));
+        assert_ne!(letter('ü'), letter('?'));
+    }
 
     #[test]
     fn the_outline_stays_inside_and_leaves_the_middle() {

@@ -1,8 +1,14 @@
 //! A picture from a file, as a frame: what `predict` and the golden inputs are read from.
+//!
+//! Photographs are turned as their Exif data asks for, as OpenCV's `imread` does; answers are then in
+//! pixels of the turned picture. Frames of a source are not: a camera that is mounted upside down says so
+//! nowhere.
 
-use super::pixels::MAX_PIXELS;
+use super::pixels::{MAX_PIXELS, PixelDecoder};
 use crate::domain::frame::FrameView;
 use crate::domain::{FrameMeta, PixelFormat, Reason, ReasonCode};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder as _};
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -17,7 +23,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads a JPEG (which stays one), PNG, WebP, BMP or PNM file.
+    /// Reads a JPEG (which stays one unless it has to be turned), PNG, WebP, BMP or PNM file.
     ///
     /// # Errors
     /// `NotFound` when there is no such file, `BadRequest` when it is no whole picture.
@@ -49,7 +55,11 @@ impl Picture {
                 turbojpeg::read_header(&bytes).map_err(|error| format!("not a readable JPEG ({error})"))?;
             let size = |length: usize| u32::try_from(length).map_err(|_| "too large".to_owned());
             let (width, height) = (size(header.width)?, size(header.height)?);
-            return Ok(Self { meta: meta(PixelFormat::Jpeg, width, height), bytes });
+            let picture = Self { meta: meta(PixelFormat::Jpeg, width, height), bytes };
+            return match exif(&picture.bytes).and_then(Orientation::from_exif_chunk) {
+                None | Some(Orientation::NoTransforms) => Ok(picture),
+                Some(orientation) => picture.turned(orientation),
+            };
         }
         let known = "use a JPEG, PNG, WebP, BMP or PNM file";
         let mut reader = image::ImageReader::new(Cursor::new(&bytes))
@@ -62,10 +72,30 @@ impl Picture {
         // Sixteen bytes a pixel: the widest format in between.
         limits.max_alloc = Some(MAX_PIXELS * 16);
         reader.limits(limits);
-        let image = reader.decode().map_err(|error| format!("not a readable picture ({error})"))?;
+        let unreadable = |error: image::ImageError| format!("not a readable picture ({error})");
+        let mut decoder = reader.into_decoder().map_err(unreadable)?;
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+        image.apply_orientation(orientation);
+        Ok(Self::of(image))
+    }
+
+    /// The same picture, decoded and turned.
+    fn turned(self, orientation: Orientation) -> Result<Self, String> {
+        let mut decoder = PixelDecoder::new().map_err(|reason| reason.detail)?;
+        let whole = |width, height| (width, height);
+        let pixels = decoder.decode(self.view(), false, whole).map_err(|reason| reason.detail)?;
+        let image = image::RgbImage::from_raw(pixels.width, pixels.height, pixels.bytes.to_vec())
+            .ok_or("the decoded picture has another size")?;
+        let mut image = DynamicImage::from(image);
+        image.apply_orientation(orientation);
+        Ok(Self::of(image))
+    }
+
+    fn of(image: DynamicImage) -> Self {
         let image = image.into_rgb8();
         let (width, height) = image.dimensions();
-        Ok(Self { meta: meta(PixelFormat::Rgb8, width, height), bytes: image.into_raw() })
+        Self { meta: meta(PixelFormat::Rgb8, width, height), bytes: image.into_raw() }
     }
 
     /// The picture as a frame.
@@ -77,6 +107,29 @@ impl Picture {
 /// A fault of a picture, with the picture's file in front.
 pub fn named(path: &Path, reason: Reason) -> Reason {
     Reason::new(reason.code, format!("picture {}: {}", path.display(), reason.detail))
+}
+
+/// The Exif data of a JPEG: that of its first segment `APP1` that holds some (JEITA CP-3451, 4.7.2).
+fn exif(jpeg: &[u8]) -> Option<&[u8]> {
+    /// Start of scan: pictures follow, and no more data on them.
+    const SOS: u8 = 0xda;
+    const APP1: u8 = 0xe1;
+    let mut rest = jpeg.get(2..)?;
+    loop {
+        let &[0xff, marker, ref after @ ..] = rest else { return None };
+        if marker == 0xff {
+            // Fill bytes may stand before a marker.
+            rest = &rest[1..];
+            continue;
+        }
+        let &[high, low, ..] = after else { return None };
+        let segment = after.get(2..usize::from(u16::from_be_bytes([high, low])))?;
+        match (marker, segment.strip_prefix(b"Exif\0\0")) {
+            (SOS, _) => return None,
+            (APP1, Some(exif)) => return Some(exif),
+            (_, _) => rest = &after[2 + segment.len()..],
+        }
+    }
 }
 
 /// A frame that no source took: number 1, at no time.
@@ -104,6 +157,32 @@ mod tests {
             .unwrap();
         let png = read(png.get_ref()).unwrap();
         assert_eq!(png.view().bytes, [1, 2, 3].repeat(6));
+    }
+
+    #[test]
+    fn a_photograph_is_turned_as_its_exif_data_asks() {
+        let jpeg = super::super::pixels::tests::jpeg(64, 48);
+        let with = |orientation: u8| {
+            // A TIFF header and one entry: tag 0x0112, one 16-bit number.
+            let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+            exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+            let length = (exif.len() as u16 + 2).to_be_bytes();
+            let segment = [b"\xff\xff\xe1", &length[..], &exif].concat();
+            [&jpeg[..2], &segment, &jpeg[2..]].concat()
+        };
+        // Red is on the left; turned clockwise by a quarter it is on top.
+        let picture = read(&with(6)).unwrap();
+        let view = picture.view();
+        assert_eq!((view.meta.format, view.meta.width, view.meta.height), (PixelFormat::Rgb8, 48, 64));
+        assert!(view.bytes[0] > 240 && view.bytes[2] < 15, "{:?}", &view.bytes[..3]);
+        assert!(view.bytes[view.bytes.len() - 1] > 240, "and blue below");
+        for untouched in [0, 1, 9] {
+            assert_eq!(read(&with(untouched)).unwrap().view().meta.format, PixelFormat::Jpeg);
+        }
+        let whole = with(6);
+        for length in 0..whole.len() {
+            let _ = exif(&whole[..length]);
+        }
     }
 
     #[test]
