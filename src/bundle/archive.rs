@@ -13,6 +13,7 @@ use crate::sys::durable::failed;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Most files in a `.bundle`.
@@ -52,6 +53,9 @@ impl Archive {
         let total = file.metadata().map_err(|error| broken(path, error))?.len();
         if total > MAX_ARCHIVE {
             return Err(broken(path, format!("it has {total} bytes; {MAX_ARCHIVE} are the most accepted")));
+        }
+        if !is_tar(&file).map_err(|error| broken(path, error))? {
+            return Err(broken(path, "is no bundle file; `edgewarden repo export` makes one"));
         }
         let mut tar = tar::Archive::new(file);
         let mut places = BTreeMap::new();
@@ -126,6 +130,19 @@ impl Archive {
             (None, _) => Err(broken(&self.path, "it holds no manifest")),
             (Some(_), Some(_)) => Err(broken(&self.path, "it holds more than one manifest")),
         }
+    }
+}
+
+/// Whether the file begins as every tar that [`Archive`] reads does: "ustar" at byte 257.
+///
+/// # Errors
+/// Those of reading; a file that is too short is no tar.
+pub fn is_tar(file: &File) -> io::Result<bool> {
+    let mut magic = [0; 5];
+    match file.read_exact_at(&mut magic, 257) {
+        Ok(()) => Ok(magic == *b"ustar"),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

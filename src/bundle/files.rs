@@ -125,7 +125,9 @@ pub fn seal(dir: &Path) -> Result<Manifest, Reason> {
         Reason::new(reason.code, format!("{}: {}", dir.join(MANIFEST).display(), reason.detail))
     })?;
     sealed.files = entries(dir)?;
-    manifest::check(&sealed)?;
+    manifest::check(&sealed).map_err(|reason| {
+        Reason::new(reason.code, format!("{}: {}", dir.join(MANIFEST).display(), reason.detail))
+    })?;
     manifest::write_manifest(dir, &sealed)?;
     Ok(sealed)
 }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration to check
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH, env = "EDGEWARDEN_CONFIG")]
+    #[arg(long, short, value_name = "FILE", default_value = config::DEFAULT_PATH, env = "EDGEWARDEN_CONFIG")]
     config: PathBuf,
     #[command(flatten)]
     json: Json,

@@ -11,6 +11,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "edgewarden", &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "edgewarden", &mut script);
+    super::ui::print(&String::from_utf8(script)?)
 }

@@ -1,6 +1,7 @@
 //! `edgewarden demo`: the whole story on this machine, or the training pictures of its models.
 
 use super::exit::{Told as AlreadyTold, Usage};
+use super::ui;
 use crate::demo::dataset::{self, Dataset};
 use crate::demo::device::SIZE;
 use crate::demo::report::{Narrator, Outcome, Report, Step, Told};
@@ -84,9 +85,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         report.folder = Some(scratch.keep().join("demo"));
     }
     if args.json {
-        anstream::println!("{}", serde_json::to_string(&report)?);
+        ui::print_json(&report)?;
     } else {
-        anstream::print!("{}", table(&report));
+        ui::print(&table(&report))?;
     }
     if report.complete { Ok(()) } else { Err(AlreadyTold.into()) }
 }
@@ -132,6 +133,15 @@ fn pictures(folder: &Path) -> anyhow::Result<PathBuf> {
     let absolute = folder.canonicalize().with_context(|| format!("--frames {}", folder.display()))?;
     if !absolute.is_dir() {
         return Err(Usage(format!("--frames {}: is no folder", folder.display())).into());
+    }
+    let is_jpeg = |path: &Path| {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        ["jpg", "jpeg"].iter().any(|jpeg| ending.eq_ignore_ascii_case(jpeg))
+    };
+    let entries =
+        std::fs::read_dir(&absolute).with_context(|| format!("read the folder {}", folder.display()))?;
+    if !entries.flatten().any(|entry| is_jpeg(&entry.path())) {
+        return Err(Usage(format!("--frames {}: holds no .jpg or .jpeg", folder.display())).into());
     }
     Ok(absolute)
 }

@@ -16,6 +16,12 @@ pub const USAGE: u8 = 64;
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// A fault in a folder of the user's own that nobody has signed: whatever its code, it is a mistake to be
+/// mended and keeps nobody out; exits with [`FAILED`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Own(pub Reason);
+
 /// A failure that the command has already told (as a table, or as JSON); only the exit status is left.
 #[derive(Debug, thiserror::Error)]
 #[error("failed")]
@@ -60,4 +66,27 @@ pub fn status(error: &anyhow::Error) -> u8 {
         }
     }
     FAILED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ReasonCode;
+
+    #[test]
+    fn each_kind_of_error_has_its_status() {
+        let tampered = Reason::new(ReasonCode::DigestMismatch, "bundle x: changed");
+        assert_eq!(status(&tampered.clone().into()), REFUSED);
+        assert_eq!(status(&anyhow::Error::new(tampered.clone()).context("install x")), REFUSED);
+        assert_eq!(status(&Own(tampered).into()), FAILED, "one's own mistake is no attack");
+        assert_eq!(status(&Reason::new(ReasonCode::NotFound, "none").into()), FAILED);
+        assert_eq!(status(&Usage("no".into()).into()), USAGE);
+        assert_eq!(status(&Told.into()), FAILED);
+    }
+
+    #[test]
+    fn causes_stand_on_one_line_each_once() {
+        let error = anyhow::anyhow!("no room\nleft").context("write x").context("write x");
+        assert_eq!(line(&error), "write x: no room left");
+    }
 }

@@ -23,7 +23,7 @@ pub struct Which {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub socket: Option<PathBuf>,
     /// The agent's configuration [default: /etc/edgewarden/agent.toml where there is one]
-    #[arg(long, value_name = "FILE", env = "EDGEWARDEN_CONFIG")]
+    #[arg(long, short, value_name = "FILE", env = "EDGEWARDEN_CONFIG")]
     pub config: Option<PathBuf>,
 }
 
@@ -147,10 +147,12 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error) -> Reason {
         let socket = self.socket.display();
         let text = match io_cause(error) {
-            Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => format!(
-                "no agent is running at {socket}; start it with `systemctl start edgewarden` or `edgewarden run`, or \
-                 name its --config"
-            ),
+            Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                let remedy =
+                    "start it with `systemctl start edgewarden` or `edgewarden run`, or name its --config";
+                let text = format!("no agent is running at {socket}; {remedy}");
+                return Reason::new(ReasonCode::NotFound, text);
+            }
             Some(ErrorKind::PermissionDenied) => {
                 format!(
                     "{socket} may only be opened by the agent's user and group; join the group or use sudo"

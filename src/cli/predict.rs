@@ -1,7 +1,7 @@
 //! `edgewarden predict`: a bundle's answers on pictures, one JSON line each.
 
 use super::bundle::RuntimeArgs;
-use super::exit::Told;
+use super::exit::{Own, Told};
 use crate::bundle;
 use crate::domain::{Classification, Detection, Reason, ReasonCode, StageTimes, result::RawTensor};
 use crate::inference::picture::{self, Picture};
@@ -48,7 +48,10 @@ struct Line<'a> {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let place = Place::of(&args.bundle)?;
-    let bundle = bundle::open(place.dir(), None)?;
+    let bundle = match &place {
+        Place::Folder(dir) => bundle::open(dir, None).map_err(Own)?,
+        Place::Unpacked(dir) => bundle::open(dir.path(), None)?,
+    };
     let mut engine = Engine::load(&bundle, &args.runtime.settings()?)?;
     if let Some(why) = &engine.report().fallback {
         anstream::eprintln!("edgewarden: runs on {}: {why}", engine.report().provider.as_str());
@@ -152,25 +155,25 @@ impl Place {
     /// `NotFound` when there is nothing, and as unpacking.
     pub fn of(path: &Path) -> Result<Self, Reason> {
         let fault = |error: std::io::Error| {
-            Reason::new(ReasonCode::NotFound, format!("bundle {}: {error}", path.display()))
+            let remedy = "name a bundle's folder or a .bundle file";
+            Reason::new(ReasonCode::NotFound, format!("bundle {}: {error}; {remedy}", path.display()))
         };
         let meta = std::fs::metadata(path).map_err(fault)?;
         if meta.is_dir() {
             return Ok(Place::Folder(path.to_owned()));
+        }
+        if !std::fs::File::open(path).and_then(|file| bundle::archive::is_tar(&file)).map_err(fault)? {
+            let detail = format!(
+                "{}: neither a bundle's folder nor a .bundle file; `edgewarden bundle init` makes a bundle of an ONNX file",
+                path.display()
+            );
+            return Err(Reason::new(ReasonCode::BadRequest, detail));
         }
         let into = tempfile::Builder::new().prefix("edgewarden-bundle").tempdir().map_err(|error| {
             Reason::new(ReasonCode::Internal, format!("make a folder to unpack into: {error}"))
         })?;
         bundle::archive::extract(path, into.path())?;
         Ok(Place::Unpacked(into))
-    }
-
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        match self {
-            Place::Folder(dir) => dir,
-            Place::Unpacked(dir) => dir.path(),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::agent::{self, End};
 use crate::config::settings::{LogFormat, LogSettings};
 use crate::config::{self, DEFAULT_PATH};
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
@@ -11,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration; drop-ins lie in config.d beside it
-    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_PATH)]
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_PATH, env = "EDGEWARDEN_CONFIG")]
     pub config: PathBuf,
 }
 
@@ -39,8 +40,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn log(settings: &LogSettings) {
     let filter =
         EnvFilter::try_from_env(super::child::LOG).unwrap_or_else(|_| EnvFilter::new(&settings.filter));
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.with_target(false).with_ansi(colours);
     // Both fail only where it was done before, which is as good.
     let _ = match settings.format {
         LogFormat::Text => lines.try_init(),

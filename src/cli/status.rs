@@ -101,11 +101,11 @@ fn row(pipeline: &PipelineHealth, figures: Option<&PipelineMetrics>, metrics: &M
     let dash = || "-".to_owned();
     let total = figures.and_then(|figures| figures.latency_ms.get("total")).filter(|total| total.count > 0);
     // Its own children; the agent is shared by all.
-    let roles = [format!("capture:{}", pipeline.name), format!("infer:{}", pipeline.slot)];
+    let own = |role: &str| role.rsplit_once(':').is_some_and(|(_, name)| name == pipeline.name.as_str());
     let memory: u64 = metrics
         .processes
         .iter()
-        .filter(|process| roles.contains(&process.role))
+        .filter(|process| own(&process.role))
         .map(|process| process.pss_bytes.unwrap_or(process.rss_bytes))
         .sum();
     vec![

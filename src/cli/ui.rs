@@ -7,6 +7,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+/// Like `println!`, through [`print`]: for functions that return an `anyhow::Result`.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::ui::print(&(format!($($text)*) + "\n"))?
+    };
+}
+pub(crate) use say;
+
 /// Flattened into the arguments of every command that prints something for machines.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Json {
@@ -44,6 +52,21 @@ pub fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// The words of the manifest for a value that is one word or an object in it.
+pub fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(value) => value.to_string(),
+        // No type of the manifest fails to serialise.
+        Err(error) => error.to_string(),
+    }
+}
+
+/// `n thing`, or `n things` where there is not one of them.
+pub fn count(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A table without lines, as wide as the terminal, or as it needs when there is none.

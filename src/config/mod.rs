@@ -147,7 +147,9 @@ fn read_file(path: &Arc<Path>) -> Result<String, Fault> {
     match read {
         Err(error) => {
             let remedy = match error.kind() {
-                std::io::ErrorKind::NotFound => "; name the file with --config",
+                std::io::ErrorKind::NotFound => {
+                    "; name the file with --config, or begin with a copy of the example agent.toml"
+                }
                 std::io::ErrorKind::PermissionDenied => "; run as a user who may read it",
                 std::io::ErrorKind::InvalidData => "; it must be UTF-8 text",
                 _ => "",

@@ -41,7 +41,7 @@ pub enum Command {
         /// Longest edge, pixels.
         max_edge: u32,
     },
-    /// End the agent and start it anew, in the same process.
+    /// End the agent and start it anew in its place; the process id stays.
     Restart,
 }
 

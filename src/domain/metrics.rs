@@ -73,7 +73,8 @@ pub struct Quantiles {
 /// One of our processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProcessMetrics {
-    /// `agent`, `capture:<pipeline>` or `infer:<slot>`.
+    /// `agent`; else what it does and for which pipeline: `capture:<pipeline>`, `infer:<pipeline>`, and
+    /// during an update `candidate:<pipeline>` and `standby:<pipeline>`.
     pub role: String,
     /// Its process id.
     pub pid: u32,

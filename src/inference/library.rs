@@ -41,8 +41,8 @@ pub fn find_library(explicit: Option<&Path>) -> Result<PathBuf, Reason> {
         Reason::new(
             ReasonCode::LoadFailed,
             format!(
-                "no ONNX Runtime library: neither {INSTALLED} nor {LOCAL} exists; name one with {VARIABLE} or \
-                 `runtime.library` in agent.toml, or run packaging/setup.sh in a clone"
+                "no ONNX Runtime library: neither {INSTALLED} nor {LOCAL} exists; name one with --runtime or \
+                 {VARIABLE}, or run packaging/setup.sh in a clone"
             ),
         )
     })

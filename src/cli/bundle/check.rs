@@ -1,10 +1,11 @@
 //! `edgewarden bundle check`: does the bundle hold together, and does its model run?
 
-use super::RuntimeArgs;
+use super::{RuntimeArgs, told};
 use crate::bundle;
 use crate::cli::exit::Told;
+use crate::cli::ui::{self, say};
 use crate::domain::frame::FrameView;
-use crate::domain::{FrameMeta, PixelFormat, Reason};
+use crate::domain::{FrameMeta, Output, PixelFormat, Reason};
 use crate::inference::{Engine, golden};
 use std::path::PathBuf;
 
@@ -35,32 +36,31 @@ struct Findings {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut found = Findings::default();
     examine(&args, &mut found);
-    let verdict = match found.faults.first() {
-        None => Ok(()),
-        // The first fault decides about the exit status; all are told below.
-        Some(reason) => Err(anyhow::Error::new(Told).context(reason.clone())),
-    };
     if args.json {
-        println!("{}", serde_json::to_string(&found)?);
+        ui::print_json(&found)?;
     } else {
-        found.passed.iter().for_each(|line| println!("ok     {line}"));
-        found.notes.iter().for_each(|line| println!("note   {line}"));
-        found.faults.iter().for_each(|reason| println!("fault  {reason}"));
+        for line in &found.passed {
+            say!("ok     {line}");
+        }
+        for line in &found.notes {
+            say!("note   {line}");
+        }
+        for reason in &found.faults {
+            say!("fault  {reason}");
+        }
     }
-    verdict
+    // The folder is its author's: no fault in it is a refusal for trust.
+    if found.faults.is_empty() { Ok(()) } else { Err(Told.into()) }
 }
 
 fn examine(args: &Args, found: &mut Findings) {
-    // The manifest's own words and its files are judged apart, so that both are told.
-    let manifest = match bundle::read(&args.dir) {
-        Ok((manifest, _)) => manifest,
-        Err(reason) => return found.faults.push(reason),
-    };
     let bundle = match bundle::open(&args.dir, None) {
         Ok(bundle) => bundle,
         Err(reason) => return found.faults.push(reason),
     };
-    found.passed.push(format!("{}: manifest and {} files", manifest.release(), manifest.files.len()));
+    let manifest = &bundle.manifest;
+    let files = ui::count(manifest.files.len(), "file");
+    found.passed.push(format!("{}: manifest and {files}", manifest.release()));
     let engine = args.runtime.settings().and_then(|settings| Engine::load(&bundle, &settings));
     let mut engine = match engine {
         Ok(engine) => engine,
@@ -75,15 +75,18 @@ fn examine(args: &Args, found: &mut Findings) {
     ));
     found.notes.extend(report.fallback.map(|why| format!("not on the first provider: {why}")));
     match grey(&mut engine) {
-        Ok(detections) => found.passed.push(format!("a grey picture gives {detections} boxes")),
+        Ok(answer) => found.passed.push(format!("a grey picture gives {}", told(&answer))),
         Err(reason) => found.faults.push(reason),
     }
     if manifest.golden.is_empty() {
-        found.notes.push("no golden samples: devices cannot try it; see `edgewarden bundle golden`".into());
+        found
+            .notes
+            .push("no golden samples: a device will take it untried; see `edgewarden bundle golden`".into());
     } else {
         match golden::run_all(&mut engine, &bundle, |_, _| {}).0 {
             Ok(()) => {
-                found.passed.push(format!("{} golden samples give their answers", manifest.golden.len()))
+                let samples = ui::count(manifest.golden.len(), "golden sample");
+                found.passed.push(format!("{samples} answered as expected"));
             }
             Err(reason) => found.faults.push(reason),
         }
@@ -94,7 +97,7 @@ fn examine(args: &Args, found: &mut Findings) {
 }
 
 /// Runs the model on a mid-grey picture of its own size.
-fn grey(engine: &mut Engine) -> Result<usize, Reason> {
+fn grey(engine: &mut Engine) -> Result<Output, Reason> {
     let (width, height) = engine.manifest().inputs.first().and_then(|input| input.size()).unwrap_or((64, 64));
     let meta = FrameMeta {
         seq: 1,
@@ -105,5 +108,5 @@ fn grey(engine: &mut Engine) -> Result<usize, Reason> {
         format: PixelFormat::Rgb8,
     };
     let bytes = vec![128; width as usize * height as usize * 3];
-    engine.run(FrameView { meta, bytes: &bytes }).map(|(output, _)| output.detections.len())
+    engine.run(FrameView { meta, bytes: &bytes }).map(|(output, _)| output)
 }

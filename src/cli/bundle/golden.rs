@@ -1,7 +1,9 @@
 //! `edgewarden bundle golden`: takes the present answers as the expected ones.
 
-use super::RuntimeArgs;
+use super::{RuntimeArgs, told};
 use crate::bundle;
+use crate::cli::exit::Own;
+use crate::cli::ui::{self, say};
 use crate::domain::manifest::GoldenSample;
 use crate::inference::Engine;
 use crate::inference::picture::Picture;
@@ -28,7 +30,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let bundle = bundle::open(&args.dir, None)?;
+    let bundle = bundle::open(&args.dir, None).map_err(Own)?;
     let mut engine = Engine::load(&bundle, &args.runtime.settings()?)?;
     let mut samples = Vec::new();
     let mut copies = Vec::new();
@@ -56,18 +58,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut manifest = bundle.manifest;
     manifest.golden = samples;
     bundle::write_manifest(&args.dir, &manifest)?;
-    let manifest = bundle::seal(&args.dir)?;
+    let manifest = bundle::seal(&args.dir).map_err(Own)?;
     if args.json {
-        println!("{}", serde_json::to_string(&manifest.golden)?);
-        return Ok(());
+        return ui::print_json(&manifest.golden);
     }
     for sample in &manifest.golden {
-        let answer = match (&sample.expected.detections[..], &sample.expected.classes[..]) {
-            ([], []) => format!("{} raw outputs", sample.expected.tensors.len()),
-            ([], [best, ..]) => format!("{} ({:.3})", best.label, best.score),
-            (boxes, _) => format!("{} boxes", boxes.len()),
-        };
-        println!("{}  {answer}", sample.input);
+        say!("{}  {}", sample.input, told(&sample.expected));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::RuntimeArgs;
 use crate::bundle::{self, MANIFEST, draft, onnx};
+use crate::cli::ui::{self, say, word};
 use crate::domain::manifest::Decode;
 use crate::domain::{Manifest, ModelName};
 use crate::inference::inspect::inspect;
@@ -37,6 +38,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.dir.join(MANIFEST).exists() && !args.force {
         anyhow::bail!("{} holds a bundle already; give --force to write over it", args.dir.display());
     }
+    if !args.model.is_file() {
+        anyhow::bail!("{}: no such file; name the ONNX file to make a bundle of", args.model.display());
+    }
     // Everything that can fail for the model's sake comes before the first byte is written.
     let seen = inspect(&args.model, &args.runtime.settings()?)?;
     let header = onnx::header(&args.model)?;
@@ -60,11 +64,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     manifest = bundle::seal(&args.dir)?;
 
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&manifest)?);
-    } else {
-        explain(&args.dir, &manifest, &guess.why);
+        say!("{}", serde_json::to_string_pretty(&manifest)?);
+        return Ok(());
     }
-    Ok(())
+    explain(&args.dir, &manifest, &guess.why)
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -75,42 +78,42 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn explain(dir: &Path, manifest: &Manifest, why: &str) {
+fn explain(dir: &Path, manifest: &Manifest, why: &str) -> anyhow::Result<()> {
     let shown = dir.display();
-    println!("Wrote {} from what the model shows:", dir.join(MANIFEST).display());
+    say!("Wrote {} from what the model shows:", dir.join(MANIFEST).display());
     for input in &manifest.inputs {
-        println!("  input   {:?} {:?} {:?} {:?}", input.name, input.shape, input.element, input.layout);
+        let (element, layout) = (word(&input.element), word(&input.layout));
+        say!("  input   {:?} {:?} {element} {layout}", input.name, input.shape);
     }
-    println!("  outputs {why}");
-    println!("What the model does not show, so look at it in {MANIFEST}:");
-    println!("  name, version, license   as you want them");
-    println!("  inputs.scale, mean, std  value = (pixel × scale − mean) ÷ std, as in training");
-    println!("  inputs.color             rgb, bgr or grey");
-    println!("  inputs.fit               \"stretch\", \"center_crop\", or letterbox with value and position");
+    say!("  outputs {why}");
+    say!("What the model does not show, so look at it in {MANIFEST}:");
+    say!("  name, version, license   as you want them");
+    say!("  inputs.scale, mean, std  value = (pixel × scale − mean) ÷ std, as in training");
+    say!("  inputs.color             rgb, bgr or grey");
+    say!("  inputs.fit               \"stretch\", \"center_crop\", or letterbox with value and position");
     match &manifest.decode {
         Decode::Classification { .. } => {
-            println!("  decode.activation        \"softmax\" for logits, \"none\" for probabilities");
+            say!("  decode.activation        \"softmax\" for logits, \"none\" for probabilities");
         }
         Decode::BoxesScores { .. } => {
-            println!("  decode.format, units     corners or center; normalized or pixels");
-            println!(
-                "  decode.background        the score column that means \"nothing\"; leave it out if none"
-            );
-            println!("  decode.keep              score_threshold, iou_threshold");
+            say!("  decode.format, units     corners or center; normalized or pixels");
+            say!("  decode.background        the score column that means \"nothing\"; leave it out if none");
+            say!("  decode.keep              score_threshold, iou_threshold");
         }
         Decode::Yolo { .. } => {
-            println!("  decode.version           v5, v8 (also v9, v11) or yolox");
-            println!("  decode.keep              score_threshold, iou_threshold");
+            say!("  decode.version           v5, v8 (also v9, v11) or yolox");
+            say!("  decode.keep              score_threshold, iou_threshold");
         }
         Decode::Raw { .. } => {
-            println!("  decode                   classification, boxes_scores or yolo, if it is one of them");
+            say!("  decode                   classification, boxes_scores or yolo, if it is one of them");
         }
     }
     if !manifest.labels.is_empty() {
-        println!("  labels                   {} class names, in order", manifest.labels.len());
+        say!("  labels                   {}, in order", ui::count(manifest.labels.len(), "class name"));
     }
-    println!("Next:");
-    println!("  edgewarden predict {shown} PICTURE.jpg");
-    println!("  edgewarden bundle check {shown}");
-    println!("  edgewarden bundle golden {shown} PICTURE.jpg…   when the answers are right");
+    say!("Next:");
+    say!("  edgewarden predict {shown} PICTURE.jpg");
+    say!("  edgewarden bundle check {shown}");
+    say!("  edgewarden bundle golden {shown} PICTURE.jpg…   when the answers are right");
+    Ok(())
 }

@@ -7,9 +7,10 @@ mod seal;
 mod show;
 pub mod verify;
 
-use crate::domain::Reason;
+use super::ui;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::RuntimeSettings;
+use crate::domain::{Output, Reason};
 use crate::inference::library::find_library;
 use std::path::PathBuf;
 
@@ -39,6 +40,15 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Golden(args) => golden::run(args),
         Command::Seal(args) => seal::run(args),
         Command::Verify(args) => verify::run(args),
+    }
+}
+
+/// An answer in few words.
+fn told(output: &Output) -> String {
+    match (&output.detections[..], &output.classes[..], &output.tensors[..]) {
+        ([], [best, ..], _) => format!("{} ({:.3})", best.label, best.score),
+        ([], [], tensors) if !tensors.is_empty() => ui::count(tensors.len(), "raw output"),
+        (boxes, _, _) => format!("{} {}", boxes.len(), if boxes.len() == 1 { "box" } else { "boxes" }),
     }
 }
 

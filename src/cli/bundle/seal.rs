@@ -1,6 +1,8 @@
 //! `edgewarden bundle seal`: lists the files of a bundle anew.
 
 use crate::bundle;
+use crate::cli::exit::Own;
+use crate::cli::ui::{self, say};
 use std::path::PathBuf;
 
 /// Arguments.
@@ -15,13 +17,12 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    bundle::seal(&args.dir)?;
-    let bundle = bundle::open(&args.dir, None)?;
+    bundle::seal(&args.dir).map_err(Own)?;
+    let bundle = bundle::open(&args.dir, None).map_err(Own)?;
     let release = bundle.manifest.release();
     if args.json {
-        println!("{}", serde_json::json!({"release": release, "digest": bundle.digest}));
-    } else {
-        println!("{release} holds {} files, digest {}", bundle.manifest.files.len(), bundle.digest);
+        return ui::print_json(&serde_json::json!({"release": release, "digest": bundle.digest}));
     }
+    say!("{release} holds {}, digest {}", ui::count(bundle.manifest.files.len(), "file"), bundle.digest);
     Ok(())
 }

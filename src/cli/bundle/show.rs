@@ -1,8 +1,12 @@
 //! `edgewarden bundle show`: what a bundle says of itself.
 
 use crate::bundle;
+use crate::cli::exit::Own;
+use crate::cli::predict::Place;
+use crate::cli::ui::{self, say, word};
 use crate::domain::Manifest;
 use crate::domain::manifest::Decode;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Arguments.
@@ -17,53 +21,52 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let place = super::super::predict::Place::of(&args.bundle)?;
-    let (manifest, digest) = bundle::read(place.dir())?;
+    let place = Place::of(&args.bundle)?;
+    let (manifest, digest) = match &place {
+        Place::Folder(dir) => bundle::read(dir).map_err(Own)?,
+        Place::Unpacked(dir) => bundle::read(dir.path())?,
+    };
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&serde_json::json!({"digest": digest, "manifest": manifest}))?
-        );
+        say!("{}", serde_json::to_string_pretty(&json!({"digest": digest, "manifest": manifest}))?);
         return Ok(());
     }
-    println!("{}  {}", manifest.release(), manifest.description);
-    println!("digest   {digest}");
+    say!("{}  {}", manifest.release(), manifest.description);
+    say!("digest   {digest}");
     if !manifest.license.is_empty() {
-        println!("license  {}", manifest.license);
+        say!("license  {}", manifest.license);
     }
     for input in &manifest.inputs {
-        println!(
-            "input    {:?} {:?} {:?} {:?} {:?} {:?}",
-            input.name, input.shape, input.element, input.layout, input.color, input.fit
-        );
+        let (element, layout) = (word(&input.element), word(&input.layout));
+        let (color, fit) = (word(&input.color), word(&input.fit));
+        say!("input    {:?} {:?} {element} {layout} {color} {fit}", input.name, input.shape);
     }
-    println!("decode   {}", decoding(&manifest));
-    println!("labels   {}", shortened(&manifest.labels));
-    println!("golden   {} samples", manifest.golden.len());
-    let needs = serde_json::to_string(&manifest.needs)?;
-    println!("needs    {needs}");
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["file", "bytes", "sha256"]);
+    say!("decode   {}", decoding(&manifest));
+    say!("labels   {}", shortened(&manifest.labels));
+    say!("golden   {}", ui::count(manifest.golden.len(), "sample"));
+    say!("needs    {}", serde_json::to_string(&manifest.needs)?);
+    let mut table = ui::table(&["FILE", "BYTES", "SHA-256"]);
     for file in &manifest.files {
         table.add_row([file.path.clone(), file.size.to_string(), file.sha256.to_string()]);
     }
-    println!("{table}");
-    Ok(())
+    ui::print(&format!("\n{}", ui::render(&table)))
 }
 
 fn decoding(manifest: &Manifest) -> String {
     match &manifest.decode {
         Decode::Classification { output, activation, top_k, score_threshold } => {
             format!(
-                "classification of {output:?} ({activation:?}), best {top_k} at or above {score_threshold}"
+                "classification of {output:?} ({}), best {top_k} at or above {score_threshold}",
+                word(activation)
             )
         }
         Decode::BoxesScores { boxes, scores, format, units, background: _, keep } => format!(
-            "boxes {boxes:?} ({format:?}, {units:?}) with scores {scores:?} at or above {}",
+            "boxes {boxes:?} ({}, {}) with scores {scores:?} at or above {}",
+            word(format),
+            word(units),
             keep.score_threshold
         ),
         Decode::Yolo { version, output, keep } => {
-            format!("yolo {version:?} of {output:?}, scores at or above {}", keep.score_threshold)
+            format!("yolo {} of {output:?}, scores at or above {}", word(version), keep.score_threshold)
         }
         Decode::Raw { outputs } if outputs.is_empty() => "raw, all outputs".into(),
         Decode::Raw { outputs } => format!("raw, {}", outputs.join(", ")),

@@ -1,6 +1,7 @@
 //! `edgewarden bundle verify`: would a device that pins this root take this bundle?
 
 use crate::cli::exit::Usage;
+use crate::cli::ui::{print_json, say};
 use crate::domain::{Reason, ReasonCode, Release};
 use crate::trust::{SignedManifest, Verified, export, sideload};
 use jiff::Timestamp;
@@ -30,11 +31,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.json {
         let files = signed.manifest.files.len();
         let bytes = signed.manifest.total_size();
-        return crate::cli::repo::json_line(
+        return print_json(
             &json!({ "release": signed.release(), "digest": signed.digest, "files": files, "bytes": bytes, "verified": true }),
         );
     }
-    anstream::println!(
+    say!(
         "Good: {}  {}  {} files, signed by keys of {}",
         signed.release(),
         signed.digest,

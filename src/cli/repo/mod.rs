@@ -2,7 +2,9 @@
 
 mod serve;
 
-use super::exit::Usage;
+use super::exit::{Own, Usage};
+use super::ui::{self, print_json, say};
+use crate::bundle;
 use crate::domain::Release;
 use crate::trust::export::{self, Overview};
 use crate::trust::publish::Resigned;
@@ -147,32 +149,28 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
     let publisher = Publisher::init(&args.place.repository, &keys, InitOptions { expiry }, Timestamp::now())?;
     let root = publisher.pinned_root();
     if args.json {
-        return json_line(&json!({ "repository": args.place.repository, "keys": keys, "root": root }));
+        return print_json(&json!({ "repository": args.place.repository, "keys": keys, "root": root }));
     }
     let dir = args.place.repository.display();
-    anstream::println!("Repository  {dir}");
-    anstream::println!(
-        "Keys        {}  (back this folder up and keep it off the web server)",
-        keys.display()
-    );
-    anstream::println!(
-        "Root        {}  (copy it to each device as /etc/edgewarden/root.json)",
-        root.display()
-    );
-    anstream::println!("\nNext: edgewarden repo publish {dir} BUNDLE_DIR");
+    say!("Repository  {dir}");
+    say!("Keys        {}  (back this folder up and keep it off the web server)", keys.display());
+    say!("Root        {}  (copy it to each device as /etc/edgewarden/root.json)", root.display());
+    say!("\nNext: edgewarden repo publish {dir} BUNDLE_DIR");
     Ok(())
 }
 
 fn publish(args: PublishArgs) -> anyhow::Result<()> {
     let mut publisher = Publisher::open(&args.place.repository, &args.place.keys()?)?;
-    for bundle in &args.bundles {
-        let bar = Bar::new(folder_size(bundle));
-        let published = publisher.publish(bundle, Timestamp::now(), &|bytes| bar.at(bytes))?;
+    for dir in &args.bundles {
+        let bar = Bar::new(folder_size(dir));
+        // Before the keys are touched: a mistake in the user's own folder is no refusal for trust.
+        bundle::open(dir, None).map_err(Own)?;
+        let published = publisher.publish(dir, Timestamp::now(), &|bytes| bar.at(bytes))?;
         drop(bar);
         if args.json {
-            json_line(&published)?;
+            print_json(&published)?;
         } else if published.fresh {
-            anstream::println!(
+            say!(
                 "Published {}  {}  {} new of {}",
                 published.release,
                 published.digest.short(),
@@ -180,16 +178,12 @@ fn publish(args: PublishArgs) -> anyhow::Result<()> {
                 bytes(published.total_bytes)
             );
         } else {
-            anstream::println!(
-                "Unchanged {}  {}  (published before)",
-                published.release,
-                published.digest.short()
-            );
+            say!("Unchanged {}  {}  (published before)", published.release, published.digest.short());
         }
     }
     if !args.json {
         let dir = args.place.repository.display();
-        anstream::println!("\nPut {dir} on any web server, or try: edgewarden repo serve {dir}");
+        say!("\nPut {dir} on any web server, or try: edgewarden repo serve {dir}");
     }
     Ok(())
 }
@@ -206,11 +200,11 @@ fn export(args: ExportArgs) -> anyhow::Result<()> {
     let expires = overview.expires.values().min();
     if args.json {
         let digest = verified.get().digest;
-        return json_line(&json!({ "release": release, "digest": digest, "file": out, "expires": expires }));
+        return print_json(&json!({ "release": release, "digest": digest, "file": out, "expires": expires }));
     }
     let until = expires.map(|time| format!(", good until {}", day(*time))).unwrap_or_default();
-    anstream::println!("Wrote {}  {}{until}", out.display(), bytes(std::fs::metadata(&out)?.len()));
-    anstream::println!("\nOn the device: edgewarden install {}", out.display());
+    say!("Wrote {}  {}{until}", out.display(), bytes(std::fs::metadata(&out)?.len()));
+    say!("\nOn the device: edgewarden install {}", out.display());
     Ok(())
 }
 
@@ -218,21 +212,17 @@ fn list(args: ListArgs) -> anyhow::Result<()> {
     let root = args.root.as_deref().map(super::bundle::verify::read_root).transpose()?;
     let overview = export::overview(&args.repository, root.as_deref())?;
     if args.json {
-        return json_line(&overview);
+        return print_json(&overview);
     }
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["RELEASE", "DIGEST", "SIZE", "DESCRIPTION"]);
+    let mut table = ui::table(&["RELEASE", "DIGEST", "SIZE", "DESCRIPTION"]);
     for offer in &overview.releases {
         let short: String = offer.description.chars().filter(|c| !c.is_control()).take(60).collect();
         table.add_row([offer.release.to_string(), offer.digest.short(), bytes(offer.size), short]);
     }
     if overview.releases.is_empty() {
-        anstream::println!(
-            "No releases; add one with: edgewarden repo publish {} BUNDLE_DIR",
-            args.repository.display()
-        );
+        say!("No releases; add one with: edgewarden repo publish {} BUNDLE_DIR", args.repository.display());
     } else {
-        anstream::println!("{table}");
+        ui::print(&ui::render(&table))?;
     }
     warn_of_expiry(&overview, &args.repository, Timestamp::now());
     Ok(())
@@ -257,17 +247,11 @@ fn refresh(args: RefreshArgs) -> anyhow::Result<()> {
     let mut publisher = Publisher::open(&args.place.repository, &args.place.keys()?)?;
     let resigned: Vec<Resigned> = publisher.refresh(Timestamp::now())?;
     if args.json {
-        return json_line(&json!({ "resigned": resigned }));
+        return print_json(&json!({ "resigned": resigned }));
     }
     for role in resigned {
-        anstream::println!("Signed {} {}, good until {}", role.role, role.version, day(role.expires));
+        say!("Signed {} {}, good until {}", role.role, role.version, day(role.expires));
     }
-    Ok(())
-}
-
-/// One line of JSON on standard output.
-pub(super) fn json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    anstream::println!("{}", serde_json::to_string(value)?);
     Ok(())
 }
 
@@ -283,7 +267,7 @@ fn bytes(n: u64) -> String {
 
 /// Bytes of a bundle as its manifest states them; for the bar alone, so a fault counts as nothing.
 fn folder_size(dir: &Path) -> u64 {
-    crate::bundle::read(dir).map_or(0, |(manifest, _)| manifest.total_size())
+    bundle::read(dir).map_or(0, |(manifest, _)| manifest.total_size())
 }
 
 /// A progress bar on standard error, for copies that take long enough to wonder.

@@ -1,6 +1,7 @@
 //! `edgewarden repo serve`: a repository over HTTP, with ranges and entity tags, as any web server does.
 
 use crate::bundle::layout;
+use crate::cli::ui::{print_json, say};
 use anyhow::Context as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,10 +31,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             .with_context(|| format!("listen on {}; is another server there? try --listen", args.listen))?;
         let url = format!("http://{}/", listener.local_addr()?);
         if args.json {
-            super::json_line(&serde_json::json!({ "url": url }))?;
+            print_json(&serde_json::json!({ "url": url }))?;
         } else {
-            anstream::println!("Serving {} at {url}  (Ctrl-C ends it)", args.repository.display());
-            anstream::println!("In a device's agent.toml: [repository] url = \"{url}\"");
+            say!("Serving {} at {url}  (Ctrl-C ends it)", args.repository.display());
+            say!("In a device's agent.toml: [repository] url = \"{url}\"");
         }
         let ended = ended()?;
         serve(listener, &args.repository, ended).await.context("serve the repository")
