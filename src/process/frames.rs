@@ -219,11 +219,12 @@ fn config(channel: &FrameChannel) -> Result<Config, FrameError> {
         .mode(0o700)
         .create(&channel.root)
         .map_err(|e| wrong(format!("create the folder: {e}; set paths.runtime to a writable one")))?;
-    // The library logs through `tracing`; its chatter is of use only to somebody who asks for it.
+    // The library logs through `tracing`; it warns of what is as it should be (no configuration file of
+    // its own), so only its errors are told to somebody who does not ask for all.
     set_log_level(if tracing::enabled!(tracing::Level::TRACE) {
         iceoryx2::prelude::LogLevel::Trace
     } else {
-        iceoryx2::prelude::LogLevel::Warn
+        iceoryx2::prelude::LogLevel::Error
     });
     let mut config = Config::default();
     config.global.set_root_path(&Path::new(root).map_err(|e| wrong(format!("path of the folder: {e:?}")))?);
