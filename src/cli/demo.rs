@@ -39,7 +39,8 @@ pub struct Args {
     /// ONNX Runtime library [default: the installed one, or the one of this clone]
     #[arg(long, value_name = "LIB", env = "EDGEWARDEN_ONNXRUNTIME")]
     pub runtime: Option<PathBuf>,
-    /// Write pictures of belts with their truth into a folder, and do nothing else
+    /// Write what the built-in camera sees (raw RGB in frames.rgb) with its truth (truth.jsonl) into this
+    /// folder, and do nothing else
     #[arg(long, value_name = "DIR")]
     pub dataset: Option<PathBuf>,
     /// Pictures to write

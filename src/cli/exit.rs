@@ -1,7 +1,7 @@
 //! From an error to one clear line and an exit status, in one place.
 
 use crate::config::ConfigErrors;
-use crate::domain::Reason;
+use crate::domain::{Reason, ReasonCode};
 use std::process::ExitCode;
 
 /// It did not work.
@@ -16,8 +16,8 @@ pub const USAGE: u8 = 64;
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// A fault in a folder of the user's own that nobody has signed: whatever its code, it is a mistake to be
-/// mended and keeps nobody out; exits with [`FAILED`].
+/// A fault in a folder of the user's own, which nobody has signed. A word in it that breaks the format is
+/// its author's mistake and no refusal for trust, so it exits with [`FAILED`]; changed bytes are refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Own(pub Reason);
@@ -58,7 +58,11 @@ pub fn line(error: &anyhow::Error) -> String {
 /// The exit status that an error means.
 pub fn status(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if let Some(reason) = cause.downcast_ref::<Reason>() {
+        if let Some(Own(Reason { code: ReasonCode::Malformed, .. })) = cause.downcast_ref() {
+            return FAILED;
+        }
+        let own = cause.downcast_ref::<Own>().map(|Own(reason)| reason);
+        if let Some(reason) = own.or_else(|| cause.downcast_ref::<Reason>()) {
             return if reason.code.is_trust() { REFUSED } else { FAILED };
         }
         if cause.downcast_ref::<Usage>().is_some() {
@@ -71,14 +75,16 @@ pub fn status(error: &anyhow::Error) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ReasonCode;
 
     #[test]
     fn each_kind_of_error_has_its_status() {
         let tampered = Reason::new(ReasonCode::DigestMismatch, "bundle x: changed");
         assert_eq!(status(&tampered.clone().into()), REFUSED);
         assert_eq!(status(&anyhow::Error::new(tampered.clone()).context("install x")), REFUSED);
-        assert_eq!(status(&Own(tampered).into()), FAILED, "one's own mistake is no attack");
+        assert_eq!(status(&Own(tampered).into()), REFUSED);
+        let typo = Reason::new(ReasonCode::Malformed, "x/manifest.json: unknown field");
+        assert_eq!(status(&Own(typo.clone()).into()), FAILED, "a typo of one's own is no attack");
+        assert_eq!(status(&typo.into()), REFUSED);
         assert_eq!(status(&Reason::new(ReasonCode::NotFound, "none").into()), FAILED);
         assert_eq!(status(&Usage("no".into()).into()), USAGE);
         assert_eq!(status(&Told.into()), FAILED);

@@ -20,3 +20,5 @@ mod mqtt;
 mod predict;
 /// The children as processes: frames, kills, and the handover between two models.
 mod process;
+/// The README: its commands, topics, messages and configuration.
+mod readme;

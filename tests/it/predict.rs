@@ -113,7 +113,7 @@ fn ultraface_finds_the_expected_faces() {
     // The present answers become golden samples, and the sealed bundle still opens and passes.
     run(edgewarden().args(["bundle", "golden"]).arg(&bundle).arg(data.join("frames/f00.jpg")));
     let output = run(edgewarden().args(["bundle", "check", "--json"]).arg(&bundle));
-    assert!(lines(&output)[0]["passed"].to_string().contains("1 golden samples"));
+    assert!(lines(&output)[0]["passed"].to_string().contains("1 golden sample "));
 }
 
 #[test]
@@ -162,7 +162,43 @@ fn bad_pictures_are_told_and_the_good_ones_answered() {
             "{told}"
         );
     }
+    let manifest = std::fs::read_to_string(bundle.join("manifest.json")).unwrap();
+    std::fs::write(bundle.join("manifest.json"), manifest.replace("\"fit\"", "\"fti\"")).unwrap();
+    for arguments in [&["predict"][..], &["bundle", "show"], &["bundle", "check"], &["bundle", "seal"]] {
+        let mut command = edgewarden();
+        command.args(arguments).arg(&bundle);
+        if arguments == ["predict"] {
+            command.arg(&good);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: a typo is no refusal for trust");
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(told.contains("unknown field `fti`"), "{told}");
+    }
+    std::fs::write(bundle.join("manifest.json"), manifest).unwrap();
     std::fs::write(bundle.join("model.onnx"), "changed").unwrap();
     let output = edgewarden().arg("predict").arg(&bundle).arg(&good).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "a changed byte is refused for trust");
+}
+
+#[test]
+fn what_is_no_bundle_and_no_model_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/models/mean_f32.onnx");
+    let missing = temp.path().join("missing");
+    let missing = missing.to_str().unwrap();
+    let folder = temp.path().to_str().unwrap();
+    for (arguments, words) in [
+        (vec!["predict", model, "a.jpg"], "bundle init"),
+        (vec!["predict", missing, "a.jpg"], "name a bundle's folder"),
+        (vec!["bundle", "show", model], "bundle init"),
+        (vec!["bundle", "init", missing, "x"], "no such file"),
+        (vec!["bundle", "init", folder, "x"], "no such file"),
+    ] {
+        let output = edgewarden().current_dir(&temp).args(&arguments).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+        assert!(told.lines().count() == 1 && told.contains(words), "{arguments:?}: {told}");
+    }
+    assert!(!temp.path().join("x").exists());
 }
