@@ -12,5 +12,6 @@ mod outlet;
 pub mod pipeline;
 mod report;
 mod run;
+mod tally;
 
 pub use run::{End, run};

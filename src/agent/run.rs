@@ -4,8 +4,9 @@
 use super::assemble::{Agent, assemble, clear};
 use super::commands::Ordered;
 use super::local;
+use super::tally::{News, Tally};
 use crate::config::Settings;
-use crate::domain::deployment::{SlotState, Stage};
+use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, HealthState};
 use crate::domain::metrics::BoardMetrics;
 use crate::domain::{Reason, ReasonCode};
@@ -56,7 +57,9 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
     }
 
     let mut states = agent.commands.updater.subscribe();
+    let mut tally = Tally::default();
     for state in agent.reports.slots() {
+        tally.see(&state);
         // Also those that a crash may have kept from being told.
         told(&agent, &state);
     }
@@ -88,11 +91,11 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
             Some(request) = agent.from_local.recv() => carry_out(&agent, &gate, &mut commands, request.into()),
             Some(_) = commands.join_next() => {}
             state = states.recv() => match state {
-                Ok(state) => changed(&agent, &state),
+                Ok(state) => changed(&agent, &mut tally, &state),
                 // The newest state of each slot says all that still counts.
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     for state in agent.reports.slots() {
-                        told(&agent, &state);
+                        changed(&agent, &mut tally, &state);
                     }
                 }
                 Err(broadcast::error::RecvError::Closed) => {
@@ -146,14 +149,13 @@ fn carry_out(agent: &Agent, gate: &Arc<Semaphore>, commands: &mut JoinSet<()>, o
 }
 
 /// A slot's state changed.
-fn changed(agent: &Agent, state: &SlotState) {
-    if let Some(deployment) = &state.deployment {
-        if deployment.stage == Stage::Probation && deployment.progress.is_none() {
-            agent.telemetry.swapped();
-        }
-        if deployment.stage.is_final() {
-            agent.telemetry.deployment_ended(deployment.stage);
-        }
+fn changed(agent: &Agent, tally: &mut Tally, state: &SlotState) {
+    let News { swapped, ended } = tally.see(state);
+    if swapped {
+        agent.telemetry.swapped();
+    }
+    if let Some(stage) = ended {
+        agent.telemetry.deployment_ended(stage);
     }
     told(agent, state);
 }

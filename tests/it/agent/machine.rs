@@ -1,1 +1,171 @@
-//! To come.
+//! The daemon on its machine: the local socket and its exit statuses, Prometheus, the service manager,
+//! and two agents side by side.
+
+use crate::support::device::{Device, Options, PATIENCE, Repository, SLOT, release, run_to_its_end, signal};
+use crate::support::mosquitto::free_port;
+use crate::support::web::Trouble;
+use crate::support::{Edgewarden, wait_until};
+use edgewarden::domain::health::PipelineState;
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+/// A device without a broker: what it is told comes over its socket.
+fn local(options: Options, first: &str) -> Device {
+    let mut device = Device::new(options);
+    device.start();
+    device.status();
+    let done = device.cli(["update", SLOT, first]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    device
+}
+
+fn export(repository: &Repository, release: &str) -> String {
+    let file = repository.dir.path().join(format!("{release}.bundle")).display().to_string();
+    let folder = repository.folder().display().to_string();
+    let ended = Edgewarden::run(["repo", "export", &folder, release, "--output", &file]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    file
+}
+
+#[test]
+fn a_device_without_a_network_is_run_from_its_own_command_line() {
+    let repository = Repository::with(&["v1", "v2"]);
+    let port = free_port();
+    let mut device = Device::new(
+        Options::default().repository(&repository).set("health.prometheus", format!("127.0.0.1:{port}")),
+    );
+    let one_line = |ended: &crate::support::Ended, code: i32, words: &str| {
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    };
+    one_line(&device.cli(["status"]), 1, "no agent is running");
+    device.start();
+    device.status();
+    // The repository is never asked: everything comes from a stick.
+    repository.web.trouble("", Trouble::Status(503));
+    one_line(&device.cli(["rollback", SLOT]), 1, "no previous");
+    let first = export(&repository, &release(1));
+    let installed = device.cli(["install", &first, "--json"]);
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    let last: serde_json::Value = serde_json::from_str(installed.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(last["status"], "successful");
+    assert_eq!(device.cli(["install", &export(&repository, &release(2))]).code, Some(0));
+    let current = |device: &Device| device.status().slots[0].current.as_ref().unwrap().release.to_string();
+    assert_eq!(current(&device), release(2));
+    assert_eq!(device.cli(["rollback", SLOT]).code, Some(0));
+    assert_eq!(current(&device), release(1));
+    let text = device.cli(["status"]);
+    assert!(text.code == Some(0) && text.stdout.contains(&release(1)), "{text:?}");
+
+    one_line(&device.cli(["rollback", "none"]), 1, SLOT);
+    one_line(&device.cli(["install", "/nonexistent.bundle"]), 1, "/nonexistent.bundle");
+    assert_eq!(device.cli(["rollback"]).code, Some(64));
+    assert_eq!(device.cli(["update", SLOT, "newest"]).code, Some(64));
+    // Of another publisher; and with a changed byte.
+    let stranger = Repository::with(&["v2"]);
+    one_line(&device.cli(["install", &export(&stranger, &release(2))]), 2, "sign");
+    assert_eq!(current(&device), release(1));
+
+    let page = wait_until("Prometheus' page", PATIENCE, || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).ok()?;
+        page.contains("outcome=\"committed\"").then_some(page)
+    });
+    for words in ["edgewarden_swaps_total 3", "edgewarden_frames", "# EOF"] {
+        assert!(page.contains(words), "{words} in {page}");
+    }
+    assert!(device.stop().success());
+    assert!(!device.path("run/agent.sock").exists());
+}
+
+#[test]
+fn the_service_manager_hears_of_life_only_while_frames_finish() {
+    let repository = Repository::with(&["v1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let options = Options::default()
+        .repository(&repository)
+        .set("runtime.frame_deadline", "500s")
+        .env("NOTIFY_SOCKET", path.to_str().unwrap())
+        .env("WATCHDOG_USEC", "600000");
+    let hear = || -> Option<String> {
+        let mut buffer = [0; 1024];
+        let length = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let until = |words: &str| {
+        wait_until(words, PATIENCE, || hear().filter(|said| said.lines().any(|line| line.starts_with(words))))
+    };
+    let mut device = local(options, &release(1));
+    assert!(until("READY=1").contains("STATUS="));
+    until("STATUS=");
+    wait_until("frames", PATIENCE, || {
+        (device.status().health.pipelines[0].state == PipelineState::Running).then_some(())
+    });
+    until("WATCHDOG=1");
+    let child = device.child("infer");
+    signal(child, Signal::STOP);
+    // What was finished before may still feed it once; then there is nothing to feed it with.
+    let finished = |device: &Device| device.status().metrics.pipelines[0].frames.answered;
+    let mut before = finished(&device);
+    wait_until("no more answers", PATIENCE, || {
+        let now = finished(&device);
+        (std::mem::replace(&mut before, now) == now).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    while hear().is_some() {}
+    std::thread::sleep(Duration::from_millis(1000));
+    let mut said = Vec::new();
+    while let Some(one) = hear() {
+        said.push(one);
+    }
+    assert!(!said.iter().any(|one| one.contains("WATCHDOG=1")), "fed without frames: {said:?}");
+    signal(child, Signal::CONT);
+    until("WATCHDOG=1");
+    assert!(device.stop().success());
+    until("STOPPING=1");
+}
+
+#[test]
+fn two_agents_on_one_machine_do_not_meet() {
+    let repository = Repository::with(&["v1", "v2"]);
+    let mut one = local(Options::default().repository(&repository), &release(1));
+    let two = local(Options::default().repository(&repository), &release(2));
+    for (device, expected) in [(&one, release(1)), (&two, release(2))] {
+        let status = wait_until("frames", PATIENCE, || {
+            let status = device.status();
+            (status.metrics.pipelines[0].frames.answered > 5).then_some(status)
+        });
+        assert_eq!(status.slots[0].current.as_ref().unwrap().release.to_string(), expected);
+        let frames = status.metrics.pipelines[0].frames;
+        assert!(frames.answered + frames.skipped + frames.unserved <= frames.captured + 1, "{frames:?}");
+    }
+    // The same state folder is refused, also under another runtime folder.
+    let text = std::fs::read_to_string(one.path("agent.toml")).unwrap();
+    let config = one.path("second.toml");
+    std::fs::write(&config, text.replace("\"run\"", "\"other\"")).unwrap();
+    let second = run_to_its_end(&config);
+    assert_eq!(second.code, Some(1), "{second:?}");
+    let told = second.stderr.lines().last().unwrap();
+    assert!(told.contains("another agent uses this state folder"), "{second:?}");
+    // The same runtime folder too, under another state folder: the socket has its owner.
+    std::fs::write(&config, text.replace("\"state\"", "\"elsewhere\"")).unwrap();
+    let third = run_to_its_end(&config);
+    assert_eq!(third.code, Some(1), "{third:?}");
+    assert!(third.stderr.lines().last().unwrap().contains("an agent already answers"), "{third:?}");
+    assert_eq!(one.status().health.pipelines[0].state, PipelineState::Running, "the first one lives on");
+    // One ends, the other goes on.
+    assert!(one.stop().success());
+    let before = two.status().metrics.pipelines[0].frames.answered;
+    wait_until("frames of the other", PATIENCE, || {
+        (two.status().metrics.pipelines[0].frames.answered > before + 3).then_some(())
+    });
+}
