@@ -4,7 +4,8 @@
 //! rolled back by itself when they are worse.
 //!
 //! This page is the architecture. The rooms below stand in reading order; each tells in its head what
-//! it never does.
+//! it never does. [`demo`] comes last: the whole story on one machine, with a broker, a repository and
+//! the real daemon, asserted by `tests/it/demo.rs`.
 //!
 //! # Processes
 //!
@@ -62,7 +63,7 @@
 //! | `update` | `domain`, `config`, `sys`, `bundle`, `trust` |
 //! | `mqtt`, `telemetry` | `domain`, `config`, `sys` |
 //! | `children` | `domain`, `config`, `sys`, `bundle`, `inference`, `process` |
-//! | `agent` | everything above |
+//! | `agent` | everything above but `inference` and `children`: no model and no decoder in its address space |
 //! | `cli`, `demo` | everything |
 //!
 //! | vendor | only in |

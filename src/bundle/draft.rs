@@ -191,9 +191,18 @@ fn two_outputs(boxes: &Sample, scores: &Sample) -> Option<Guess> {
         classes,
         fit: Fit::Stretch,
         why: format!(
-            "{:?} and {:?} look like boxes ({format:?}, {units:?}) and scores of {classes} classes{}",
+            "{:?} and {:?} look like boxes ({}, {}) and scores of {classes} class{}{}",
             boxes.name,
             scores.name,
+            match format {
+                BoxFormat::Corners => "corners",
+                BoxFormat::Center => "center",
+            },
+            match units {
+                BoxUnits::Normalized => "normalized",
+                BoxUnits::Pixels => "pixels",
+            },
+            if classes == 1 { "" } else { "es" },
             if softmax { " and a background" } else { "" }
         ),
     })

@@ -24,7 +24,7 @@ pub struct Args {
     /// Seconds for which each model is measured
     #[arg(long, default_value_t = 4.0, value_name = "N")]
     pub seconds: f32,
-    /// Look at the JPEG pictures of this folder instead of the built-in belt; accuracy is not measured then
+    /// Look at the pictures (JPEG, PNG) of this folder instead of the built-in belt; accuracy is not measured then
     #[arg(long, value_name = "DIR")]
     pub frames: Option<PathBuf>,
     /// Print one JSON object at the end instead of the story
@@ -135,14 +135,14 @@ fn pictures(folder: &Path) -> anyhow::Result<PathBuf> {
     if !absolute.is_dir() {
         return Err(Usage(format!("--frames {}: is no folder", folder.display())).into());
     }
-    let is_jpeg = |path: &Path| {
+    let is_picture = |path: &Path| {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        ["jpg", "jpeg"].iter().any(|jpeg| ending.eq_ignore_ascii_case(jpeg))
+        ["jpg", "jpeg", "png"].iter().any(|known| ending.eq_ignore_ascii_case(known))
     };
     let entries =
         std::fs::read_dir(&absolute).with_context(|| format!("read the folder {}", folder.display()))?;
-    if !entries.flatten().any(|entry| is_jpeg(&entry.path())) {
-        return Err(Usage(format!("--frames {}: holds no .jpg or .jpeg", folder.display())).into());
+    if !entries.flatten().any(|entry| is_picture(&entry.path())) {
+        return Err(Usage(format!("--frames {}: holds no .jpg, .jpeg or .png", folder.display())).into());
     }
     Ok(absolute)
 }

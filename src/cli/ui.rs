@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-/// Like `println!`, through [`print`]: for functions that return an `anyhow::Result`.
+/// Like `println!`, through [`print()`]: for functions that return an `anyhow::Result`.
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::cli::ui::print(&(format!($($text)*) + "\n"))?

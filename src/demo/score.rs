@@ -1,7 +1,7 @@
 //! How right the answers are, against the belt's truth.
 //!
 //! F1 as usual for detectors: an answer is right when its class is that of a part, their boxes
-//! overlap by at least [`LEAST_IOU`], and no better answer took that part. A part that is hardly
+//! overlap by at least `LEAST_IOU`, and no better answer took that part. A part that is hardly
 //! inside the picture counts for nothing, and so does an answer on it.
 
 use crate::domain::Detection;

@@ -170,7 +170,7 @@ impl Preprocess {
         self.color == Color::Grey
     }
 
-    /// The least size at which a picture of `original` size has to be decoded: [`MARGIN`] times what is
+    /// The least size at which a picture of `original` size has to be decoded: `MARGIN` times what is
     /// left of it in the tensor.
     pub fn needed(&self, original: (u32, u32)) -> (u32, u32) {
         let placement = Placement::of(self.fit, original, self.size);

@@ -8,7 +8,7 @@
 //!
 //! Two traps of the library are stepped around here. With "clean start" off it refuses a session
 //! that the broker still has from before a restart of this process, unless it is given a saved one
-//! ([`BlankSession`]). And a message larger than the broker allows would end the connection at every
+//! (`BlankSession`). And a message larger than the broker allows would end the connection at every
 //! try: it is refused before it is queued.
 
 use super::message::{Message, PublishError, Received, State};

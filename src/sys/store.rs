@@ -4,7 +4,7 @@
 //! - Every value carries a version byte, its length and a CRC-32 over its key and its bytes.
 //! - `sled` 0.34.7 keeps a leaf of up to 17 values as one record and writes a record above 128 KiB
 //!   into a file of its own that it never syncs (`pagecache/blob_io.rs`). So a value is cut into
-//!   pieces of [`PIECE`] bytes, and no record grows that large.
+//!   pieces of `PIECE` bytes, and no record grows that large.
 //! - Its `flush` uses `sync_file_range` (`pagecache/iobuf.rs`), which does not empty the disk's cache:
 //!   [`Store::sync`] adds an `fsync` of the database file.
 //! - What is changed by [`Store::batch`] is durable and whole when it returns. The other changes are

@@ -7,7 +7,7 @@
 //!   (RFC 9110, 13.1.5 and 14.2). The validator (a strong `ETag`, else `Last-Modified`) is kept beside
 //!   the file. A server that ignores the range, or whose file has changed, starts again from the front.
 //! - Nothing is waited for longer than the stall timeout; a whole download may take as long as it needs.
-//! - Tries that follow each other without progress are counted; a try that brought [`PROGRESS`] bytes
+//! - Tries that follow each other without progress are counted; a try that brought `PROGRESS` bytes
 //!   begins the count anew. Waits between them grow, with jitter; `Retry-After` is obeyed up to
 //!   [`MAX_RETRY_AFTER`].
 //! - No compression is asked for: sizes and ranges are those of the signed files.
