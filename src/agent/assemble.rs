@@ -7,7 +7,7 @@
 use super::bundles::Bundles;
 use super::commands::Commands;
 use super::host::Device;
-use super::local::{LocalApi, LocalRequest, MetricsText};
+use super::local::{LocalApi, LocalRequest, MetricsText, Socket};
 use super::outlet::Outlet;
 use super::pipeline::{self, Plan};
 use super::report::{Parts, Reports};
@@ -30,7 +30,7 @@ use crate::update::driver::{Setup, Updater};
 use crate::update::journal::Journal;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -47,7 +47,6 @@ pub(super) struct Agent {
     pub(super) from_mqtt: mpsc::Receiver<Incoming>,
     pub(super) from_local: mpsc::Receiver<LocalRequest>,
     pub(super) api: LocalApi,
-    pub(super) socket: PathBuf,
     /// The newest figures, for whoever asks without waiting.
     pub(super) figures: Arc<RwLock<Option<MetricsReport>>>,
     pub(super) telemetry: Telemetry,
@@ -58,17 +57,21 @@ pub(super) struct Agent {
     pub(super) _lock: File,
 }
 
-/// Builds and starts everything.
+/// Builds and starts everything; the local socket is bound and still to be served.
 ///
 /// # Errors
 /// What cannot be made or read, with its remedy.
-pub(super) async fn assemble(settings: Settings, restart: CancellationToken) -> Result<Agent, Reason> {
+pub(super) async fn assemble(
+    settings: Settings,
+    restart: CancellationToken,
+) -> Result<(Agent, Socket), Reason> {
     let settings = Arc::new(settings);
     let (state, runtime) = (&settings.paths.state, &settings.paths.runtime);
     for folder in [state, runtime] {
         durable::create_dir_synced(folder)?;
     }
     let lock = lock(state)?;
+    let socket = Socket::bind(&settings.paths.socket())?;
     let opened = {
         let dir = state.join("store");
         tokio::task::spawn_blocking(move || Store::open(&dir))
@@ -130,22 +133,21 @@ pub(super) async fn assemble(settings: Settings, restart: CancellationToken) -> 
         lasting,
     });
     let commands = Commands { device, updater, mqtt: mqtt.clone(), restart };
-    let socket = settings.paths.socket();
-    Ok(Agent {
+    let agent = Agent {
         commands,
         reports,
         mqtt,
         from_mqtt,
         from_local,
         api,
-        socket,
         figures,
         telemetry,
         store,
         channels,
         settings,
         _lock: lock,
-    })
+    };
+    Ok((agent, socket))
 }
 
 /// Takes away what the children of this run, or of one that was killed, have in shared memory. They

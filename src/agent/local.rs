@@ -83,10 +83,8 @@ struct Peer {
     pid: Option<i32>,
 }
 
-/// Serves the socket at `path` (mode 0660) until the shutdown. A socket that a dead agent left is
-/// replaced; that of a running one is not.
-pub async fn serve(path: &Path, api: LocalApi, shutdown: CancellationToken) -> Result<(), Reason> {
-    let socket = Socket::bind(path)?;
+/// Serves the socket until the shutdown.
+pub async fn serve(socket: Socket, api: LocalApi, shutdown: CancellationToken) -> Result<(), Reason> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/install", post(install))
@@ -96,26 +94,22 @@ pub async fn serve(path: &Path, api: LocalApi, shutdown: CancellationToken) -> R
         .route("/metrics", get(|State(api): State<LocalApi>| async move { metrics(&api.metrics) }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api);
-    let listener = Limited::new(socket.listener);
-    let server = http_serve(listener, router.into_make_service_with_connect_info::<Peer>())
+    let Socket { listener, file } = socket;
+    let server = http_serve(Limited::new(listener), router.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    until(shutdown, server.into_future(), || format!("serve the socket {}", path.display())).await
+    until(shutdown, server.into_future(), || format!("serve the socket {}", file.path.display())).await
 }
 
-/// Serves `GET /metrics` at `address` until the shutdown.
-pub async fn serve_prometheus(
-    address: SocketAddr,
-    text: MetricsText,
-    shutdown: CancellationToken,
-) -> Result<(), Reason> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+/// Listens for Prometheus at `address`. Errors: what keeps it, with the remedy.
+pub async fn listen_prometheus(address: SocketAddr) -> Result<TcpListener, Reason> {
+    TcpListener::bind(address).await.map_err(|error| {
         let remedy = "choose another health.prometheus address";
         Reason::new(ReasonCode::Internal, format!("listen for Prometheus on {address}: {error}; {remedy}"))
-    })?;
-    serve_metrics(listener, text, shutdown).await
+    })
 }
 
-async fn serve_metrics(
+/// Serves `GET /metrics` and nothing else until the shutdown.
+pub async fn serve_metrics(
     listener: TcpListener,
     text: MetricsText,
     shutdown: CancellationToken,
@@ -143,10 +137,10 @@ async fn until(
 }
 
 /// The bound socket; its file goes with it.
-struct Socket {
+pub struct Socket {
     listener: UnixListener,
-    // Held for its drop.
-    _file: SocketFile,
+    /// Held for its drop too.
+    file: SocketFile,
 }
 
 struct SocketFile {
@@ -155,7 +149,9 @@ struct SocketFile {
 }
 
 impl Socket {
-    fn bind(path: &Path) -> Result<Self, Reason> {
+    /// Binds the socket at `path` (mode 0660). One that a dead agent left is replaced; that of a running
+    /// one is not. Errors: `Busy` where an agent answers there; `Internal` with the remedy.
+    pub fn bind(path: &Path) -> Result<Self, Reason> {
         let cannot = |act: &str, error: io::Error| {
             let remedy = match error.kind() {
                 io::ErrorKind::PermissionDenied => {
@@ -179,7 +175,7 @@ impl Socket {
             Ok(std::fs::metadata(path)?.ino())
         };
         let inode = set_up().map_err(|error| cannot("put the socket in its place", error))?;
-        Ok(Self { listener, _file: SocketFile { path: path.to_owned(), inode } })
+        Ok(Self { listener, file: SocketFile { path: path.to_owned(), inode } })
     }
 }
 

@@ -42,18 +42,19 @@ pub enum End {
 /// What kept it from starting, or made it give up.
 pub async fn run(settings: Settings) -> Result<End, Reason> {
     let restart = CancellationToken::new();
-    let mut agent = assemble(settings, restart.clone()).await?;
+    let (mut agent, socket) = assemble(settings, restart.clone()).await?;
+    let prometheus = match agent.settings.health.prometheus {
+        Some(address) => Some(local::listen_prometheus(address).await?),
+        None => None,
+    };
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
 
     let servers = CancellationToken::new();
     let mut serving = JoinSet::new();
-    {
-        let (socket, api, end) = (agent.socket.clone(), agent.api.clone(), servers.clone());
-        serving.spawn(async move { local::serve(&socket, api, end).await });
-        if let Some(address) = agent.settings.health.prometheus {
-            serving.spawn(local::serve_prometheus(address, agent.api.metrics.clone(), servers.clone()));
-        }
+    serving.spawn(local::serve(socket, agent.api.clone(), servers.clone()));
+    if let Some(listener) = prometheus {
+        serving.spawn(local::serve_metrics(listener, agent.api.metrics.clone(), servers.clone()));
     }
 
     let mut states = agent.commands.updater.subscribe();
@@ -80,9 +81,8 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
             _ = interrupt.recv() => break Ok(End::Stopped),
             () = restart.cancelled() => break Ok(End::Restart),
             Some(ended) = serving.join_next() => match ended {
-                // A socket that cannot be served is no reason to stop a device in the field, but one at
-                // the start is: the user would command an agent that does not hear.
-                Ok(Err(reason)) if shown.is_none() => break Err(reason),
+                // Both were bound before the start; what ends them later is no reason to stop a device
+                // in the field.
                 Ok(Err(reason)) => tracing::error!("{reason}"),
                 Ok(Ok(())) => {}
                 Err(error) => tracing::error!(%error, "a server of this machine ended"),

@@ -211,7 +211,7 @@ fn chain(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::local::{LocalApi, LocalRequest, serve};
+    use crate::agent::local::{LocalApi, LocalRequest, Socket, serve};
     use crate::domain::command::Command;
     use serde_json::json;
     use std::sync::Arc;
@@ -235,7 +235,7 @@ mod tests {
         let shutdown = CancellationToken::new();
         let server = tokio::spawn({
             let (socket, shutdown) = (socket.clone(), shutdown.clone());
-            async move { serve(&socket, api, shutdown).await }
+            async move { serve(Socket::bind(&socket)?, api, shutdown).await }
         });
         while !socket.exists() {
             assert!(!server.is_finished(), "the server ended");

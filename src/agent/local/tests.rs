@@ -15,7 +15,7 @@ async fn start(
     let shutdown = CancellationToken::new();
     let server = tokio::spawn({
         let (path, shutdown) = (path.to_owned(), shutdown.clone());
-        async move { serve(&path, api, shutdown).await }
+        async move { serve(Socket::bind(&path)?, api, shutdown).await }
     });
     while UnixStream::connect(path).await.is_err() {
         assert!(!server.is_finished(), "the server ended");
@@ -42,10 +42,10 @@ async fn the_socket_is_for_its_owner_and_group_and_replaces_a_dead_one() {
     let path = folder.path().join("agent.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let (api, _commands) = api();
-    let (shutdown, server) = start(&path, api.clone()).await;
+    let (shutdown, server) = start(&path, api).await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
 
-    let second = serve(&path, api, CancellationToken::new()).await.unwrap_err();
+    let second = Socket::bind(&path).err().unwrap();
     assert_eq!(second.code, ReasonCode::Busy);
     assert!(second.detail.contains("an agent already answers"), "{second}");
     assert!(path.exists(), "the first one keeps its socket");
@@ -60,7 +60,7 @@ async fn what_is_no_socket_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("agent.sock");
     std::fs::write(&path, "precious").unwrap();
-    let error = serve(&path, api().0, CancellationToken::new()).await.unwrap_err();
+    let error = Socket::bind(&path).err().unwrap();
     assert!(error.detail.contains("is no socket; remove it"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
@@ -100,9 +100,8 @@ async fn metrics_are_served_on_the_socket_and_on_the_port() {
 
     // A port that is taken is told with its remedy.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (api, _commands) = self::api();
     let address = taken.local_addr().unwrap();
-    let error = serve_prometheus(address, api.metrics, CancellationToken::new()).await.unwrap_err();
+    let error = listen_prometheus(address).await.unwrap_err();
     assert!(error.detail.contains("choose another health.prometheus"), "{error}");
 }
 

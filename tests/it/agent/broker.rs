@@ -52,13 +52,13 @@ fn a_broker_that_refuses_is_told_and_the_device_works_on() {
     let repository = Repository::with(&["v1"]);
     let options = Options::default().repository(&repository).set("mqtt.url", broker.url());
     let mut device = Device::new(options.set("mqtt.username", "pi").set("mqtt.password_file", "password"));
-    std::fs::write(device.path("password"), "wrong").unwrap();
+    std::fs::write(device.path("password"), "hunter2").unwrap();
     device.start();
     let told = wait_until("the refusal is told", PATIENCE, || {
         let health = device.status().health;
         health.problems.into_iter().find(|problem| problem.code == ProblemCode::BrokerUnreachable)
     });
-    assert!(told.detail.contains("password") && !told.detail.contains("wrong"), "{}", told.detail);
+    assert!(told.detail.contains("password") && !told.detail.contains("hunter2"), "{}", told.detail);
     assert_eq!(device.cli(["update", SLOT, &release(1)]).code, Some(0));
     let running = wait_until("frames are answered", PATIENCE, || {
         let status = device.status();
@@ -124,7 +124,12 @@ fn commands_that_make_no_sense_are_refused_with_the_reason() {
     refused("update", json!({ "slot": "none", "release": release(1) }), ReasonCode::BadRequest, SLOT);
     refused("update", json!({ "slot": SLOT, "release": release(9) }), ReasonCode::NotFound, "1.0.0");
     refused("update", json!({ "slot": SLOT, "release": "newest" }), ReasonCode::BadRequest, "release");
-    refused("update", json!({ "slot": SLOT, "release": release(1), "force": true }), ReasonCode::BadRequest, "force");
+    refused(
+        "update",
+        json!({ "slot": SLOT, "release": release(1), "force": true }),
+        ReasonCode::BadRequest,
+        "force",
+    );
     refused("rollback", slot(SLOT), ReasonCode::NotFound, "no previous");
     refused("rollback", slot("none"), ReasonCode::BadRequest, SLOT);
     refused("abort", slot(SLOT), ReasonCode::BadRequest, "nothing is under way");
@@ -156,7 +161,9 @@ fn commands_that_make_no_sense_are_refused_with_the_reason() {
     let reason = wait_until("the refusal of what was kept", PATIENCE, || {
         let heard = device.heard.lock().unwrap();
         heard.acks.iter().find_map(|ack| match &ack.status {
-            ReplyStatus::Failed { reason } if ack.id.as_str() == "kept" && reason.detail.contains("retained") => {
+            ReplyStatus::Failed { reason }
+                if ack.id.as_str() == "kept" && reason.detail.contains("retained") =>
+            {
                 Some(reason.clone())
             }
             _ => None,

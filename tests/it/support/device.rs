@@ -18,7 +18,7 @@ use edgewarden::trust::{InitOptions, Publisher};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -495,19 +495,24 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).expect("send a signal");
 }
 
-/// The standard streams of a daemon that is expected to end at once.
+/// How a daemon ends that is expected to end at once, and what it said.
 pub fn run_to_its_end(config: &Path) -> Ended {
-    let output = Edgewarden::command()
+    let (stdout, stderr) = (config.with_extension("out"), config.with_extension("err"));
+    let mut child = Edgewarden::command()
         .arg("run")
         .arg("--config")
         .arg(config)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .output()
-        .expect("run the daemon");
-    Ended {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        .stdout(File::create(&stdout).unwrap())
+        .stderr(File::create(&stderr).unwrap())
+        .spawn()
+        .expect("start the daemon");
+    let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+    for _ in 0..2 * PATIENCE.as_secs() {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Ended { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) };
+        }
+        std::thread::sleep(Duration::from_millis(500));
     }
+    child.kill().unwrap();
+    panic!("the daemon did not end by itself: {}", text(&stderr));
 }
