@@ -14,10 +14,9 @@ fn refused(device: &Device, wanted: &str) -> Reason {
     let reason = device.update(wanted).expect_err(wanted);
     assert!(!reason.detail.contains('\n') && reason.detail.len() > 20, "{reason}");
     let deployment = device.until("the refusal is told", |heard| {
-        let state = heard.states.last()?;
-        state.deployment.clone().filter(|one| one.stage.is_final() && one.release.to_string() == wanted)
+        heard.states.last()?.deployment.clone().filter(|one| one.reason.as_ref() == Some(&reason))
     });
-    assert_eq!((deployment.stage, deployment.reason.as_ref()), (Stage::Refused, Some(&reason)));
+    assert_eq!((deployment.stage, deployment.release.to_string()), (Stage::Refused, wanted.to_owned()));
     assert_eq!(device.until("a state", |heard| heard.current()), release(1), "{reason}");
     let problems = device.status().health.problems;
     assert!(problems.iter().any(|problem| problem.code == ProblemCode::DeploymentFailed), "{problems:?}");

@@ -78,7 +78,7 @@ fn a_device_without_a_network_is_run_from_its_own_command_line() {
         stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
         let mut page = String::new();
         stream.read_to_string(&mut page).ok()?;
-        page.contains("edgewarden_swaps_total 3").then_some(page)
+        page.contains("edgewarden_swaps_total{} 3").then_some(page)
     });
     for words in ["outcome=\"committed\"", "edgewarden_frames", "# EOF"] {
         assert!(page.contains(words), "{words} in {page}");
