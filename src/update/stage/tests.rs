@@ -48,7 +48,8 @@ impl Repository {
         }
         signed(serde_json::json!({
             "format": 1, "name": "detector", "version": version, "model": "model.onnx",
-            "files": entries, "inputs": [], "decode": { "kind": "raw" },
+            "files": entries, "decode": { "kind": "raw" },
+            "inputs": [{ "name": "x", "shape": [1, 3, 8, 8], "type": "f32", "layout": "nchw", "fit": "stretch", "color": "rgb" }],
         }))
     }
 
