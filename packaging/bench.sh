@@ -38,9 +38,9 @@ fi
 "$python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
     onnxruntime==1.31.1 opencv-python-headless==4.12.0.88 'numpy>=2,<2.3'
 
-cargo build --release --locked --bin edgewarden
+# Makes the program as well. The benchmark's own file is run, so that a round does not wait for Cargo.
 program=target/release/edgewarden
-# The benchmark's own file, so that a round does not wait for Cargo.
+say "building; this takes some minutes the first time"
 loop=$(cargo bench --locked --bench frame --no-run --message-format json |
     "$python" -c 'import json, sys
 for line in sys.stdin:

@@ -121,9 +121,9 @@ impl Engine {
         let start = Instant::now();
         // Grey is cheaper to decode; a raw frame is taken as it is.
         let grey = self.preprocess.is_grey() && frame.meta.format == PixelFormat::Jpeg;
-        let picture = self.pixels.decode_to_resize(frame, grey, |w, h| self.preprocess.needed((w, h)))?;
+        let pixels = self.pixels.decode(frame, grey, |w, h| self.preprocess.needed((w, h)))?;
         let decoded = Instant::now();
-        let geometry = self.preprocess.run(picture, self.session.input()?)?;
+        let geometry = self.preprocess.run(pixels, self.session.input()?)?;
         let prepared = Instant::now();
         let answer = self.session.run()?;
         let inferred = Instant::now();

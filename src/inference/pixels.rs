@@ -3,13 +3,10 @@
 //! A JPEG is decoded by TurboJPEG at the smallest of the sizes 1/1, 1/2, 1/4 and 1/8 that is still at or
 //! above the needed one: those have fast transforms in the library (the eighths between have not), and
 //! a transform of fewer coefficients is at the same time the right low-pass filter for the size.
-//!
-//! Where the picture is resized next, its luminance and colour stay apart, as they lie in the file: what
-//! the resizing leaves out then need not be interpolated and turned into red, green and blue first.
 
 use crate::domain::frame::FrameView;
 use crate::domain::{PixelFormat, Reason, ReasonCode};
-use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, ScalingFactor, Subsamp, YuvImage};
+use turbojpeg::{Decompressor, Image, ScalingFactor};
 
 /// Most pixels of a picture; a bound on memory, not on quality.
 pub const MAX_PIXELS: u64 = 100_000_000;
@@ -29,37 +26,6 @@ pub struct Pixels<'a> {
     pub height: u32,
     /// Width and height of the picture as it was taken.
     pub original: (u32, u32),
-}
-
-/// One of the three parts of a colour JPEG.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Plane<'a> {
-    /// A byte a sample, rows of `width`.
-    pub bytes: &'a [u8],
-    /// Samples across, padding included.
-    pub width: u32,
-    /// Samples down, padding included.
-    pub height: u32,
-    /// Samples across and down that show the picture.
-    pub used: [f64; 2],
-}
-
-/// A picture as luminance and two differences of colour (Y, Cb, Cr of JFIF), each in its own size.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Planes<'a> {
-    /// Y, Cb, Cr.
-    pub planes: [Plane<'a>; 3],
-    /// Width and height of the picture as it was taken.
-    pub original: (u32, u32),
-}
-
-/// A frame as it is best resized.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Decoded<'a> {
-    /// Grey or red, green, blue.
-    Pixels(Pixels<'a>),
-    /// A colour JPEG.
-    Planes(Planes<'a>),
 }
 
 /// A decoder that keeps its memory from frame to frame.
@@ -92,44 +58,34 @@ impl PixelDecoder {
         grey: bool,
         needed: impl FnOnce(u32, u32) -> (u32, u32),
     ) -> Result<Pixels<'a>, Reason> {
-        if frame.meta.format != PixelFormat::Jpeg {
-            return raw(frame);
+        let (width, height) = (frame.meta.width, frame.meta.height);
+        let channels = match frame.meta.format {
+            PixelFormat::Jpeg => return self.decode_jpeg(frame, grey, needed),
+            PixelFormat::Rgb8 => 3,
+            PixelFormat::Grey8 => 1,
+        };
+        check_size(width, height)?;
+        if frame.meta.format.exact_len(width, height) != Some(frame.bytes.len()) {
+            return bad(format!(
+                "a {width}×{height} frame of {channels} bytes a pixel has {} bytes; the source pads its rows or lost \
+                 a part",
+                frame.bytes.len()
+            ));
         }
-        let header = self.header(frame)?;
-        let scaled = self.scale(&header, needed)?;
-        self.decode_pixels(frame, grey, &header, scaled)
+        Ok(Pixels { bytes: frame.bytes, channels, width, height, original: (width, height) })
     }
 
-    /// As [`PixelDecoder::decode`], in planes where the frame is a JPEG that has them.
-    ///
-    /// # Errors
-    /// As [`PixelDecoder::decode`].
-    pub fn decode_to_resize<'a>(
+    fn decode_jpeg<'a>(
         &'a mut self,
         frame: FrameView<'a>,
         grey: bool,
         needed: impl FnOnce(u32, u32) -> (u32, u32),
-    ) -> Result<Decoded<'a>, Reason> {
-        if frame.meta.format != PixelFormat::Jpeg {
-            return Ok(Decoded::Pixels(raw(frame)?));
-        }
-        let header = self.header(frame)?;
-        let scaled = self.scale(&header, needed)?;
-        let apart =
-            matches!(header.subsamp, Subsamp::None | Subsamp::Sub2x1 | Subsamp::Sub2x2 | Subsamp::Sub1x2);
-        if !grey && apart && header.colorspace == Colorspace::YCbCr && !header.is_lossless {
-            self.decode_planes(frame, &header, scaled).map(Decoded::Planes)
-        } else {
-            self.decode_pixels(frame, grey, &header, scaled).map(Decoded::Pixels)
-        }
-    }
-
-    /// Reads the header of a JPEG and checks what it says.
-    fn header(&mut self, frame: FrameView<'_>) -> Result<DecompressHeader, Reason> {
+    ) -> Result<Pixels<'a>, Reason> {
         if std::mem::replace(&mut self.spoiled, true) {
             self.jpeg = decompressor()?;
         }
         let header = self.jpeg.read_header(frame.bytes).or_else(|error| bad(not_jpeg(&error)))?;
+        let size = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let original = (size(header.width), size(header.height));
         check_size(original.0, original.1)?;
         if original.0 > frame.meta.width || original.1 > frame.meta.height {
@@ -138,16 +94,7 @@ impl PixelDecoder {
                 original.0, original.1, frame.meta.width, frame.meta.height
             ));
         }
-        Ok(header)
-    }
-
-    /// Chooses the scale and returns the width and height at it.
-    fn scale(
-        &mut self,
-        header: &DecompressHeader,
-        needed: impl FnOnce(u32, u32) -> (u32, u32),
-    ) -> Result<(usize, usize), Reason> {
-        let (least_width, least_height) = needed(size(header.width), size(header.height));
+        let (least_width, least_height) = needed(original.0, original.1);
         let smaller = [ScalingFactor::ONE_EIGHTH, ScalingFactor::ONE_QUARTER, ScalingFactor::ONE_HALF];
         let factor = smaller.into_iter().find(|factor| {
             !header.is_lossless
@@ -155,95 +102,30 @@ impl PixelDecoder {
                 && factor.scale(header.height) >= least_height as usize
         });
         let factor = factor.unwrap_or(ScalingFactor::ONE);
-        self.jpeg.set_scaling_factor(factor).or_else(|error| bad(not_jpeg(&error)))?;
-        Ok((factor.scale(header.width), factor.scale(header.height)))
-    }
-
-    fn decode_pixels<'a>(
-        &'a mut self,
-        frame: FrameView<'a>,
-        grey: bool,
-        header: &DecompressHeader,
-        (width, height): (usize, usize),
-    ) -> Result<Pixels<'a>, Reason> {
+        let fault = |error: turbojpeg::Error| bad(not_jpeg(&error));
+        self.jpeg.set_scaling_factor(factor).or_else(fault)?;
+        let (width, height) = (factor.scale(header.width), factor.scale(header.height));
         let channels = if grey { 1 } else { 3 };
+        let length = width * height * channels;
+        if self.buffer.len() < length {
+            self.buffer.resize(length, 0);
+        }
         let format = if grey { turbojpeg::PixelFormat::GRAY } else { turbojpeg::PixelFormat::RGB };
-        let pixels = room(&mut self.buffer, width * height * channels);
-        let image = Image { pixels: &mut *pixels, width, pitch: width * channels, height, format };
-        self.spoiled = !is_whole(self.jpeg.decompress(frame.bytes, image))?;
+        let pixels = &mut self.buffer[..length];
+        let image = Image { pixels, width, pitch: width * channels, height, format };
+        match self.jpeg.decompress(frame.bytes, image) {
+            Ok(()) => self.spoiled = false,
+            // Cheap cameras write a few spare bytes between the parts of a JPEG; nothing is missing then.
+            Err(error) if error.to_string().contains("extraneous bytes before marker") => {}
+            Err(error) => return bad(not_jpeg(&error)),
+        }
         Ok(Pixels {
-            bytes: pixels,
+            bytes: &self.buffer[..length],
             channels,
             width: size(width),
             height: size(height),
-            original: (size(header.width), size(header.height)),
+            original,
         })
-    }
-
-    fn decode_planes<'a>(
-        &'a mut self,
-        frame: FrameView<'a>,
-        header: &DecompressHeader,
-        (width, height): (usize, usize),
-    ) -> Result<Planes<'a>, Reason> {
-        let subsamp = header.subsamp;
-        let length =
-            turbojpeg::yuv_pixels_len(width, 1, height, subsamp).or_else(|error| bad(not_jpeg(&error)))?;
-        let buffer = room(&mut self.buffer, length);
-        let mut image = YuvImage { pixels: buffer, width, align: 1, height, subsamp };
-        self.spoiled = !is_whole(self.jpeg.decompress_to_yuv(frame.bytes, image.as_deref_mut()))?;
-        let (whole, colour) = (image.y_size(), image.uv_size());
-        let (luma, colours) = image.pixels.split_at(whole.0 * whole.1);
-        let (blue, red) = colours.split_at(colour.0 * colour.1);
-        let used = [width as f64, height as f64];
-        let shrunk = [used[0] / subsamp.width() as f64, used[1] / subsamp.height() as f64];
-        let plane = |bytes, (width, height): (usize, usize), used| Plane {
-            bytes,
-            width: size(width),
-            height: size(height),
-            used,
-        };
-        Ok(Planes {
-            planes: [plane(luma, whole, used), plane(blue, colour, shrunk), plane(red, colour, shrunk)],
-            original: (size(header.width), size(header.height)),
-        })
-    }
-}
-
-/// A frame that is pixels already.
-fn raw(frame: FrameView<'_>) -> Result<Pixels<'_>, Reason> {
-    let (width, height) = (frame.meta.width, frame.meta.height);
-    let channels = if frame.meta.format == PixelFormat::Grey8 { 1 } else { 3 };
-    check_size(width, height)?;
-    if frame.meta.format.exact_len(width, height) != Some(frame.bytes.len()) {
-        return bad(format!(
-            "a {width}×{height} frame of {channels} bytes a pixel has {} bytes; the source pads its rows or lost a \
-             part",
-            frame.bytes.len()
-        ));
-    }
-    Ok(Pixels { bytes: frame.bytes, channels, width, height, original: (width, height) })
-}
-
-/// The first `length` bytes of a buffer that only grows.
-fn room(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
-    if buffer.len() < length {
-        buffer.resize(length, 0);
-    }
-    &mut buffer[..length]
-}
-
-fn size(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
-}
-
-/// What the decoder says of a picture: true when it was flawless, false when nothing is missing though.
-fn is_whole(result: Result<(), turbojpeg::Error>) -> Result<bool, Reason> {
-    match result {
-        Ok(()) => Ok(true),
-        // Cheap cameras write a few spare bytes between the parts of a JPEG; nothing is missing then.
-        Err(error) if error.to_string().contains("extraneous bytes before marker") => Ok(false),
-        Err(error) => bad(not_jpeg(&error)),
     }
 }
 
@@ -322,39 +204,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_colour_jpeg_comes_in_planes_and_others_do_not() {
-        let mut decoder = PixelDecoder::new().unwrap();
-        for subsamp in [Subsamp::None, Subsamp::Sub2x1, Subsamp::Sub2x2, Subsamp::Sub1x2] {
-            let pixels = [0, 0, 255].repeat(33 * 21);
-            let format = turbojpeg::PixelFormat::RGB;
-            let image = Image { pixels: &pixels[..], width: 33, pitch: 99, height: 21, format };
-            let bytes = turbojpeg::compress(image, 95, subsamp).unwrap();
-            let frame = FrameView { meta: meta(PixelFormat::Jpeg, 33, 21), bytes: &bytes };
-            let Decoded::Planes(found) = decoder.decode_to_resize(frame, false, |w, h| (w, h)).unwrap()
-            else {
-                panic!("{subsamp:?} in one piece")
-            };
-            assert_eq!((found.original, found.planes[0].used), ((33, 21), [33.0, 21.0]));
-            for (plane, value) in found.planes.iter().zip([29u8, 255, 107]) {
-                assert_eq!(plane.bytes.len(), (plane.width * plane.height) as usize);
-                assert!(plane.bytes.iter().all(|byte| byte.abs_diff(value) < 4), "{subsamp:?} {plane:?}");
-            }
-            let grey = decoder.decode_to_resize(frame, true, |w, h| (w, h)).unwrap();
-            assert!(matches!(grey, Decoded::Pixels(Pixels { channels: 1, .. })));
-        }
-        let frame = FrameView { meta: meta(PixelFormat::Rgb8, 1, 1), bytes: &[1, 2, 3] };
-        assert!(matches!(decoder.decode_to_resize(frame, false, |w, h| (w, h)), Ok(Decoded::Pixels(_))));
-    }
-
-    #[test]
     fn what_is_no_whole_picture_is_an_error_at_every_length() {
         let bytes = jpeg(64, 48);
         let mut decoder = PixelDecoder::new().unwrap();
         for length in (0..bytes.len() - 2).step_by(7) {
             let frame = FrameView { meta: meta(PixelFormat::Jpeg, 64, 48), bytes: &bytes[..length] };
             let reason = decoder.decode(frame, false, |_, _| (64, 48)).unwrap_err();
-            assert_eq!(reason.code, ReasonCode::BadRequest, "{length}");
-            let reason = decoder.decode_to_resize(frame, false, |_, _| (64, 48)).unwrap_err();
             assert_eq!(reason.code, ReasonCode::BadRequest, "{length}");
         }
         let frame = FrameView { meta: meta(PixelFormat::Jpeg, 64, 48), bytes: b"not a picture at all" };

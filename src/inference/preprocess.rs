@@ -3,7 +3,7 @@
 //! The tensor belongs to the session and is written in place; the only other memory is the resized
 //! picture, kept from frame to frame.
 
-use super::pixels::{Decoded, Pixels, Plane, Planes};
+use super::pixels::Pixels;
 use crate::domain::manifest::{Anchor, Color, Fit, InputSpec, Layout};
 use crate::domain::{Reason, ReasonCode};
 use fast_image_resize::images::{Image, ImageRef};
@@ -12,8 +12,8 @@ use half::f16;
 
 /// How much larger than needed a picture is decoded, so that the last step down is the bilinear one that
 /// models are used to. Decoded at half size where that is still above the needed one, the smoother picture
-/// moved UltraFace's boxes on 1280×720 frames by 5 % whatever resized it (mean IoU with OpenCV's 0.952,
-/// with the margin 0.992).
+/// moved UltraFace's boxes on 1280×720 frames by 5 % or more, whatever resized it (mean IoU with OpenCV's
+/// 0.952, with the margin 0.997).
 const MARGIN: f64 = 2.0;
 
 /// The values of an input tensor, to be written.
@@ -122,8 +122,6 @@ pub struct Preprocess {
     addend: [f32; 3],
     resizer: Resizer,
     resized: Vec<u8>,
-    /// Luminance and colours, resized.
-    planes: [Vec<u8>; 3],
     /// The placement that the padding in the tensor is for.
     padded: Option<Placement>,
 }
@@ -160,7 +158,6 @@ impl Preprocess {
             addend,
             resizer: Resizer::new(),
             resized: Vec::new(),
-            planes: [const { Vec::new() }; 3],
             padded: None,
         })
     }
@@ -183,28 +180,21 @@ impl Preprocess {
     ///
     /// # Errors
     /// `Internal` when the tensor is not of the declared size.
-    pub fn run(&mut self, picture: Decoded<'_>, tensor: TensorMut<'_>) -> Result<Geometry, Reason> {
-        let (original, source_channels) = match picture {
-            Decoded::Pixels(pixels) => (pixels.original, pixels.channels),
-            Decoded::Planes(planes) => (planes.original, 3),
-        };
-        let placement = Placement::of(self.fit, original, self.size);
-        let given = match picture {
-            Decoded::Pixels(pixels) => self.resize(pixels, placement)?,
-            Decoded::Planes(planes) => {
-                self.resize_planes(planes, placement)?;
-                None
-            }
-        };
+    pub fn run(&mut self, pixels: Pixels<'_>, tensor: TensorMut<'_>) -> Result<Geometry, Reason> {
+        let placement = Placement::of(self.fit, pixels.original, self.size);
+        let picture = self.resize(pixels, placement)?;
         let pad = (self.padded != Some(placement)).then_some(match self.fit {
             Fit::Letterbox { value, position: _ } => value,
             Fit::Stretch | Fit::CenterCrop => 0,
         });
         let (factor, addend) = (self.factor, self.addend);
         let float = |channel: usize, pixel: u8| f32::from(pixel) * factor[channel] + addend[channel];
-        let source = given.unwrap_or(&self.resized);
+        let source = match picture {
+            Picture::Given => pixels.bytes,
+            Picture::Resized => &self.resized[..],
+        };
         let shape = Shape {
-            source_channels,
+            source_channels: pixels.channels,
             swap: self.color == Color::Bgr,
             channels: self.color.channels(),
             layout: self.layout,
@@ -232,71 +222,42 @@ impl Preprocess {
             return internal("the input tensor is not of the declared size".into());
         }
         self.padded = Some(placement);
-        Ok(placement.geometry(original))
+        Ok(placement.geometry(pixels.original))
     }
 
-    /// Resizes into `resized`; gives back the pixels themselves where they are of the right size.
-    fn resize<'a>(&mut self, pixels: Pixels<'a>, placement: Placement) -> Result<Option<&'a [u8]>, Reason> {
-        if placement.crop == [0.0, 0.0, 1.0, 1.0] && (pixels.width, pixels.height) == placement.size {
-            return Ok(Some(pixels.bytes));
+    fn resize(&mut self, pixels: Pixels<'_>, placement: Placement) -> Result<Picture, Reason> {
+        let (width, height) = placement.size;
+        let whole = placement.crop == [0.0, 0.0, 1.0, 1.0];
+        if whole && (pixels.width, pixels.height) == placement.size {
+            return Ok(Picture::Given);
         }
-        let plane = Plane {
-            bytes: pixels.bytes,
-            width: pixels.width,
-            height: pixels.height,
-            used: [f64::from(pixels.width), f64::from(pixels.height)],
+        let kind = if pixels.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
+        let fault = |error: &dyn std::fmt::Display| {
+            Reason::new(ReasonCode::Internal, format!("resize a picture to {width}×{height}: {error}"))
         };
-        scale(&mut self.resizer, plane, pixels.channels, placement, &mut self.resized)?;
-        Ok(None)
-    }
-
-    /// Resizes luminance and colours apart, and joins them to red, green and blue in `resized`.
-    fn resize_planes(&mut self, picture: Planes<'_>, placement: Placement) -> Result<(), Reason> {
-        for (plane, into) in picture.planes.into_iter().zip(&mut self.planes) {
-            scale(&mut self.resizer, plane, 1, placement, into)?;
+        self.resized.resize(width as usize * height as usize * pixels.channels, 0);
+        let source = ImageRef::new(pixels.width, pixels.height, pixels.bytes, kind).map_err(|e| fault(&e))?;
+        let mut target =
+            Image::from_slice_u8(width, height, &mut self.resized, kind).map_err(|e| fault(&e))?;
+        // As OpenCV's INTER_LINEAR, which most models are trained and deployed with.
+        let mut options =
+            ResizeOptions::new().resize_alg(ResizeAlg::Interpolation(FilterType::Bilinear)).use_alpha(false);
+        if !whole {
+            let [left, top, w, h] = placement.crop;
+            let (pw, ph) = (f64::from(pixels.width), f64::from(pixels.height));
+            options = options.crop(left * pw, top * ph, w * pw, h * ph);
         }
-        let [luma, blue, red] = &self.planes;
-        self.resized.resize(luma.len() * 3, 0);
-        let (pixels, _) = self.resized.as_chunks_mut();
-        for (((pixel, &luma), &blue), &red) in pixels.iter_mut().zip(luma).zip(blue).zip(red) {
-            *pixel = rgb(luma, blue, red);
-        }
-        Ok(())
+        self.resizer.resize(&source, &mut target, &options).map_err(|e| fault(&e))?;
+        Ok(Picture::Resized)
     }
 }
 
-/// Resizes what is used of a plane of `channels` bytes a sample, as OpenCV's `INTER_LINEAR`, which most
-/// models are trained and deployed with.
-fn scale(
-    resizer: &mut Resizer,
-    plane: Plane<'_>,
-    channels: usize,
-    placement: Placement,
-    into: &mut Vec<u8>,
-) -> Result<(), Reason> {
-    let (width, height) = placement.size;
-    let kind = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let fault = |error: &dyn std::fmt::Display| {
-        Reason::new(ReasonCode::Internal, format!("resize a picture to {width}×{height}: {error}"))
-    };
-    into.resize(width as usize * height as usize * channels, 0);
-    let source = ImageRef::new(plane.width, plane.height, plane.bytes, kind).map_err(|e| fault(&e))?;
-    let mut target = Image::from_slice_u8(width, height, into, kind).map_err(|e| fault(&e))?;
-    let [left, top, across, down] = placement.crop;
-    let [w, h] = plane.used;
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Interpolation(FilterType::Bilinear))
-        .use_alpha(false)
-        .crop(left * w, top * h, across * w, down * h);
-    resizer.resize(&source, &mut target, &options).map_err(|e| fault(&e))
-}
-
-/// Red, green and blue of a pixel of JFIF (1.402, 0.344136, 0.714136 and 1.772 in 65536ths), as libjpeg
-/// computes them.
-fn rgb(luma: u8, blue: u8, red: u8) -> [u8; 3] {
-    let (luma, blue, red) = ((i32::from(luma) << 16) + 32768, i32::from(blue) - 128, i32::from(red) - 128);
-    [luma + 91881 * red, luma - 22554 * blue - 46802 * red, luma + 116_130 * blue]
-        .map(|value| (value >> 16).clamp(0, 255) as u8)
+/// Where the picture of the tensor's size lies.
+enum Picture {
+    /// In the frame itself.
+    Given,
+    /// In the buffer for resized ones.
+    Resized,
 }
 
 fn table<T: Copy + Default>(value: impl Fn(usize, u8) -> T) -> [[T; 256]; 3] {
