@@ -432,7 +432,7 @@ fn reason_of(error: &Error, what: &str) -> Reason {
             } else {
                 DigestMismatch
             };
-            (code, text.clone())
+            (code, format!("{text}; it was changed, publish or copy it again"))
         }
         Error::Transport { message, .. } if message.starts_with("exceeded") => (
             Malformed,

@@ -140,7 +140,11 @@ impl<S: Sink> Actor<S> {
                     active.frame_published(seq, self.plan.frame_deadline);
                 }
             }
-            Seen::Fault(reason) => self.status.last_error = Some(reason),
+            Seen::Fault(reason) => {
+                // A good picture follows at once; without this line nobody would learn of the bad one.
+                tracing::warn!(pipeline = %self.plan.name, %reason, "source");
+                self.status.last_error = Some(reason);
+            }
             Seen::Lost(reason) => {
                 self.sink.child_lost(&self.plan.name, "capture", &reason);
                 self.status.last_error = Some(reason);

@@ -48,8 +48,10 @@ impl Repository {
         }
         signed(serde_json::json!({
             "format": 1, "name": "detector", "version": version, "model": "model.onnx",
-            "files": entries, "decode": { "kind": "raw" },
-            "inputs": [{ "name": "x", "shape": [1, 3, 8, 8], "type": "f32", "layout": "nchw", "fit": "stretch", "color": "rgb" }],
+            "files": entries,
+            "inputs": [{ "name": "image", "shape": [1, 3, 4, 4], "type": "f32", "layout": "nchw",
+                         "fit": "stretch", "color": "rgb" }],
+            "decode": { "kind": "raw" },
         }))
     }
 

@@ -27,9 +27,11 @@ fn refused(device: &Device, wanted: &str) -> Reason {
 
 #[test]
 fn whatever_the_web_server_does_the_model_serves_on() {
-    use ReasonCode::{DigestMismatch, Malformed, RepositoryUnreachable, SignatureInvalid, SizeMismatch};
+    use ReasonCode::{
+        DigestMismatch, Malformed, NotFound, RepositoryUnreachable, SignatureInvalid, SizeMismatch,
+    };
     let broker = Mosquitto::start();
-    let repository = Repository::with(&["v1", "v2"]);
+    let mut repository = Repository::with(&["v1", "v2"]);
     let device = Device::serving(Options::new(&broker, &repository), &release(1));
     let blob = Repository::model_blob("v2");
     let timestamp = "metadata/timestamp.json";
@@ -44,13 +46,21 @@ fn whatever_the_web_server_does_the_model_serves_on() {
         (".manifest.json", Trouble::Flip, &[DigestMismatch], "belt-inspector"),
         (".manifest.json", Trouble::Longer(1), &[SizeMismatch], "belt-inspector"),
         (".manifest.json", Trouble::Status(404), &[RepositoryUnreachable], "belt-inspector"),
-        (&blob, Trouble::Status(404), &[RepositoryUnreachable], &blob[6..]),
+        (&blob, Trouble::Status(404), &[NotFound], &blob[6..]),
         (&blob, Trouble::Longer(1000), &[SizeMismatch], &blob[6..]),
         (&blob, Trouble::Shorter(1000), &[SizeMismatch], &blob[6..]),
         (&blob, Trouble::Flip, &[DigestMismatch], "model.onnx"),
         (&blob, Trouble::Stall(5000), &[RepositoryUnreachable], &blob[6..]),
         (&blob, Trouble::Reset(5000), &[RepositoryUnreachable], &blob[6..]),
     ] {
+        if [".snapshot.json", ".targets.json"].contains(&part) {
+            // What the device has seen already it does not fetch again.
+            repository.publish_variant(
+                "v1",
+                if part == ".targets.json" { "1.0.2" } else { "1.0.1" },
+                |_, _| {},
+            );
+        }
         repository.web.trouble(part, trouble);
         let reason = refused(&device, &release(2));
         assert!(codes.contains(&reason.code), "{part} {trouble:?}: {reason}");

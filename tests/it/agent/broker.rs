@@ -33,12 +33,6 @@ fn what_happens_while_the_broker_is_away_arrives_when_it_is_back() {
     device.until("the end of the update", |heard| {
         (heard.stage() == Some(Stage::Committed) && heard.current() == Some(release(2))).then_some(())
     });
-    // The step in between was told too, before the end.
-    let stages = |heard: &crate::support::device::Heard| -> Vec<Stage> {
-        heard.states.iter().filter_map(|state| Some(state.deployment.as_ref()?.stage)).collect()
-    };
-    let arrived = stages(&device.heard.lock().unwrap());
-    println!("arrived: {arrived:?}");
     device.until_frames(3);
     assert_eq!(device.status().metrics.mqtt.spool_dropped, 0);
     device.forget();

@@ -84,11 +84,6 @@ impl Web {
     pub fn asked(&self) -> Vec<(String, u64)> {
         self.shared.asked.lock().unwrap().clone()
     }
-
-    /// Whether a path that holds `part` was asked for.
-    pub fn was_asked(&self, part: &str) -> bool {
-        self.asked().iter().any(|(path, _)| path.contains(part))
-    }
 }
 
 impl Drop for Web {
