@@ -72,18 +72,12 @@ pub(super) async fn assemble(
     }
     let lock = lock(state)?;
     let socket = Socket::bind(&settings.paths.socket())?;
-    let opened = {
-        let dir = state.join("store");
-        tokio::task::spawn_blocking(move || Store::open(&dir))
+    let (store, lasting) = {
+        let (state, runtime) = (state.clone(), runtime.clone());
+        tokio::task::spawn_blocking(move || open_store(&state, &runtime))
             .await
             .map_err(|error| Reason::new(ReasonCode::Internal, format!("open the store: {error}")))??
     };
-    let mut lasting = Vec::new();
-    if let Some(what) = opened.quarantined {
-        tracing::error!("{what}");
-        lasting.push(Problem::new(ProblemCode::StoreRebuilt, what));
-    }
-    let store = opened.store;
 
     let identity = board::identity(Path::new("/"));
     let telemetry = Telemetry::new(state);
@@ -148,6 +142,33 @@ pub(super) async fn assemble(
         _lock: lock,
     };
     Ok((agent, socket))
+}
+
+/// Opens the store, with what health must tell of it. On a full disk it cannot be opened, and the good
+/// model must serve all the same after a reboot: the links say which one that is, so a store that
+/// lives until the next start will do.
+fn open_store(state: &Path, runtime: &Path) -> Result<(Store, Vec<Problem>), Reason> {
+    let opened = match Store::open(&state.join("store")).map_err(Reason::from) {
+        Ok(opened) => opened,
+        Err(reason) if reason.code == ReasonCode::DiskFull => {
+            tracing::error!("{reason}");
+            let dir = runtime.join("store");
+            if dir.exists() {
+                durable::remove_dir_synced(&dir)?;
+            }
+            let detail = format!(
+                "the disk of {} is full: what happens now is remembered until the next start only; make room and restart the agent",
+                state.display()
+            );
+            return Ok((Store::open(&dir)?.store, vec![Problem::new(ProblemCode::DiskLow, detail)]));
+        }
+        Err(reason) => return Err(reason),
+    };
+    let lost = opened.quarantined.map(|what| {
+        tracing::error!("{what}");
+        Problem::new(ProblemCode::StoreRebuilt, what)
+    });
+    Ok((opened.store, lost.into_iter().collect()))
 }
 
 /// Takes away what the children of this run, or of one that was killed, have in shared memory. They

@@ -8,6 +8,7 @@ use edgewarden::domain::ReasonCode;
 use edgewarden::domain::deployment::Stage;
 use edgewarden::domain::health::{PipelineState, ProblemCode};
 use serde_json::json;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -211,6 +212,28 @@ fn a_full_disk_refuses_the_update_and_loses_nothing() {
     assert!(reason.detail.contains("make room"), "{reason}");
     device.until_frames(3);
     assert_eq!(device.status().slots[0].current.as_ref().unwrap().release.to_string(), release(1));
-    std::fs::remove_file(state.join("filler")).unwrap();
+
+    // A power cut now: the good model serves all the same, and the device says what ails it.
+    device.kill();
+    let mut rest = std::fs::File::create(state.join("rest")).unwrap();
+    while rest.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
+    drop(rest);
+    device.start();
+    device.until_frames(3);
+    let health = device.status().health;
+    assert!(
+        health
+            .problems
+            .iter()
+            .any(|problem| problem.code == ProblemCode::DiskLow && problem.detail.contains("full")),
+        "{:?}",
+        health.problems
+    );
+    device.stop();
+    for file in ["filler", "rest"] {
+        std::fs::remove_file(state.join(file)).unwrap();
+    }
+    device.start();
     device.update(&release(2)).unwrap();
+    assert_eq!(device.status().slots[0].current.as_ref().unwrap().release.to_string(), release(2));
 }
