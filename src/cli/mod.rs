@@ -14,6 +14,7 @@ pub mod local;
 pub mod predict;
 pub mod repo;
 pub mod run;
+pub mod runtime;
 pub mod status;
 pub mod ui;
 

@@ -1,7 +1,7 @@
 //! `edgewarden predict`: a bundle's answers on pictures, one JSON line each.
 
-use super::bundle::RuntimeArgs;
 use super::exit::{Own, Told};
+use super::runtime::RuntimeArgs;
 use crate::bundle;
 use crate::domain::{Classification, Detection, Reason, ReasonCode, StageTimes, result::RawTensor};
 use crate::inference::picture::{self, Picture};

@@ -1,8 +1,9 @@
 //! `edgewarden bundle check`: does the bundle hold together, and does its model run?
 
-use super::{RuntimeArgs, told};
+use super::told;
 use crate::bundle;
 use crate::cli::exit::Told;
+use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};
 use crate::domain::frame::FrameView;
 use crate::domain::{FrameMeta, Output, PixelFormat, Reason};

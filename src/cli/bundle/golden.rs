@@ -1,8 +1,9 @@
 //! `edgewarden bundle golden`: takes the present answers as the expected ones.
 
-use super::{RuntimeArgs, told};
+use super::told;
 use crate::bundle;
 use crate::cli::exit::Own;
+use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};
 use crate::domain::manifest::GoldenSample;
 use crate::inference::Engine;

@@ -1,7 +1,7 @@
 //! `edgewarden bundle init`: from an ONNX file to a draft of a bundle.
 
-use super::RuntimeArgs;
 use crate::bundle::{self, MANIFEST, draft, onnx};
+use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say, word};
 use crate::domain::manifest::Decode;
 use crate::domain::{Manifest, ModelName};

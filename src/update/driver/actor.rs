@@ -320,7 +320,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         }
         let (current, previous) = next.links();
         self.links = Links { current: current.cloned(), previous: previous.cloned() };
-        tracing::info!(slot = %self.slot, stage = ?next.stage(), reason = ?next.reason(), "{}", next.release);
+        match next.reason() {
+            Some(reason) => {
+                tracing::warn!(slot = %self.slot, stage = ?next.stage(), "{}: {reason}", next.release)
+            }
+            None => tracing::info!(slot = %self.slot, stage = ?next.stage(), "{}", next.release),
+        }
         self.reporter.step(&self.links, &next);
         match next.stage() {
             Stage::Probation => self.reporter.provider(self.provider),

@@ -1,0 +1,43 @@
+//! How the commands that run a model on this machine set up ONNX Runtime.
+
+use crate::domain::Reason;
+use crate::domain::manifest::Provider;
+use crate::domain::runtime::RuntimeSettings;
+use crate::inference::library::find_library;
+use std::path::PathBuf;
+
+/// How commands that run a model on this machine set up the runtime.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RuntimeArgs {
+    /// ONNX Runtime library [default: the installed one, or the one of this clone]
+    #[arg(long, value_name = "LIB", env = "EDGEWARDEN_ONNXRUNTIME")]
+    pub runtime: Option<PathBuf>,
+    /// Threads inside one operator [default: the bundle's hint, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub threads: Option<u16>,
+    /// Execution providers in the order of preference
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = provider, default_value = "cpu")]
+    pub providers: Vec<Provider>,
+}
+
+fn provider(text: &str) -> Result<Provider, String> {
+    let all = [Provider::TensorRt, Provider::Cuda, Provider::Cpu];
+    let found = all.into_iter().find(|provider| provider.as_str() == text);
+    found.ok_or_else(|| "use tensorrt, cuda or cpu".to_owned())
+}
+
+impl RuntimeArgs {
+    /// The settings, with engines of TensorRT cached in the system's temporary folder.
+    ///
+    /// # Errors
+    /// `LoadFailed` when no library is found.
+    pub fn settings(&self) -> Result<RuntimeSettings, Reason> {
+        Ok(RuntimeSettings {
+            library: find_library(self.runtime.as_deref())?,
+            providers: self.providers.clone(),
+            required: false,
+            intra_threads: self.threads.map(usize::from),
+            engine_cache: std::env::temp_dir(),
+        })
+    }
+}
