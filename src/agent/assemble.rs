@@ -28,7 +28,6 @@ use crate::sys::store::Store;
 use crate::telemetry::{Telemetry, board, prometheus};
 use crate::update::driver::{Setup, Updater};
 use crate::update::journal::Journal;
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -211,11 +210,9 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
         intra_threads: settings.runtime.intra_threads,
         engine_cache: settings.paths.state.join("engines"),
     };
-    // The same for every run of this agent, so that a new run finds what a killed one left.
-    let id = Sha256::digest(settings.paths.state.as_os_str().as_encoded_bytes());
     let channel = FrameChannel {
         root: settings.paths.runtime.join("frames"),
-        prefix: format!("ew{}", hex::encode(&id[..4])),
+        prefix: frames::prefix_of(&settings.paths.state),
         pipeline: pipeline.name.clone(),
     };
     Plan {

@@ -20,6 +20,7 @@ use iceoryx2::prelude::{
 };
 use iceoryx2::sample::Sample;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sha2::{Digest as _, Sha256};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::time::{Duration, Instant};
@@ -231,6 +232,13 @@ fn config(channel: &FrameChannel) -> Result<Config, FrameError> {
     config.global.prefix =
         FileName::new(channel.prefix.as_bytes()).map_err(|e| wrong(format!("prefix: {e:?}")))?;
     Ok(config)
+}
+
+/// The prefix of the agent with this state folder: another one for each agent, and the same for every
+/// run of one, so that a new run finds what a killed one left.
+pub fn prefix_of(state: &std::path::Path) -> String {
+    let id = Sha256::digest(state.as_os_str().as_encoded_bytes());
+    format!("ew{}", hex::encode(&id[..4]))
 }
 
 /// Takes away what killed processes of this channel's agent left behind, and tells how many they

@@ -14,6 +14,8 @@ use edgewarden::mqtt::message::Received;
 use edgewarden::mqtt::operator::{Operator, Pending};
 use edgewarden::mqtt::payloads::{Birth, CommandReply, Stamped};
 use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
+use edgewarden::process::frames;
+use edgewarden::process::protocol::FrameChannel;
 use edgewarden::trust::{InitOptions, Publisher};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -453,12 +455,31 @@ impl Device {
     }
 }
 
+impl Device {
+    /// A killed agent's shared memory waits for its next start, which this one will not have.
+    fn give_back_memory(&self) {
+        let channel = FrameChannel {
+            root: self.path("run").join("frames"),
+            prefix: frames::prefix_of(&self.path("state")),
+            pipeline: "any".parse().expect("a good name"),
+        };
+        // Its children end with it, within moments.
+        for _ in 0..50 {
+            if frames::remove(&channel).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
+        self.give_back_memory();
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
