@@ -1,21 +1,19 @@
 //! `edgewarden child`: what the agent starts; of no use to people.
 
 use super::exit::{Told, Usage};
+use super::log;
 use crate::children::{capture, infer};
+use crate::config::settings::LogFormat;
 use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::Writer;
 use crate::process::protocol::{FromCapture, FromInfer};
 use rustix::fs::FileType;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// The environment variable with the filter of log lines; children inherit it.
-pub const LOG: &str = "EDGEWARDEN_LOG";
 
 /// Subcommands.
 #[derive(Debug, clap::Subcommand)]
@@ -32,7 +30,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     // Before anything else: an agent that is killed must leave nobody behind who holds the camera or
     // the GPU. One that was killed before this line has closed the socket.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    log();
+    log::start("info", LogFormat::Text);
     let result = match command {
         Command::Capture => guarded(socket, capture::run, |reason| FromCapture::Failed { reason }),
         Command::Infer => guarded(socket, infer::run, |reason| FromInfer::Failed { reason }),
@@ -53,17 +51,6 @@ fn socket() -> anyhow::Result<UnixStream> {
         );
     }
     Ok(UnixStream::from(stdin.as_fd().try_clone_to_owned()?))
-}
-
-/// Log lines go to standard error, which is the agent's, filtered by `EDGEWARDEN_LOG`.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env(LOG)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let lines = lines.with_ansi(colours).with_target(false);
-    // Fails only where it was done before, which is as good.
-    let _ = lines.try_init();
 }
 
 /// Runs a child's main; a panic in it becomes a reason that the agent is told.

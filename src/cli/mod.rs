@@ -11,6 +11,7 @@ pub mod control;
 pub mod demo;
 pub mod exit;
 pub mod local;
+pub mod log;
 pub mod predict;
 pub mod repo;
 pub mod run;
