@@ -282,15 +282,23 @@ impl<S: Sink> Actor<S> {
     fn drop_incoming(&mut self, why: &str) {
         let Some((runner, purpose)) = self.incoming.take() else { return };
         let aborted = Reason::new(ReasonCode::Aborted, format!("model {}: {why}", runner.bundle.release));
+        self.refuse(purpose, aborted);
+    }
+
+    /// Answers whoever waits for a child that is of no use any more.
+    pub(super) fn refuse(&mut self, purpose: Purpose, reason: Reason) {
         match purpose {
-            Purpose::Trial(reply) => drop(reply.send(Err(aborted))),
-            Purpose::Swap(reply) => drop(reply.send(Err(aborted))),
+            Purpose::Trial(reply) => drop(reply.send(Err(reason))),
+            Purpose::Swap(reply) => drop(reply.send(Err(reason))),
             Purpose::Passed => {}
-            Purpose::Serve => {
-                for reply in self.serve_replies.drain(..) {
-                    let _ = reply.send(Err(aborted.clone()));
-                }
-            }
+            Purpose::Serve => self.refuse_serving(&reason),
+        }
+    }
+
+    /// Answers whoever waits for a bundle to serve.
+    pub(super) fn refuse_serving(&mut self, reason: &Reason) {
+        for reply in self.serve_replies.drain(..) {
+            let _ = reply.send(Err(reason.clone()));
         }
     }
 

@@ -191,23 +191,12 @@ impl<S: Sink> Actor<S> {
             self.status.model_fault = Some(reason.clone());
             self.respawn_at = Some(Instant::now() + self.backoff);
             self.backoff = (self.backoff * 2).min(BACKOFF.1);
-            for reply in self.serve_replies.drain(..) {
-                let _ = reply.send(Err(reason.clone()));
-            }
+            self.refuse_serving(&reason);
         } else if let Some((_, purpose)) = self.incoming.take_if(|(runner, _)| runner.id == id) {
-            match purpose {
-                Purpose::Trial(reply) => drop(reply.send(Err(reason.clone()))),
-                Purpose::Swap(reply) => drop(reply.send(Err(reason.clone()))),
-                Purpose::Passed => {}
-                Purpose::Serve => {
-                    if self.active.is_none() {
-                        self.respawn_at = Some(Instant::now() + self.backoff);
-                    }
-                    for reply in self.serve_replies.drain(..) {
-                        let _ = reply.send(Err(reason.clone()));
-                    }
-                }
+            if matches!(purpose, Purpose::Serve) && self.active.is_none() {
+                self.respawn_at = Some(Instant::now() + self.backoff);
             }
+            self.refuse(purpose, reason.clone());
         } else {
             let Self { ledger, standby, leaving, .. } = self;
             for runner in standby.iter_mut().chain(leaving.iter_mut()).filter(|runner| runner.id == id) {
