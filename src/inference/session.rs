@@ -34,14 +34,6 @@ struct Runtime {
 
 static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
 
-/// Loads the runtime library, once per process, and returns its version.
-///
-/// # Errors
-/// `LoadFailed` as [`library::probe`], or when another library is loaded already.
-pub fn load_runtime(path: &Path) -> Result<String, Reason> {
-    environment(path).map(|(_, version)| version)
-}
-
 fn environment(path: &Path) -> Result<(Environment, String), Reason> {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     // The binding searches relative paths beside the program first; ours mean the current folder.
