@@ -23,6 +23,7 @@ use crate::mqtt::spool::{DiskStore, Spool};
 use crate::mqtt::{self, Incoming};
 use crate::process::frames;
 use crate::process::protocol::FrameChannel;
+use crate::sys::blocking::blocking;
 use crate::sys::durable;
 use crate::sys::store::Store;
 use crate::telemetry::{Telemetry, board, prometheus};
@@ -73,9 +74,7 @@ pub(super) async fn assemble(
     let socket = Socket::bind(&settings.paths.socket())?;
     let (store, lasting) = {
         let (state, runtime) = (state.clone(), runtime.clone());
-        tokio::task::spawn_blocking(move || open_store(&state, &runtime))
-            .await
-            .map_err(|error| Reason::new(ReasonCode::Internal, format!("open the store: {error}")))??
+        blocking(move || open_store(&state, &runtime)).await?
     };
 
     let identity = board::identity(Path::new("/"));

@@ -5,6 +5,7 @@ use crate::config::settings::RepositorySettings;
 use crate::domain::health::LinkHealth;
 use crate::domain::lifecycle::Origin;
 use crate::domain::{Reason, ReasonCode, Release};
+use crate::sys::blocking::blocking;
 use crate::sys::clock::Clock;
 use crate::trust::RepositoryClient;
 use crate::trust::folder::FolderTransport;
@@ -120,12 +121,4 @@ impl Catalog for Bundles {
         let claimed = blocking(move || ArchiveTransport::open(&path)?.archive().claimed_release()).await;
         claimed.map(|(release, _)| release)
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Reason> + Send + 'static,
-) -> Result<T, Reason> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Reason::new(ReasonCode::Internal, format!("read a bundle file: {error}")))?
 }

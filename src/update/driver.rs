@@ -30,13 +30,14 @@ mod work;
 
 use super::journal::{Ended, Journal};
 use super::stage::Device;
-use super::{Folders, slots, stage};
+use super::{Folders, slots};
 use crate::config::settings::UpdateSettings;
 use crate::domain::command::Progress;
 use crate::domain::deployment::{BundleRef, Observation, SlotState, SwapReport, TrialReport};
 use crate::domain::lifecycle::Origin;
 use crate::domain::manifest::Provider;
 use crate::domain::{Reason, ReasonCode, Release, SlotName};
+use crate::sys::blocking::blocking;
 use crate::trust::Verified;
 use crate::trust::transport::Transport;
 use crate::trust::verified::SignedManifest;
@@ -164,7 +165,7 @@ impl<C: Catalog> Updater<C> {
     /// Errors: the state folder cannot be read or written.
     pub async fn start<H: Host>(setup: Setup<H, C>) -> Result<Self, Reason> {
         let Setup { state, slots, host, catalog, journal, settings, providers } = setup;
-        let folders = stage::blocking(move || Folders::prepare(&state)).await?;
+        let folders = blocking(move || Folders::prepare(&state)).await?;
         let device = Device {
             providers,
             max_bundle: settings.max_bundle,
@@ -184,7 +185,7 @@ impl<C: Catalog> Updater<C> {
         let mut started = BTreeMap::new();
         for slot in slots {
             let (folders, name) = (shared.folders.clone(), slot.clone());
-            let (links, faults) = stage::blocking(move || slots::read(&folders, &name)).await?;
+            let (links, faults) = blocking(move || slots::read(&folders, &name)).await?;
             for fault in faults {
                 tracing::error!(%slot, %fault, "a link of the slot names no good bundle");
             }

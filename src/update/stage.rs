@@ -10,6 +10,7 @@ use super::Folders;
 use crate::bundle::{checked, layout, parse_manifest};
 use crate::domain::manifest::{FileEntry, Manifest, Provider};
 use crate::domain::{Digest, Reason, ReasonCode};
+use crate::sys::blocking::blocking;
 use crate::sys::durable::{self, failed};
 use crate::trust::Verified;
 use crate::trust::transport::Transport;
@@ -317,16 +318,6 @@ fn drop_downloads<'a>(folders: &Folders, digests: impl Iterator<Item = &'a Diges
         durable::remove_file_synced(&folders.downloads.join(format!("{digest}.validator")))?;
     }
     Ok(())
-}
-
-/// Runs what blocks where it disturbs nobody.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Reason> + Send + 'static,
-) -> Result<T, Reason> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Reason::new(ReasonCode::Internal, format!("a file operation gave up: {error}"))),
-    }
 }
 
 #[cfg(test)]
