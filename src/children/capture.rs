@@ -1,14 +1,19 @@
 //! The capture child: asks the source for a frame when one is due, and publishes it.
 //!
-//! Frames are due at fixed points in time, so that the pace does not drift with the time that the work
-//! takes. A source that cannot keep up loses points in time; it is never made to catch up.
+//! A source that gives a frame whenever it is asked is asked at fixed points in time, so that the pace
+//! does not drift with the time that the work takes. One that cannot keep up loses points in time; it
+//! is never made to catch up. A live source is listened to all the time, and the frames above the
+//! wanted pace are left out.
+//!
+//! A source that is lost ends this process: the agent starts another one after a while, so a camera
+//! that was away for hours comes back by itself.
 
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
 use crate::children::snapshot;
 use crate::domain::frame::FrameView;
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameMeta, Reason, ReasonCode};
-use crate::inference::source::{self, Source};
+use crate::inference::source::{self, Next, Pace, Source, Trouble};
 use crate::process::frames::FramePublisher;
 use crate::process::protocol::{FrameChannel, FromCapture, ToCapture};
 use crate::sys::monotonic;
@@ -17,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// The same fault again is told at most this often; a dead camera fails at every frame.
 const SAME_FAULT_EVERY: Duration = Duration::from_secs(10);
+/// A live source is waited for so long before orders are looked at again.
+const LISTEN: Duration = Duration::from_millis(100);
 
 /// Runs until the agent closes the socket.
 ///
@@ -31,11 +38,18 @@ pub fn run(socket: UnixStream) -> Result<(), Reason> {
     match Camera::open(&source, fps, &channel, first_seq) {
         Ok((camera, description)) => {
             let orders = Orders::listen(socket)?;
-            // Either ends only because the agent is gone, which is how a child is meant to end.
-            if let Ok(()) = answers.say(&FromCapture::Opened { description }) {
-                let (Ok(()) | Err(Gone)) = camera.serve(&orders, &mut answers);
+            let served = match answers.say(&FromCapture::Opened { description }) {
+                Ok(()) => camera.serve(&orders, &mut answers),
+                Err(Gone) => Err(End::Gone),
+            };
+            match served {
+                // How a child is meant to end.
+                Ok(()) | Err(End::Gone) => Ok(()),
+                Err(End::Lost(reason)) => {
+                    let _ = answers.say(&FromCapture::Failed { reason: reason.clone() });
+                    Err(reason)
+                }
             }
-            Ok(())
         }
         Err(reason) => {
             // A closed socket changes nothing: this is the end either way.
@@ -62,6 +76,20 @@ struct Camera {
 enum Step {
     Went,
     Ended,
+}
+
+/// Why this process is to end.
+enum End {
+    /// The agent is gone.
+    Gone,
+    /// The source is.
+    Lost(Reason),
+}
+
+impl From<Gone> for End {
+    fn from(Gone: Gone) -> Self {
+        End::Gone
+    }
 }
 
 impl Camera {
@@ -94,15 +122,25 @@ impl Camera {
         Ok((camera, description))
     }
 
-    fn serve(mut self, orders: &Orders<ToCapture>, answers: &mut Answers) -> Result<(), Gone> {
+    fn serve(mut self, orders: &Orders<ToCapture>, answers: &mut Answers) -> Result<(), End> {
+        let live = self.source.pace() == Pace::Live;
         let mut due = Instant::now();
         let (mut paused, mut ended) = (false, false);
         loop {
-            let wait = (!paused && !ended).then(|| due.saturating_duration_since(Instant::now()));
+            let wait = match (paused || ended, live) {
+                (true, _) => None,
+                (false, true) => Some(Duration::ZERO),
+                (false, false) => Some(due.saturating_duration_since(Instant::now())),
+            };
             match orders.wait(wait) {
                 Ok(ToCapture::Pause { paused: wanted }) => {
                     if paused && !wanted {
                         due = Instant::now();
+                    }
+                    if paused != wanted
+                        && let Err(trouble) = self.source.pause(wanted)
+                    {
+                        self.trouble(trouble, answers)?;
                     }
                     paused = wanted;
                 }
@@ -114,37 +152,48 @@ impl Camera {
                     tracing::warn!("configured twice; the second is passed over");
                 }
                 Err(NoOrder::Ever) => return Ok(()),
-                Err(NoOrder::Yet) => {
-                    match self.step(answers)? {
-                        Step::Went => {}
-                        Step::Ended => {
-                            ended = true;
-                            answers.say(&FromCapture::Ended)?;
-                        }
+                Err(NoOrder::Yet) => match self.step(live, &mut due, answers)? {
+                    Step::Went => {}
+                    Step::Ended => {
+                        ended = true;
+                        answers.say(&FromCapture::Ended)?;
                     }
-                    due = next_due(due, self.period, Instant::now());
-                }
+                },
             }
         }
     }
 
-    /// Publishes one frame, or tells why not.
-    fn step(&mut self, answers: &mut Answers) -> Result<Step, Gone> {
-        let picture = match self.source.next(self.seq, &mut self.spare) {
-            Ok(Some(picture)) => picture,
-            Ok(None) => return Ok(Step::Ended),
-            Err(reason) => return self.fault(reason, answers),
+    /// Asks for one frame; publishes it, leaves it out, or tells why there is none.
+    fn step(&mut self, live: bool, due: &mut Instant, answers: &mut Answers) -> Result<Step, End> {
+        let asked = self.source.next(self.seq, &mut self.spare, LISTEN);
+        let now = Instant::now();
+        let picture = match asked {
+            Ok(Next::Picture(picture)) => picture,
+            Ok(Next::Pending) => return Ok(Step::Went),
+            Ok(Next::Ended) => return Ok(Step::Ended),
+            Err(trouble) => {
+                *due = next_due(*due, self.period, now);
+                return self.trouble(trouble, answers);
+            }
         };
+        // A camera that is set to the wanted pace is a little early as often as a little late.
+        if live && now + self.period / 4 < *due {
+            return Ok(Step::Went);
+        }
+        *due = next_due(*due, self.period, now);
+        let (unix_ns, mono_ns) = (monotonic::unix_ns(), monotonic::now_ns());
+        let captured_mono_ns = picture.captured_mono_ns.map_or(mono_ns, |at| at.min(mono_ns));
+        let age = i64::try_from(mono_ns - captured_mono_ns).unwrap_or(i64::MAX);
         let meta = FrameMeta {
             seq: self.seq,
-            captured_unix_ns: monotonic::unix_ns(),
-            captured_mono_ns: monotonic::now_ns(),
+            captured_unix_ns: unix_ns.saturating_sub(age),
+            captured_mono_ns,
             width: picture.width,
             height: picture.height,
             format: picture.format,
         };
         if let Err(error) = self.publisher.publish(&meta, &self.spare) {
-            return self.fault(error.into(), answers);
+            return self.trouble(Trouble::Frame(error.into()), answers);
         }
         std::mem::swap(&mut self.bytes, &mut self.spare);
         self.newest = Some(meta);
@@ -153,7 +202,11 @@ impl Camera {
         Ok(Step::Went)
     }
 
-    fn fault(&mut self, reason: Reason, answers: &mut Answers) -> Result<Step, Gone> {
+    fn trouble(&mut self, trouble: Trouble, answers: &mut Answers) -> Result<Step, End> {
+        let reason = match trouble {
+            Trouble::Frame(reason) => reason,
+            Trouble::Lost(reason) => return Err(End::Lost(reason)),
+        };
         let now = Instant::now();
         let again = |(told, at): &(Reason, Instant)| *told == reason && now - *at < SAME_FAULT_EVERY;
         if !self.fault_told.as_ref().is_some_and(again) {

@@ -1,7 +1,7 @@
 //! A frame as a JPEG for people, no larger than asked for.
 
 use crate::domain::frame::FrameView;
-use crate::domain::{PixelFormat, Reason, ReasonCode};
+use crate::domain::{FrameFormat, Reason, ReasonCode};
 use crate::inference::pixels::{PixelDecoder, Pixels};
 use crate::process::protocol::MAX_MESSAGE;
 use base64::Engine as _;
@@ -31,10 +31,10 @@ pub fn jpeg_base64(frame: FrameView<'_>, max_edge: u32) -> Result<String, Reason
 fn jpeg(frame: FrameView<'_>, max_edge: u32) -> Result<Vec<u8>, Reason> {
     let meta = frame.meta;
     let (width, height) = fit(meta.width, meta.height, max_edge);
-    if meta.format == PixelFormat::Jpeg && (width, height) == (meta.width, meta.height) {
+    if meta.format == FrameFormat::Jpeg && (width, height) == (meta.width, meta.height) {
         return Ok(frame.bytes.to_vec());
     }
-    let grey = meta.format == PixelFormat::Grey8;
+    let grey = meta.format == FrameFormat::Grey8;
     let mut decoder = PixelDecoder::new()?;
     let pixels = decoder.decode(frame, grey, |_, _| (width, height))?;
     if (pixels.width, pixels.height) == (width, height) {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::domain::FrameMeta;
 
-    fn meta(format: PixelFormat, width: u32, height: u32) -> FrameMeta {
+    fn meta(format: FrameFormat, width: u32, height: u32) -> FrameMeta {
         FrameMeta { seq: 1, captured_unix_ns: 0, captured_mono_ns: 0, width, height, format }
     }
 
@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn every_format_becomes_a_jpeg_of_the_asked_size() {
-        for (format, channels) in [(PixelFormat::Rgb8, 3), (PixelFormat::Grey8, 1)] {
+        for (format, channels) in [(FrameFormat::Rgb8, 3), (FrameFormat::Grey8, 1)] {
             let bytes = vec![120; 640 * 360 * channels];
             let frame = FrameView { meta: meta(format, 640, 360), bytes: &bytes };
             assert_eq!(size(&jpeg(frame, 0).unwrap()), (640, 360));
             assert_eq!(size(&jpeg(frame, 2000).unwrap()), (640, 360), "never larger than it is");
             assert_eq!(size(&jpeg(frame, 100).unwrap()), (100, 56));
             let whole = jpeg(frame, 0).unwrap();
-            let again = FrameView { meta: meta(PixelFormat::Jpeg, 640, 360), bytes: &whole };
+            let again = FrameView { meta: meta(FrameFormat::Jpeg, 640, 360), bytes: &whole };
             assert_eq!(jpeg(again, 640).unwrap(), whole, "a JPEG that fits is passed on");
             let small = jpeg(again, 123).unwrap();
             assert_eq!(size(&small), (123, 69));
@@ -115,10 +115,10 @@ mod tests {
 
     #[test]
     fn what_is_no_picture_gives_a_reason() {
-        let torn = FrameView { meta: meta(PixelFormat::Jpeg, 64, 64), bytes: b"\xff\xd8 torn" };
+        let torn = FrameView { meta: meta(FrameFormat::Jpeg, 64, 64), bytes: b"\xff\xd8 torn" };
         assert_eq!(jpeg_base64(torn, 10).unwrap_err().code, ReasonCode::BadRequest);
         let huge = vec![0; MAX_JPEG + 1];
-        let huge = FrameView { meta: meta(PixelFormat::Jpeg, 64, 64), bytes: &huge };
+        let huge = FrameView { meta: meta(FrameFormat::Jpeg, 64, 64), bytes: &huge };
         assert!(jpeg_base64(huge, 0).unwrap_err().detail.contains("ask for a shorter edge"));
     }
 }

@@ -9,6 +9,7 @@ pub mod settings;
 
 mod file;
 mod read;
+mod source;
 mod value;
 
 #[cfg(test)]

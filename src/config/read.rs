@@ -8,10 +8,9 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings};
+use super::{ConfigErrors, Surroundings, source};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
-use crate::domain::source::SourceSettings;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +18,6 @@ use std::time::Duration;
 
 const MAX_PIPELINES: usize = 16;
 const MAX_GROUPS: usize = 32;
-const MAX_EDGE: u64 = 8192;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -370,7 +368,7 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
     let fps = section.or("fps", 15.0, number(0.01..=240.0));
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
     let source = match section.table("source") {
-        Some(source_section) => source(source_section),
+        Some(section) => source::read(section),
         None => {
             section.fault(
                 &at,
@@ -382,34 +380,6 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
     };
     section.finish();
     Some(PipelineSettings { name, slot, fps, stall_timeout, source: source? })
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Synthetic,
-    Folder,
-}
-
-fn source(mut section: Section<'_>) -> Option<SourceSettings> {
-    let kind = section.required(
-        "kind",
-        "\"synthetic\" or \"folder\"",
-        one_of(&[("synthetic", Kind::Synthetic), ("folder", Kind::Folder)]),
-    )?;
-    let source = match kind {
-        Kind::Synthetic => Some(SourceSettings::Synthetic {
-            seed: section.or("seed", 1, whole(0..=i64::MAX as u64)),
-            width: section.or("width", 640, whole(64..=MAX_EDGE)) as u32,
-            height: section.or("height", 480, whole(64..=MAX_EDGE)) as u32,
-        }),
-        Kind::Folder => {
-            let folder = section.required("path", "\"/srv/pictures\"", path);
-            let repeat = section.or("repeat", true, boolean);
-            folder.map(|path| SourceSettings::Folder { path, repeat })
-        }
-    };
-    section.finish();
-    source
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! One picture on its way through the device, as its source gave it.
+//! One frame on its way through the device, as its source gave it: a picture, or a window of sensor
+//! samples.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,24 +10,55 @@ pub const MAX_FRAME: usize = 32 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u32)]
-pub enum PixelFormat {
+pub enum FrameFormat {
     /// A JPEG file, of any size up to the frame's stated width and height.
     Jpeg = 1,
     /// 3 bytes a pixel: red, green, blue.
     Rgb8 = 2,
     /// 1 byte a pixel: luminance.
     Grey8 = 3,
+    /// 4 bytes for two neighbouring pixels: luminance, blue, luminance, red difference (4:2:2; the
+    /// kernel's `YUYV`). The width is even.
+    Yuyv = 4,
+    /// A plane of luminance, then one of blue and red difference in turn for each 2×2 pixels (4:2:0;
+    /// the kernel's `NV12`). Width and height are even.
+    Nv12 = 5,
+    /// A plane of luminance, then one of blue and one of red difference, each a quarter in size (4:2:0;
+    /// Y4M's `C420`, the kernel's `YU12`). Width and height are even.
+    I420 = 6,
+    /// A window of sensor samples: little-endian 32-bit floats, one channel after the other; `width`
+    /// is the samples of a channel, `height` the number of channels. A gap is a NaN.
+    Samples = 7,
 }
 
-impl PixelFormat {
+impl FrameFormat {
+    /// Every format.
+    pub const ALL: [FrameFormat; 7] = [
+        FrameFormat::Jpeg,
+        FrameFormat::Rgb8,
+        FrameFormat::Grey8,
+        FrameFormat::Yuyv,
+        FrameFormat::Nv12,
+        FrameFormat::I420,
+        FrameFormat::Samples,
+    ];
+
     /// Bytes that a frame of this format must have, where the format fixes it.
     pub fn exact_len(self, width: u32, height: u32) -> Option<usize> {
         let pixels = width as usize * height as usize;
         match self {
-            PixelFormat::Jpeg => None,
-            PixelFormat::Rgb8 => Some(pixels * 3),
-            PixelFormat::Grey8 => Some(pixels),
+            FrameFormat::Jpeg => None,
+            FrameFormat::Rgb8 => Some(pixels * 3),
+            FrameFormat::Grey8 => Some(pixels),
+            FrameFormat::Yuyv => Some(pixels * 2),
+            FrameFormat::Nv12 | FrameFormat::I420 => Some(pixels / 2 * 3),
+            FrameFormat::Samples => Some(pixels * 4),
         }
+    }
+
+    /// True for pictures, false for samples.
+    pub fn is_picture(self) -> bool {
+        self != FrameFormat::Samples
     }
 }
 
@@ -44,7 +76,7 @@ pub struct FrameMeta {
     /// Pixels down.
     pub height: u32,
     /// How to read the bytes.
-    pub format: PixelFormat,
+    pub format: FrameFormat,
 }
 
 /// A borrowed frame: what is known of it, and its bytes.

@@ -22,7 +22,7 @@ pub mod status;
 pub mod trial;
 pub mod window;
 
-pub use frame::{FrameMeta, PixelFormat};
+pub use frame::{FrameFormat, FrameMeta};
 pub use id::{CommandId, DeploymentId, DeviceId, Digest, ModelName, PipelineName, Release, SlotName};
 pub use manifest::Manifest;
 pub use reason::{Reason, ReasonCode};

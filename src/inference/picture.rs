@@ -6,7 +6,7 @@
 
 use super::pixels::{MAX_PIXELS, PixelDecoder};
 use crate::domain::frame::FrameView;
-use crate::domain::{FrameMeta, PixelFormat, Reason, ReasonCode};
+use crate::domain::{FrameFormat, FrameMeta, Reason, ReasonCode};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder as _};
 use std::io::{Cursor, Read};
@@ -55,7 +55,7 @@ impl Picture {
                 turbojpeg::read_header(&bytes).map_err(|error| format!("not a readable JPEG ({error})"))?;
             let size = |length: usize| u32::try_from(length).map_err(|_| "too large".to_owned());
             let (width, height) = (size(header.width)?, size(header.height)?);
-            let picture = Self { meta: meta(PixelFormat::Jpeg, width, height), bytes };
+            let picture = Self { meta: meta(FrameFormat::Jpeg, width, height), bytes };
             return match exif(&picture.bytes).and_then(Orientation::from_exif_chunk) {
                 None | Some(Orientation::NoTransforms) => Ok(picture),
                 Some(orientation) => picture.turned(orientation),
@@ -95,7 +95,7 @@ impl Picture {
     fn of(image: DynamicImage) -> Self {
         let image = image.into_rgb8();
         let (width, height) = image.dimensions();
-        Self { meta: meta(PixelFormat::Rgb8, width, height), bytes: image.into_raw() }
+        Self { meta: meta(FrameFormat::Rgb8, width, height), bytes: image.into_raw() }
     }
 
     /// The picture as a frame.
@@ -133,7 +133,7 @@ fn exif(jpeg: &[u8]) -> Option<&[u8]> {
 }
 
 /// A frame that no source took: number 1, at no time.
-fn meta(format: PixelFormat, width: u32, height: u32) -> FrameMeta {
+fn meta(format: FrameFormat, width: u32, height: u32) -> FrameMeta {
     FrameMeta { seq: 1, captured_unix_ns: 0, captured_mono_ns: 0, width, height, format }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn reads_jpeg_and_png_by_content() {
         let jpeg = read(&super::super::pixels::tests::jpeg(64, 48)).unwrap();
-        assert_eq!((jpeg.view().meta.format, jpeg.view().meta.width), (PixelFormat::Jpeg, 64));
+        assert_eq!((jpeg.view().meta.format, jpeg.view().meta.width), (FrameFormat::Jpeg, 64));
         let mut png = Cursor::new(Vec::new());
         image::RgbaImage::from_pixel(3, 2, image::Rgba([1, 2, 3, 4]))
             .write_to(&mut png, image::ImageFormat::Png)
@@ -173,11 +173,11 @@ mod tests {
         // Red is on the left; turned clockwise by a quarter it is on top.
         let picture = read(&with(6)).unwrap();
         let view = picture.view();
-        assert_eq!((view.meta.format, view.meta.width, view.meta.height), (PixelFormat::Rgb8, 48, 64));
+        assert_eq!((view.meta.format, view.meta.width, view.meta.height), (FrameFormat::Rgb8, 48, 64));
         assert!(view.bytes[0] > 240 && view.bytes[2] < 15, "{:?}", &view.bytes[..3]);
         assert!(view.bytes[view.bytes.len() - 1] > 240, "and blue below");
         for untouched in [0, 1, 9] {
-            assert_eq!(read(&with(untouched)).unwrap().view().meta.format, PixelFormat::Jpeg);
+            assert_eq!(read(&with(untouched)).unwrap().view().meta.format, FrameFormat::Jpeg);
         }
         let whole = with(6);
         for length in 0..whole.len() {

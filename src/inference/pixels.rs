@@ -5,7 +5,7 @@
 //! a transform of fewer coefficients is at the same time the right low-pass filter for the size.
 
 use crate::domain::frame::FrameView;
-use crate::domain::{PixelFormat, Reason, ReasonCode};
+use crate::domain::{FrameFormat, Reason, ReasonCode};
 use turbojpeg::{Decompressor, Image, ScalingFactor};
 
 /// Most pixels of a picture; a bound on memory, not on quality.
@@ -60,9 +60,15 @@ impl PixelDecoder {
     ) -> Result<Pixels<'a>, Reason> {
         let (width, height) = (frame.meta.width, frame.meta.height);
         let channels = match frame.meta.format {
-            PixelFormat::Jpeg => return self.decode_jpeg(frame, grey, needed),
-            PixelFormat::Rgb8 => 3,
-            PixelFormat::Grey8 => 1,
+            FrameFormat::Jpeg => return self.decode_jpeg(frame, grey, needed),
+            FrameFormat::Rgb8 => 3,
+            FrameFormat::Grey8 => 1,
+            FrameFormat::Yuyv | FrameFormat::Nv12 | FrameFormat::I420 | FrameFormat::Samples => {
+                return bad(format!(
+                    "a frame of format {:?} cannot be read as a picture yet",
+                    frame.meta.format
+                ));
+            }
         };
         check_size(width, height)?;
         if frame.meta.format.exact_len(width, height) != Some(frame.bytes.len()) {
@@ -165,7 +171,7 @@ pub(crate) mod tests {
     use crate::domain::FrameMeta;
 
     /// A frame's description for tests.
-    pub(crate) fn meta(format: PixelFormat, width: u32, height: u32) -> FrameMeta {
+    pub(crate) fn meta(format: FrameFormat, width: u32, height: u32) -> FrameMeta {
         FrameMeta { seq: 1, captured_unix_ns: 0, captured_mono_ns: 0, width, height, format }
     }
 
@@ -187,7 +193,7 @@ pub(crate) mod tests {
     #[test]
     fn a_jpeg_is_decoded_no_larger_than_needed() {
         let bytes = jpeg(640, 480);
-        let frame = FrameView { meta: meta(PixelFormat::Jpeg, 640, 480), bytes: &bytes };
+        let frame = FrameView { meta: meta(FrameFormat::Jpeg, 640, 480), bytes: &bytes };
         let mut decoder = PixelDecoder::new().unwrap();
         for (needed, got) in
             [((160, 120), (160, 120)), ((161, 120), (320, 240)), ((1, 1), (80, 60)), ((9999, 9), (640, 480))]
@@ -208,13 +214,13 @@ pub(crate) mod tests {
         let bytes = jpeg(64, 48);
         let mut decoder = PixelDecoder::new().unwrap();
         for length in (0..bytes.len() - 2).step_by(7) {
-            let frame = FrameView { meta: meta(PixelFormat::Jpeg, 64, 48), bytes: &bytes[..length] };
+            let frame = FrameView { meta: meta(FrameFormat::Jpeg, 64, 48), bytes: &bytes[..length] };
             let reason = decoder.decode(frame, false, |_, _| (64, 48)).unwrap_err();
             assert_eq!(reason.code, ReasonCode::BadRequest, "{length}");
         }
-        let frame = FrameView { meta: meta(PixelFormat::Jpeg, 64, 48), bytes: b"not a picture at all" };
+        let frame = FrameView { meta: meta(FrameFormat::Jpeg, 64, 48), bytes: b"not a picture at all" };
         assert!(decoder.decode(frame, false, |_, _| (64, 48)).is_err());
-        let larger = FrameView { meta: meta(PixelFormat::Jpeg, 63, 48), bytes: &bytes };
+        let larger = FrameView { meta: meta(FrameFormat::Jpeg, 63, 48), bytes: &bytes };
         assert!(decoder.decode(larger, false, |_, _| (1, 1)).is_err());
     }
 
@@ -223,7 +229,7 @@ pub(crate) mod tests {
         let mut bytes = jpeg(64, 48);
         let end = bytes.len() - 2;
         bytes.splice(end..end, [0, 0, 0]);
-        let frame = FrameView { meta: meta(PixelFormat::Jpeg, 64, 48), bytes: &bytes };
+        let frame = FrameView { meta: meta(FrameFormat::Jpeg, 64, 48), bytes: &bytes };
         assert!(PixelDecoder::new().unwrap().decode(frame, false, |_, _| (64, 48)).is_ok());
     }
 
@@ -231,10 +237,10 @@ pub(crate) mod tests {
     fn raw_frames_must_have_their_exact_length() {
         let mut decoder = PixelDecoder::new().unwrap();
         let bytes = [7; 12];
-        let frame = FrameView { meta: meta(PixelFormat::Rgb8, 2, 2), bytes: &bytes };
+        let frame = FrameView { meta: meta(FrameFormat::Rgb8, 2, 2), bytes: &bytes };
         assert_eq!(decoder.decode(frame, false, |_, _| (1, 1)).unwrap().bytes, bytes);
         for (format, width, height) in
-            [(PixelFormat::Rgb8, 2, 3), (PixelFormat::Grey8, 3, 3), (PixelFormat::Grey8, 0, 12)]
+            [(FrameFormat::Rgb8, 2, 3), (FrameFormat::Grey8, 3, 3), (FrameFormat::Grey8, 0, 12)]
         {
             let frame = FrameView { meta: meta(format, width, height), bytes: &bytes };
             assert!(decoder.decode(frame, false, |_, _| (1, 1)).is_err());

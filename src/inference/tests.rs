@@ -10,7 +10,7 @@ use crate::bundle::{self, OpenBundle};
 use crate::domain::frame::FrameView;
 use crate::domain::manifest::*;
 use crate::domain::runtime::RuntimeSettings;
-use crate::domain::{Manifest, PixelFormat, Reason, ReasonCode};
+use crate::domain::{FrameFormat, Manifest, Reason, ReasonCode};
 use std::path::{Path, PathBuf};
 
 fn settings() -> RuntimeSettings {
@@ -56,7 +56,7 @@ fn load(name: &str, edit: impl FnOnce(&mut Manifest)) -> Result<Engine, Reason> 
 /// What a `mean_*` model says of a raw picture of 16×16 pixels of one colour.
 fn means(engine: &mut Engine, colour: [u8; 3]) -> Vec<f32> {
     let bytes = colour.repeat(16 * 16);
-    let frame = FrameView { meta: meta(PixelFormat::Rgb8, 16, 16), bytes: &bytes };
+    let frame = FrameView { meta: meta(FrameFormat::Rgb8, 16, 16), bytes: &bytes };
     engine.run(frame).unwrap().0.tensors[0].values.clone()
 }
 
@@ -114,7 +114,7 @@ fn a_letterbox_pads_what_the_picture_leaves_and_mends_it_when_the_size_changes()
     let mut engine = load("mean_f32", |m| m.inputs[0].fit = fit).unwrap();
     let mut mean_of = |width: u32, height: u32| {
         let bytes = [200, 100, 0].repeat((width * height) as usize);
-        let frame = FrameView { meta: meta(PixelFormat::Rgb8, width, height), bytes: &bytes };
+        let frame = FrameView { meta: meta(FrameFormat::Rgb8, width, height), bytes: &bytes };
         engine.run(frame).unwrap().0.tensors[0].values.clone()
     };
     // 8×4 of the tensor's 8×8 are the picture: half the mean is padding.
@@ -131,7 +131,7 @@ fn a_centre_crop_leaves_the_sides_out() {
     let row: Vec<u8> =
         (0..32).flat_map(|x| if (8..24).contains(&x) { [0, 250, 0] } else { [250, 0, 0] }).collect();
     let bytes = row.repeat(16);
-    let frame = FrameView { meta: meta(PixelFormat::Rgb8, 32, 16), bytes: &bytes };
+    let frame = FrameView { meta: meta(FrameFormat::Rgb8, 32, 16), bytes: &bytes };
     let (output, _) = engine.run(frame).unwrap();
     near(&output.tensors[0].values, &[0.0, 250.0, 0.0], 10.0);
 }
@@ -141,14 +141,14 @@ fn a_jpeg_at_any_scale_gives_the_same_answer() {
     let mut engine = load("mean_f32", |_| {}).unwrap();
     for edge in [8, 16, 31, 64, 100, 640] {
         let bytes = jpeg(edge, edge);
-        let frame = FrameView { meta: meta(PixelFormat::Jpeg, edge as u32, edge as u32), bytes: &bytes };
+        let frame = FrameView { meta: meta(FrameFormat::Jpeg, edge as u32, edge as u32), bytes: &bytes };
         let (output, times) = engine.run(frame).unwrap();
         let half = (edge / 2) as f32 / edge as f32 * 255.0;
         near(&output.tensors[0].values, &[half, 0.0, 255.0 - half], 12.0);
         assert!(times.total() > 0.0);
     }
     let bytes = jpeg(64, 64);
-    let cut = FrameView { meta: meta(PixelFormat::Jpeg, 64, 64), bytes: &bytes[..bytes.len() / 2] };
+    let cut = FrameView { meta: meta(FrameFormat::Jpeg, 64, 64), bytes: &bytes[..bytes.len() / 2] };
     assert_eq!(engine.run(cut).unwrap_err().code, ReasonCode::BadRequest);
     let whole = FrameView { bytes: &bytes, ..cut };
     // The engine goes on after a bad frame.
@@ -214,7 +214,7 @@ fn nan_is_an_error_of_the_frame() {
     let mut engine = load("nan", |m| m.inputs[0].mean = vec![255.0]).unwrap();
     let white = [255u8; 16 * 16 * 3];
     let grey = [100u8; 16 * 16 * 3];
-    let frame = |bytes| FrameView { meta: meta(PixelFormat::Rgb8, 16, 16), bytes };
+    let frame = |bytes| FrameView { meta: meta(FrameFormat::Rgb8, 16, 16), bytes };
     assert_eq!(engine.run(frame(&white)).unwrap_err().code, ReasonCode::NotFinite);
     assert!(engine.run(frame(&grey)).is_ok());
 }
@@ -253,7 +253,7 @@ fn golden_samples_pass_until_one_is_off() {
         std::fs::write(dir.path().join(format!("golden/{name}.jpg")), &picture).unwrap();
     }
     let mut engine = Engine::load(&bundle, &settings()).unwrap();
-    let frame = FrameView { meta: meta(PixelFormat::Jpeg, 64, 64), bytes: &picture };
+    let frame = FrameView { meta: meta(FrameFormat::Jpeg, 64, 64), bytes: &picture };
     let (expected, _) = engine.run(frame).unwrap();
     let mut manifest = bundle.manifest.clone();
     let mut run = |spoil: Option<usize>| {

@@ -7,7 +7,7 @@
 //! A peer that was killed is found by its file lock: whoever joins next takes its memory away.
 
 use crate::domain::frame::{FrameView, MAX_FRAME};
-use crate::domain::{FrameMeta, PixelFormat, Reason, ReasonCode};
+use crate::domain::{FrameFormat, FrameMeta, Reason, ReasonCode};
 use crate::process::protocol::FrameChannel;
 use iceoryx2::node::{Node, NodeBuilder, NodeState, NodeView};
 use iceoryx2::port::{
@@ -110,12 +110,15 @@ impl Header {
     /// Checks what the other process wrote: a decoder that was taken over must not make us read a
     /// raw picture past its end.
     fn meta(&self, len: usize) -> Result<FrameMeta, FrameError> {
-        let format = [PixelFormat::Jpeg, PixelFormat::Rgb8, PixelFormat::Grey8]
-            .into_iter()
-            .find(|format| *format as u32 == self.format)
-            .ok_or_else(|| FrameError::Frame {
-                seq: self.seq,
-                detail: format!("unknown pixel format {}; agent and child must be one version", self.format),
+        let format =
+            FrameFormat::ALL.into_iter().find(|format| *format as u32 == self.format).ok_or_else(|| {
+                FrameError::Frame {
+                    seq: self.seq,
+                    detail: format!(
+                        "unknown pixel format {}; agent and child must be one version",
+                        self.format
+                    ),
+                }
             })?;
         let meta = FrameMeta {
             seq: self.seq,
@@ -468,7 +471,7 @@ mod tests {
             captured_mono_ns: 7,
             width: 3,
             height: 1,
-            format: PixelFormat::Jpeg,
+            format: FrameFormat::Jpeg,
         }
     }
 
@@ -518,7 +521,7 @@ mod tests {
         }
         let error = publisher.publish(&meta(6), &vec![0; MAX_FRAME + 1]).unwrap_err();
         assert!(error.to_string().contains("use a smaller picture"), "{error}");
-        let raw = FrameMeta { format: PixelFormat::Rgb8, ..meta(7) };
+        let raw = FrameMeta { format: FrameFormat::Rgb8, ..meta(7) };
         let error = publisher.publish(&raw, b"12345678").unwrap_err();
         assert!(error.to_string().contains("3x1 in Rgb8 takes 9 bytes, not 8"), "{error}");
     }

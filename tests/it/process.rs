@@ -6,7 +6,7 @@ use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
 use edgewarden::domain::runtime::RuntimeSettings;
 use edgewarden::domain::source::SourceSettings;
-use edgewarden::domain::{Digest, FrameResult, PixelFormat, Reason, ReasonCode};
+use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
 use edgewarden::process::codec::{Reader, Writer};
 use edgewarden::process::frames::{self, FrameSubscriber};
@@ -177,7 +177,7 @@ fn a_folder_of_jpegs_arrives_as_it_is_and_bad_files_are_named() {
             match child.recv().await.unwrap() {
                 Event::Message(FromCapture::Published { seq }) => {
                     let lease = subscriber.take().unwrap().expect("the frame that was just published");
-                    assert_eq!((lease.seq(), lease.view().meta.format), (seq, PixelFormat::Jpeg));
+                    assert_eq!((lease.seq(), lease.view().meta.format), (seq, FrameFormat::Jpeg));
                     assert_eq!((lease.view().meta.width, lease.view().meta.height), (32, 24));
                     seen.push((seq, lease.view().bytes.to_vec()));
                 }

@@ -6,7 +6,7 @@ use crate::cli::exit::Told;
 use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};
 use crate::domain::frame::FrameView;
-use crate::domain::{FrameMeta, Output, PixelFormat, Reason};
+use crate::domain::{FrameFormat, FrameMeta, Output, Reason};
 use crate::inference::{Engine, golden};
 use std::path::PathBuf;
 
@@ -106,7 +106,7 @@ fn grey(engine: &mut Engine) -> Result<Output, Reason> {
         captured_mono_ns: 0,
         width,
         height,
-        format: PixelFormat::Rgb8,
+        format: FrameFormat::Rgb8,
     };
     let bytes = vec![128; width as usize * height as usize * 3];
     engine.run(FrameView { meta, bytes: &bytes }).map(|(output, _)| output)

@@ -4,14 +4,15 @@
 //! content tells, not its name; the name only tells that it means to be a picture. The folder is read
 //! anew at each round, so files may be added and removed while it runs.
 
-use super::{Picture, Source};
+use super::{Next, Picture, Source, Trouble};
 use crate::domain::frame::MAX_FRAME;
-use crate::domain::{PixelFormat, Reason, ReasonCode};
+use crate::domain::{FrameFormat, Reason, ReasonCode};
 use image::{ImageReader, Limits};
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Names that mean to be pictures end so.
 const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "bmp", "webp", "pnm", "ppm", "pgm"];
@@ -48,14 +49,14 @@ impl Source for Folder {
         format!("folder {}, {} pictures, {order}", self.path.display(), self.found)
     }
 
-    fn next(&mut self, _seq: u64, into: &mut Vec<u8>) -> Result<Option<Picture>, Reason> {
+    fn next(&mut self, _seq: u64, into: &mut Vec<u8>, _wait: Duration) -> Result<Next, Trouble> {
         loop {
             let Some(file) = self.left.pop_front() else {
                 if !self.repeat {
-                    return Ok(None);
+                    return Ok(Next::Ended);
                 }
                 let any = std::mem::replace(&mut self.good, false);
-                self.left = list(&self.path)?;
+                self.left = list(&self.path).map_err(Trouble::Frame)?;
                 self.found = self.left.len();
                 if !any {
                     let detail = format!(
@@ -63,7 +64,7 @@ impl Source for Folder {
                         self.path.display(),
                         self.found
                     );
-                    return Err(Reason::new(ReasonCode::BadRequest, detail));
+                    return Err(Trouble::Frame(Reason::new(ReasonCode::BadRequest, detail)));
                 }
                 continue;
             };
@@ -71,11 +72,11 @@ impl Source for Folder {
                 Ok(picture) => {
                     self.good = true;
                     self.told.remove(&file);
-                    return Ok(Some(picture));
+                    return Ok(Next::Picture(picture));
                 }
                 Err(fault) if self.told.len() < MAX_FILES && self.told.insert(file.clone()) => {
                     let detail = format!("picture {}: {fault}", file.display());
-                    return Err(Reason::new(ReasonCode::BadRequest, detail));
+                    return Err(Trouble::Frame(Reason::new(ReasonCode::BadRequest, detail)));
                 }
                 Err(_) => {}
             }
@@ -126,7 +127,7 @@ fn read(file: &Path, into: &mut Vec<u8>) -> Result<Picture, String> {
         let (Ok(width), Ok(height)) = (u32::try_from(header.width), u32::try_from(header.height)) else {
             return Err(no_picture(&"absurd size"));
         };
-        return Ok(Picture { width, height, format: PixelFormat::Jpeg });
+        return Ok(Picture::now(width, height, FrameFormat::Jpeg));
     }
     let reader = || -> Result<_, String> {
         let mut reader = ImageReader::new(Cursor::new(into.as_slice()))
@@ -146,7 +147,7 @@ fn read(file: &Path, into: &mut Vec<u8>) -> Result<Picture, String> {
     }
     let pixels = reader()?.decode().map_err(|e| no_picture(&e))?.into_rgb8();
     *into = pixels.into_raw();
-    Ok(Picture { width, height, format: PixelFormat::Rgb8 })
+    Ok(Picture::now(width, height, FrameFormat::Rgb8))
 }
 
 #[cfg(test)]
@@ -171,10 +172,11 @@ mod tests {
         (0..calls)
             .map(|seq| {
                 let mut into = vec![1, 2, 3];
-                match folder.next(seq as u64, &mut into) {
-                    Ok(Some(_)) => Ok(Some(into)),
-                    Ok(None) => Ok(None),
-                    Err(reason) => Err(reason.detail),
+                match folder.next(seq as u64, &mut into, Duration::ZERO) {
+                    Ok(Next::Picture(_)) => Ok(Some(into)),
+                    Ok(Next::Ended) => Ok(None),
+                    Ok(Next::Pending) => panic!("a folder is never pending"),
+                    Err(Trouble::Frame(reason) | Trouble::Lost(reason)) => Err(reason.detail),
                 }
             })
             .collect()
@@ -203,11 +205,15 @@ mod tests {
         image::GrayImage::from_pixel(2, 2, image::Luma([77])).save(dir.path().join("c.bmp")).unwrap();
         let mut folder = Folder::open(dir.path(), false).unwrap();
         let mut into = Vec::new();
-        let picture = |width, height, format| Ok(Some(Picture { width, height, format }));
-        assert_eq!(folder.next(1, &mut into), picture(24, 16, PixelFormat::Jpeg), "content before name");
-        assert_eq!(folder.next(2, &mut into), picture(5, 3, PixelFormat::Rgb8));
+        let picture = |width, height, format| Ok(Next::Picture(Picture::now(width, height, format)));
+        assert_eq!(
+            folder.next(1, &mut into, Duration::ZERO),
+            picture(24, 16, FrameFormat::Jpeg),
+            "content before name"
+        );
+        assert_eq!(folder.next(2, &mut into, Duration::ZERO), picture(5, 3, FrameFormat::Rgb8));
         assert_eq!(into, [9, 8, 7].repeat(15));
-        assert_eq!(folder.next(3, &mut into), picture(2, 2, PixelFormat::Rgb8));
+        assert_eq!(folder.next(3, &mut into, Duration::ZERO), picture(2, 2, FrameFormat::Rgb8));
         assert_eq!(into, [77; 12]);
     }
 
@@ -244,6 +250,7 @@ mod tests {
         assert!(answers[1].as_ref().unwrap_err().contains("none of its 1 pictures"));
         assert!(answers[2].as_ref().unwrap_err().contains("none of its 1 pictures"));
         fs::remove_file(dir.path().join("a.jpg")).unwrap();
-        assert!(folder.next(1, &mut Vec::new()).unwrap_err().detail.contains("no pictures"));
+        let Err(Trouble::Frame(gone)) = folder.next(1, &mut Vec::new(), Duration::ZERO) else { panic!() };
+        assert!(gone.detail.contains("no pictures"));
     }
 }

@@ -8,17 +8,58 @@ pub mod scene;
 pub mod synthetic;
 
 use crate::domain::source::SourceSettings;
-use crate::domain::{PixelFormat, Reason};
+use crate::domain::{FrameFormat, Reason};
+use std::time::Duration;
 
 /// What is known of a frame that a source gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picture {
+    /// When it was taken, nanoseconds on `CLOCK_MONOTONIC`, where the source knows; else the time at
+    /// which it was handed over counts.
+    pub captured_mono_ns: Option<u64>,
     /// Pixels across.
     pub width: u32,
     /// Pixels down.
     pub height: u32,
     /// How to read the bytes.
-    pub format: PixelFormat,
+    pub format: FrameFormat,
+}
+
+impl Picture {
+    /// One that is handed over at once, by a source that has no better time for it.
+    pub fn now(width: u32, height: u32, format: FrameFormat) -> Self {
+        Self { captured_mono_ns: None, width, height, format }
+    }
+}
+
+/// Who sets the pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// The source makes a frame whenever it is asked for one: pictures of a folder, a drawn scene.
+    Asked,
+    /// Frames come when the device takes them: the source is asked again at once, and the pace is kept
+    /// by leaving frames out.
+    Live,
+}
+
+/// What asking for a frame led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// A frame; its bytes are in the buffer.
+    Picture(Picture),
+    /// None came within the time; ask again.
+    Pending,
+    /// There will be no more: everything was read once.
+    Ended,
+}
+
+/// Why there is no frame.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trouble {
+    /// This one is bad; the next may be good.
+    Frame(Reason),
+    /// The source is gone. The capture child ends, and the agent starts a new one after a while.
+    Lost(Reason),
 }
 
 /// Something that gives frames.
@@ -26,8 +67,21 @@ pub trait Source: Send {
     /// For people: what it is.
     fn describe(&self) -> String;
 
-    /// Fills `into` (cleared, reused) with the next frame's bytes; `Ok(None)` at the end.
-    fn next(&mut self, seq: u64, into: &mut Vec<u8>) -> Result<Option<Picture>, Reason>;
+    /// Who sets the pace.
+    fn pace(&self) -> Pace {
+        Pace::Asked
+    }
+
+    /// Fills `into` (cleared, reused) with the next frame's bytes. `seq` is the number that the frame
+    /// will get. A live source waits for `wait` at most, gives the newest frame that it has, and drops
+    /// older ones.
+    fn next(&mut self, seq: u64, into: &mut Vec<u8>, wait: Duration) -> Result<Next, Trouble>;
+
+    /// No frame is wanted until further notice (or frames are wanted again): a camera stops streaming,
+    /// a program is ended.
+    fn pause(&mut self, _paused: bool) -> Result<(), Trouble> {
+        Ok(())
+    }
 }
 
 /// Opens a source.

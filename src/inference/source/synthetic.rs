@@ -2,8 +2,9 @@
 //! measured and not claimed.
 
 use super::scene::Scene;
-use super::{Picture, Source};
-use crate::domain::{PixelFormat, Reason};
+use super::{Next, Picture, Source, Trouble};
+use crate::domain::FrameFormat;
+use std::time::Duration;
 
 pub use super::scene::{CLASSES, Truth, truth};
 
@@ -28,9 +29,9 @@ impl Source for Synthetic {
         format!("synthetic belt, seed {}, {}×{}", self.seed, self.width, self.height)
     }
 
-    fn next(&mut self, seq: u64, into: &mut Vec<u8>) -> Result<Option<Picture>, Reason> {
+    fn next(&mut self, seq: u64, into: &mut Vec<u8>, _wait: Duration) -> Result<Next, Trouble> {
         self.scene.draw(seq, into);
-        Ok(Some(Picture { width: self.width, height: self.height, format: PixelFormat::Rgb8 }))
+        Ok(Next::Picture(Picture::now(self.width, self.height, FrameFormat::Rgb8)))
     }
 }
 
@@ -41,7 +42,11 @@ mod tests {
 
     fn picture(seed: u64, seq: u64, width: u32, height: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let picture = Synthetic::new(seed, width, height).next(seq, &mut bytes).unwrap().unwrap();
+        let Ok(Next::Picture(picture)) =
+            Synthetic::new(seed, width, height).next(seq, &mut bytes, Duration::ZERO)
+        else {
+            panic!("the scene can always be drawn")
+        };
         assert_eq!(picture.format.exact_len(picture.width, picture.height), Some(bytes.len()));
         bytes
     }
