@@ -96,8 +96,15 @@ mod tests {
 
     #[test]
     fn every_format_becomes_a_jpeg_of_the_asked_size() {
-        for (format, channels) in [(FrameFormat::Rgb8, 3), (FrameFormat::Grey8, 1)] {
-            let bytes = vec![120; 640 * 360 * channels];
+        // 120 of full range is 119 of limited range, with no colour.
+        let yuv = [vec![119; 640 * 360], vec![128; 640 * 180]].concat();
+        for (format, bytes) in [
+            (FrameFormat::Rgb8, vec![120; 640 * 360 * 3]),
+            (FrameFormat::Grey8, vec![120; 640 * 360]),
+            (FrameFormat::Yuyv, [119, 128].repeat(640 * 360)),
+            (FrameFormat::Nv12, yuv.clone()),
+            (FrameFormat::I420, yuv),
+        ] {
             let frame = FrameView { meta: meta(format, 640, 360), bytes: &bytes };
             assert_eq!(size(&jpeg(frame, 0).unwrap()), (640, 360));
             assert_eq!(size(&jpeg(frame, 2000).unwrap()), (640, 360), "never larger than it is");
@@ -107,10 +114,16 @@ mod tests {
             assert_eq!(jpeg(again, 640).unwrap(), whole, "a JPEG that fits is passed on");
             let small = jpeg(again, 123).unwrap();
             assert_eq!(size(&small), (123, 69));
-            let pixels = turbojpeg::decompress(&small, turbojpeg::PixelFormat::GRAY).unwrap().pixels;
-            assert!(pixels.iter().all(|p| p.abs_diff(120) < 4), "and shows the same");
+            let pixels = turbojpeg::decompress(&small, turbojpeg::PixelFormat::RGB).unwrap().pixels;
+            assert!(pixels.iter().all(|p| p.abs_diff(120) < 5), "and shows the same");
             assert_eq!(size(&jpeg(again, 1).unwrap()), (1, 1));
         }
+    }
+
+    #[test]
+    fn samples_are_no_picture() {
+        let frame = FrameView { meta: meta(FrameFormat::Samples, 2, 2), bytes: &[0; 16] };
+        assert_eq!(jpeg(frame, 0).unwrap_err().code, ReasonCode::BadRequest);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::bundle::model::{self, Ports};
 use crate::domain::frame::FrameView;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::RuntimeSettings;
-use crate::domain::{FrameFormat, Manifest, Output, Reason, ReasonCode, StageTimes};
+use crate::domain::{Manifest, Output, Reason, ReasonCode, StageTimes};
 use std::time::Instant;
 
 /// What loading showed.
@@ -119,11 +119,10 @@ impl Engine {
     /// `Internal` when the runtime fails. The engine can go on with the next frame.
     pub fn run(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
         let start = Instant::now();
-        // Grey is cheaper to decode; a raw frame is taken as it is.
-        let grey = self.preprocess.is_grey() && frame.meta.format == FrameFormat::Jpeg;
-        let pixels = self.pixels.decode(frame, grey, |w, h| self.preprocess.needed((w, h)))?;
+        let want = self.preprocess.want();
+        let picture = self.pixels.planes(frame, want, |w, h| self.preprocess.needed((w, h)))?;
         let decoded = Instant::now();
-        let geometry = self.preprocess.run(pixels, self.session.input()?)?;
+        let geometry = self.preprocess.run(&picture, self.session.input()?)?;
         let prepared = Instant::now();
         let answer = self.session.run()?;
         let inferred = Instant::now();

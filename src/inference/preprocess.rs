@@ -1,13 +1,12 @@
-//! From pixels to the model's tensor: fit, colour, normalise, in one pass over the result.
+//! From pixels to the model's tensor: fit, colour, normalise, row by row.
 //!
-//! The tensor belongs to the session and is written in place; the only other memory is the resized
-//! picture, kept from frame to frame.
+//! The tensor belongs to the session and is written in place; the only other memory are a few rows,
+//! kept from frame to frame. The picture may be limited to a region of it: the model then sees nothing
+//! else, and its boxes still come in pixels of the whole picture.
 
-use super::pixels::Pixels;
+use super::planes::{Planes, Sampler, Want};
 use crate::domain::manifest::{Anchor, Color, Fit, InputSpec, Layout};
 use crate::domain::{Reason, ReasonCode};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use half::f16;
 
 /// How much larger than needed a picture is decoded, so that the last step down is the bilinear one that
@@ -65,32 +64,33 @@ struct Placement {
 }
 
 impl Placement {
-    fn of(fit: Fit, (width, height): (u32, u32), (to_width, to_height): (u32, u32)) -> Self {
-        let whole = [0.0, 0.0, 1.0, 1.0];
-        let across = f64::from(to_width) / f64::from(width);
-        let down = f64::from(to_height) / f64::from(height);
+    fn of(
+        fit: Fit,
+        region: [f64; 4],
+        (width, height): (u32, u32),
+        (to_width, to_height): (u32, u32),
+    ) -> Self {
+        let [left, top, share_across, share_down] = region;
+        let (width, height) = (f64::from(width) * share_across, f64::from(height) * share_down);
+        let (across, down) = (f64::from(to_width) / width, f64::from(to_height) / height);
         match fit {
-            Fit::Stretch => Self { crop: whole, size: (to_width, to_height), at: (0, 0) },
+            Fit::Stretch => Self { crop: region, size: (to_width, to_height), at: (0, 0) },
             Fit::Letterbox { value: _, position } => {
                 let ratio = across.min(down);
-                let scaled =
-                    |length: u32, most: u32| ((f64::from(length) * ratio).round() as u32).clamp(1, most);
+                let scaled = |length: f64, most: u32| ((length * ratio).round() as u32).clamp(1, most);
                 let size = (scaled(width, to_width), scaled(height, to_height));
                 let at = match position {
                     // Ultralytics rounds half a pixel down: round(d / 2 − 0.1).
                     Anchor::Center => ((to_width - size.0) / 2, (to_height - size.1) / 2),
                     Anchor::TopLeft => (0, 0),
                 };
-                Self { crop: whole, size, at }
+                Self { crop: region, size, at }
             }
             Fit::CenterCrop => {
                 let ratio = across.max(down);
-                let (w, h) = (across / ratio, down / ratio);
-                Self {
-                    crop: [(1.0 - w) / 2.0, (1.0 - h) / 2.0, w, h],
-                    size: (to_width, to_height),
-                    at: (0, 0),
-                }
+                let (w, h) = (share_across * across / ratio, share_down * down / ratio);
+                let crop = [left + (share_across - w) / 2.0, top + (share_down - h) / 2.0, w, h];
+                Self { crop, size: (to_width, to_height), at: (0, 0) }
             }
         }
     }
@@ -120,8 +120,9 @@ pub struct Preprocess {
     /// Value = pixel × factor + addend, by channel of the tensor.
     factor: [f32; 3],
     addend: [f32; 3],
-    resizer: Resizer,
-    resized: Vec<u8>,
+    /// Left, top, width, height of what is looked at, as shares of the picture.
+    region: [f64; 4],
+    sampler: Sampler,
     /// The placement that the padding in the tensor is for.
     padded: Option<Placement>,
 }
@@ -156,45 +157,48 @@ impl Preprocess {
             color: spec.color,
             factor,
             addend,
-            resizer: Resizer::new(),
-            resized: Vec::new(),
+            region: [0.0, 0.0, 1.0, 1.0],
+            sampler: Sampler::default(),
             padded: None,
         })
     }
 
-    /// True when one channel is enough.
-    pub fn is_grey(&self) -> bool {
-        self.color == Color::Grey
+    /// Looks at a part of the picture only: left, top, width and height as shares of it, 0 to 1.
+    pub fn limit_to(&mut self, region: [f32; 4]) {
+        self.region = region.map(f64::from);
+    }
+
+    /// What it needs of a picture.
+    pub fn want(&self) -> Want {
+        match self.color {
+            Color::Grey => Want::Grey,
+            Color::Rgb | Color::Bgr => Want::Rgb,
+        }
     }
 
     /// The least size at which a picture of `original` size has to be decoded: `MARGIN` times what is
     /// left of it in the tensor.
     pub fn needed(&self, original: (u32, u32)) -> (u32, u32) {
-        let placement = Placement::of(self.fit, original, self.size);
+        let placement = Placement::of(self.fit, self.region, original, self.size);
         let least = |size: u32, share: f64| (f64::from(size) * MARGIN / share).ceil() as u32;
         (least(placement.size.0, placement.crop[2]), least(placement.size.1, placement.crop[3]))
     }
 
     /// Writes a picture into the tensor and tells where it lies in it. The same tensor must be given
-    /// every time: its padding is written only when the picture's size changes.
+    /// every time, or tensors that take turns after [`Preprocess::forget_padding`]: the padding is written
+    /// only when the picture's size changes.
     ///
     /// # Errors
-    /// `Internal` when the tensor is not of the declared size.
-    pub fn run(&mut self, pixels: Pixels<'_>, tensor: TensorMut<'_>) -> Result<Geometry, Reason> {
-        let placement = Placement::of(self.fit, pixels.original, self.size);
-        let picture = self.resize(pixels, placement)?;
+    /// `Internal` when the tensor or the picture is not of the declared size.
+    pub fn run(&mut self, picture: &Planes<'_>, tensor: TensorMut<'_>) -> Result<Geometry, Reason> {
+        let placement = Placement::of(self.fit, self.region, picture.original, self.size);
         let pad = (self.padded != Some(placement)).then_some(match self.fit {
             Fit::Letterbox { value, position: _ } => value,
             Fit::Stretch | Fit::CenterCrop => 0,
         });
         let (factor, addend) = (self.factor, self.addend);
         let float = |channel: usize, pixel: u8| f32::from(pixel) * factor[channel] + addend[channel];
-        let source = match picture {
-            Picture::Given => pixels.bytes,
-            Picture::Resized => &self.resized[..],
-        };
         let shape = Shape {
-            source_channels: pixels.channels,
             swap: self.color == Color::Bgr,
             channels: self.color.channels(),
             layout: self.layout,
@@ -202,62 +206,32 @@ impl Preprocess {
             placement,
             pad,
         };
+        let (want, sampler) = (self.want(), &mut self.sampler);
         let written = match tensor {
-            TensorMut::F32(values) => shape.write(source, values, float),
+            TensorMut::F32(values) => shape.write(sampler, picture, want, values, float),
             TensorMut::F16(values) => {
                 let table = table(|channel, pixel| f16::from_f32(float(channel, pixel)));
-                shape.write(source, values, |channel, pixel| table[channel][usize::from(pixel)])
+                let value = |channel: usize, pixel| table[channel][usize::from(pixel)];
+                shape.write(sampler, picture, want, values, value)
             }
             // `as` cuts at the ends of the range.
             TensorMut::U8(values) => {
                 let table = table(|channel, pixel| float(channel, pixel).round() as u8);
-                shape.write(source, values, |channel, pixel| table[channel][usize::from(pixel)])
+                let value = |channel: usize, pixel| table[channel][usize::from(pixel)];
+                shape.write(sampler, picture, want, values, value)
             }
             TensorMut::I8(values) => {
                 let table = table(|channel, pixel| float(channel, pixel).round() as i8);
-                shape.write(source, values, |channel, pixel| table[channel][usize::from(pixel)])
+                let value = |channel: usize, pixel| table[channel][usize::from(pixel)];
+                shape.write(sampler, picture, want, values, value)
             }
         };
         if !written {
-            return internal("the input tensor is not of the declared size".into());
+            return internal("the input tensor or the picture is not of the declared size".into());
         }
         self.padded = Some(placement);
-        Ok(placement.geometry(pixels.original))
+        Ok(placement.geometry(picture.original))
     }
-
-    fn resize(&mut self, pixels: Pixels<'_>, placement: Placement) -> Result<Picture, Reason> {
-        let (width, height) = placement.size;
-        let whole = placement.crop == [0.0, 0.0, 1.0, 1.0];
-        if whole && (pixels.width, pixels.height) == placement.size {
-            return Ok(Picture::Given);
-        }
-        let kind = if pixels.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-        let fault = |error: &dyn std::fmt::Display| {
-            Reason::new(ReasonCode::Internal, format!("resize a picture to {width}×{height}: {error}"))
-        };
-        self.resized.resize(width as usize * height as usize * pixels.channels, 0);
-        let source = ImageRef::new(pixels.width, pixels.height, pixels.bytes, kind).map_err(|e| fault(&e))?;
-        let mut target =
-            Image::from_slice_u8(width, height, &mut self.resized, kind).map_err(|e| fault(&e))?;
-        // As OpenCV's INTER_LINEAR, which most models are trained and deployed with.
-        let mut options =
-            ResizeOptions::new().resize_alg(ResizeAlg::Interpolation(FilterType::Bilinear)).use_alpha(false);
-        if !whole {
-            let [left, top, w, h] = placement.crop;
-            let (pw, ph) = (f64::from(pixels.width), f64::from(pixels.height));
-            options = options.crop(left * pw, top * ph, w * pw, h * ph);
-        }
-        self.resizer.resize(&source, &mut target, &options).map_err(|e| fault(&e))?;
-        Ok(Picture::Resized)
-    }
-}
-
-/// Where the picture of the tensor's size lies.
-enum Picture {
-    /// In the frame itself.
-    Given,
-    /// In the buffer for resized ones.
-    Resized,
 }
 
 fn table<T: Copy + Default>(value: impl Fn(usize, u8) -> T) -> [[T; 256]; 3] {
@@ -270,9 +244,8 @@ fn table<T: Copy + Default>(value: impl Fn(usize, u8) -> T) -> [[T; 256]; 3] {
     table
 }
 
-/// All that is needed to spread interleaved pixels over a tensor.
+/// All that is needed to spread rows over a tensor.
 struct Shape {
-    source_channels: usize,
     swap: bool,
     channels: usize,
     layout: Layout,
@@ -283,14 +256,19 @@ struct Shape {
 }
 
 impl Shape {
-    /// Writes `source` into `values` through `value`; false when a length is wrong.
-    fn write<T: Copy>(&self, source: &[u8], values: &mut [T], value: impl Fn(usize, u8) -> T) -> bool {
+    /// Writes `picture` into `values` through `value`; false when a length is wrong.
+    fn write<T: Copy>(
+        &self,
+        sampler: &mut Sampler,
+        picture: &Planes<'_>,
+        want: Want,
+        values: &mut [T],
+        value: impl Fn(usize, u8) -> T,
+    ) -> bool {
         let (width, height) = (self.tensor.0 as usize, self.tensor.1 as usize);
         let (inner_width, inner_height) = (self.placement.size.0 as usize, self.placement.size.1 as usize);
         let (left, top) = (self.placement.at.0 as usize, self.placement.at.1 as usize);
-        if values.len() != width * height * self.channels
-            || source.len() < inner_width * inner_height * self.source_channels
-        {
+        if values.len() != width * height * self.channels {
             return false;
         }
         let plane = width * height;
@@ -305,58 +283,30 @@ impl Shape {
                 *entry = value(channel, pad);
             }
         }
-        // Where channel `c` of the tensor is found in a pixel of the source.
-        let from = |c: usize| match (self.source_channels, self.swap) {
-            (1, _) => 0,
-            (_, true) => 2 - c,
-            (_, false) => c,
-        };
-        let grey = self.channels == 1 && self.source_channels == 3;
-        for (y, row) in source.chunks_exact(inner_width * self.source_channels).take(inner_height).enumerate()
-        {
+        let (placed, channels) = (self.placement, self.channels);
+        sampler.sample(picture, placed.crop, placed.size, want, |y, [r, g, b]| {
+            let rows = if self.swap { [b, g, r] } else { [r, g, b] };
             let start = (top + y) * width + left;
             match self.layout {
-                _ if grey => {
-                    let line = &mut values[start..start + inner_width];
-                    for (entry, pixel) in line.iter_mut().zip(row.chunks_exact(3)) {
-                        *entry = value(0, luminance(pixel));
-                    }
-                }
                 Layout::Nchw => {
-                    for c in 0..self.channels {
-                        let line = &mut values[c * plane + start..c * plane + start + inner_width];
-                        let from = from(c);
-                        // A step that the compiler knows lets it do several at a time.
-                        if self.source_channels == 1 {
-                            for (entry, &pixel) in line.iter_mut().zip(row) {
-                                *entry = value(c, pixel);
-                            }
-                        } else {
-                            for (entry, pixel) in line.iter_mut().zip(row.as_chunks::<3>().0) {
-                                *entry = value(c, pixel[from]);
-                            }
+                    for (c, row) in rows[..channels].iter().enumerate() {
+                        let line = &mut values[c * plane + start..][..inner_width];
+                        for (entry, &pixel) in line.iter_mut().zip(*row) {
+                            *entry = value(c, pixel);
                         }
                     }
                 }
                 Layout::Nhwc => {
-                    let line = &mut values[start * self.channels..(start + inner_width) * self.channels];
-                    let pixels = row.chunks_exact(self.source_channels);
-                    for (entries, pixel) in line.chunks_exact_mut(self.channels).zip(pixels) {
-                        for (c, entry) in entries.iter_mut().enumerate() {
-                            *entry = value(c, pixel[from(c)]);
+                    let line = &mut values[start * channels..][..inner_width * channels];
+                    for (c, row) in rows[..channels].iter().enumerate() {
+                        for (entries, &pixel) in line.chunks_exact_mut(channels).zip(*row) {
+                            entries[c] = value(c, pixel);
                         }
                     }
                 }
             }
-        }
-        true
+        })
     }
-}
-
-/// Luminance of ITU-R BT.601, as JPEG and OpenCV compute it.
-fn luminance(pixel: &[u8]) -> u8 {
-    let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
-    ((r * 19595 + g * 38470 + b * 7471 + 32768) >> 16) as u8
 }
 
 fn internal<T>(detail: String) -> Result<T, Reason> {

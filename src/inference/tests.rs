@@ -109,6 +109,36 @@ fn colour_and_numbers_reach_the_tensor_as_declared() {
 }
 
 #[test]
+fn every_raw_format_reaches_the_tensor_in_its_colour() {
+    // Red, green and blue 204, 51, 102 in BT.601 of limited range.
+    let (y, u, v) = (104u8, 128u8, 192u8);
+    let frames = [
+        (FrameFormat::Yuyv, [y, u, y, v].repeat(16 * 8)),
+        (FrameFormat::Nv12, [vec![y; 256], [u, v].repeat(64)].concat()),
+        (FrameFormat::I420, [vec![y; 256], vec![u; 64], vec![v; 64]].concat()),
+        (FrameFormat::Rgb8, [204, 51, 102].repeat(256)),
+    ];
+    let mut engine = load("mean_f32", |_| {}).unwrap();
+    let mut grey = load("mean_grey", |m| {
+        (m.inputs[0].shape, m.inputs[0].color) = (vec![1, 1, 8, 8], Color::Grey);
+    })
+    .unwrap();
+    for (format, bytes) in &frames {
+        let frame = FrameView { meta: meta(*format, 16, 16), bytes };
+        near(&engine.run(frame).unwrap().0.tensors[0].values, &[204.0, 51.0, 102.0], 2.0);
+        near(&grey.run(frame).unwrap().0.tensors[0].values, &[102.5], 1.0);
+        let short = FrameView { bytes: &bytes[1..], ..frame };
+        assert_eq!(engine.run(short).unwrap_err().code, ReasonCode::BadRequest);
+    }
+    let luminance = FrameView { meta: meta(FrameFormat::Grey8, 16, 16), bytes: &[77; 256] };
+    near(&engine.run(luminance).unwrap().0.tensors[0].values, &[77.0; 3], 1e-3);
+    let samples = FrameView { meta: meta(FrameFormat::Samples, 8, 8), bytes: &[0; 256] };
+    assert_eq!(engine.run(samples).unwrap_err().code, ReasonCode::BadRequest);
+    let odd = FrameView { meta: meta(FrameFormat::Yuyv, 3, 2), bytes: &[0; 12] };
+    assert!(engine.run(odd).unwrap_err().detail.contains("must be even"));
+}
+
+#[test]
 fn a_letterbox_pads_what_the_picture_leaves_and_mends_it_when_the_size_changes() {
     let fit = Fit::Letterbox { value: 40, position: Anchor::Center };
     let mut engine = load("mean_f32", |m| m.inputs[0].fit = fit).unwrap();
