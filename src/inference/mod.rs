@@ -1,7 +1,7 @@
 //! From a frame to an answer: decode, pre-process, run, decode the outputs.
 //!
 //! A frame passes the files in this order: `pixels` (bytes → pixels, no larger than needed),
-//! `preprocess` (pixels → tensor), `session` (the only file that names the runtime), `postprocess`
+//! `preprocess` (pixels → tensor), `session` (the only place that names the runtime), `postprocess`
 //! (output tensors → boxes and classes in pixels of the original picture); `engine` joins them and takes
 //! the time of each. This folder does not know where frames come from in a running device, who decides
 //! what runs, or how answers travel on.
