@@ -5,6 +5,7 @@
 //! provider), `providers` (their options), `ports` (what a model wants and gives), `shares` (who really
 //! runs it), `fault` (the runtime's words as one line).
 
+pub mod bare;
 mod builder;
 mod environment;
 mod fault;
