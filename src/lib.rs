@@ -68,7 +68,7 @@
 //!
 //! | vendor | only in |
 //! | --- | --- |
-//! | ONNX Runtime (`ort`) | `inference/session.rs` |
+//! | ONNX Runtime (`ort`) | `inference/session.rs` and the folder beside it |
 //! | `iceoryx2` | `process/frames.rs` |
 //! | `rumqttc` | `mqtt/client.rs` |
 //! | `sled` | `sys/store.rs` |

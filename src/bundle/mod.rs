@@ -9,6 +9,7 @@ pub mod archive;
 pub mod checked;
 pub mod draft;
 pub mod files;
+pub mod intake;
 pub mod layout;
 pub mod manifest;
 pub mod model;

@@ -1,12 +1,20 @@
 //! The few fields of an ONNX file that are wanted without loading it: versions, class names, and the
 //! names of files with weights beside it.
 //!
-//! Field numbers: `onnx/onnx.proto3` of the ONNX project. All other fields are skipped while reading.
+//! Field numbers: `onnx/onnx.proto3` of the ONNX project. All other fields are skipped while reading: what
+//! is read with these types is never written. `graph` reads the operators and weights, and `wire` changes a
+//! model without losing what it does not know.
+
+pub mod graph;
+pub mod wire;
 
 use crate::domain::{Reason, ReasonCode};
 use prost::Message;
 use std::collections::BTreeSet;
 use std::path::Path;
+
+/// Longest ONNX file, bytes: a protocol-buffer message cannot be longer.
+const MAX_ONNX: u64 = 2 << 30;
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
@@ -66,14 +74,32 @@ pub struct Header {
 /// # Errors
 /// `LoadFailed` when the file cannot be read or is no ONNX file.
 pub fn header(path: &Path) -> Result<Header, Reason> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Reason::new(ReasonCode::LoadFailed, format!("read {}: {error}", path.display())))?;
-    parse(&bytes).map_err(|error| {
-        Reason::new(
-            ReasonCode::LoadFailed,
-            format!("{}: not an ONNX model, or cut short ({error}); export or copy it again", path.display()),
-        )
-    })
+    parse(&read(path)?).map_err(|error| no_model(path, &error))
+}
+
+/// The bytes of the ONNX file at `path`; weights in files beside it are not read.
+///
+/// # Errors
+/// `LoadFailed` when the file cannot be read, or is longer than the format allows.
+pub fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+    let failed = |detail: String| Reason::new(ReasonCode::LoadFailed, detail);
+    let length = std::fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
+    if length > MAX_ONNX {
+        let path = path.display();
+        return Err(failed(format!(
+            "{path}: longer than 2 GiB, which an ONNX file cannot be; export it with its weights beside it"
+        )));
+    }
+    std::fs::read(path).map_err(|error| failed(format!("read {}: {error}", path.display())))
+}
+
+/// What to say of bytes that are no model.
+pub fn no_model(path: &Path, error: &str) -> Reason {
+    let path = path.display();
+    Reason::new(
+        ReasonCode::LoadFailed,
+        format!("{path}: not an ONNX model, or cut short ({error}); export or copy it again"),
+    )
 }
 
 fn parse(bytes: &[u8]) -> Result<Header, String> {

@@ -2,6 +2,8 @@
 //!
 //! A frame passes the files in this order: `pixels` (bytes → planes, no larger than needed),
 //! `preprocess` (planes → tensor, through the rows of `planes`), `session` (the only file that names the runtime), `postprocess`
+//! A frame passes the files in this order: `pixels` (bytes → pixels, no larger than needed),
+//! `preprocess` (pixels → tensor), `session` (the only place that names the runtime), `postprocess`
 //! (output tensors → boxes and classes in pixels of the original picture); `engine` joins them and takes
 //! the time of each. This folder does not know where frames come from in a running device, who decides
 //! what runs, or how answers travel on.
@@ -16,6 +18,7 @@ pub mod pixels;
 pub mod planes;
 pub mod postprocess;
 pub mod preprocess;
+pub mod prove;
 pub mod session;
 pub mod source;
 

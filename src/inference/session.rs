@@ -1,80 +1,31 @@
-//! The model in ONNX Runtime: the only file that names `ort`.
+//! The model in ONNX Runtime. This file and the folder beside it are the only ones that name `ort`.
 //!
-//! One environment and one library per process, ever: a second library is an error here, because the
-//! binding would silently go on with the first. Providers are asked for one by one with
-//! `error_on_failure`, and what a profile of one run says counts, not what was registered: a provider
-//! that takes no node of the model is not the one that runs it.
+//! Here is what happens with every frame: the input's memory, the run, the outputs. How a session comes
+//! to be is in the folder: `environment` (the library of this process), `builder` (one attempt a
+//! provider), `providers` (their options), `ports` (what a model wants and gives), `shares` (who really
+//! runs it), `fault` (the runtime's words as one line).
 
-use super::library;
+pub mod bare;
+mod builder;
+mod environment;
+mod fault;
+mod ports;
+mod providers;
+mod shares;
+
 pub use super::library::find_library;
+
 use super::postprocess::TensorView;
 use super::preprocess::TensorMut;
-use crate::bundle::model::{Port, Ports};
+use crate::bundle::model::Ports;
+use crate::domain::Reason;
 use crate::domain::manifest::{ElementType, Provider};
-use crate::domain::runtime::RuntimeSettings;
-use crate::domain::{Reason, ReasonCode};
+use fault::{Fault, failed, internal, message};
 use half::f16;
-use ort::environment::Environment;
-use ort::ep::{CPU, CUDA, ExecutionProviderDispatch, TensorRT};
-use ort::logging::LogLevel;
 use ort::memory::Allocator;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionInputValue, SessionOutputs};
-use ort::value::{DynTensor, DynValue, Outlet, TensorElementType, ValueType};
+use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// The library of this process, once it is loaded.
-struct Runtime {
-    library: PathBuf,
-    version: String,
-    environment: Environment,
-}
-
-static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
-
-fn environment(path: &Path) -> Result<(Environment, String), Reason> {
-    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // The binding searches relative paths beside the program first; ours mean the current folder.
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    if let Some(runtime) = &*runtime {
-        return if runtime.library == path {
-            Ok((runtime.environment.clone(), runtime.version.clone()))
-        } else {
-            Err(failed(format!(
-                "ONNX Runtime library {}: this process runs {} already; restart it for another one",
-                path.display(),
-                runtime.library.display()
-            )))
-        };
-    }
-    let version = library::probe(&path)?;
-    // `Debug`: `Display` of this error leaves out the cause.
-    let builder = ort::init_from(&path)
-        .map_err(|error| failed(format!("ONNX Runtime library {}: {error:?}", path.display())))?;
-    let environment = builder
-        .with_name("edgewarden")
-        .with_telemetry(false)
-        .with_logger(Arc::new(log))
-        .build()
-        .map_err(|error| failed(format!("start ONNX Runtime {}: {}", path.display(), message(&error))))?;
-    environment.set_log_level(LogLevel::Warning);
-    *runtime = Some(Runtime { library: path, version: version.clone(), environment: environment.clone() });
-    Ok((environment, version))
-}
-
-fn log(level: LogLevel, category: &str, _id: &str, location: &str, text: &str) {
-    match level {
-        // What went wrong comes back as an error as well, and is reported from there.
-        LogLevel::Fatal | LogLevel::Error | LogLevel::Warning => {
-            tracing::debug!(target: "onnxruntime", ?level, category, location, "{text}");
-        }
-        LogLevel::Info | LogLevel::Verbose => {
-            tracing::trace!(target: "onnxruntime", ?level, category, location, "{text}");
-        }
-    }
-}
 
 /// What is fed and what is wanted of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,53 +64,6 @@ impl Session {
     /// Version of ONNX Runtime.
     pub fn runtime_version(&self) -> &str {
         &self.version
-    }
-
-    /// Loads a model on the first provider of the configured order that runs it. `plan` is told the
-    /// model's inputs and outputs and says what is fed and wanted; its error ends the loading. The model
-    /// has been run once, on zeros, when this returns.
-    ///
-    /// # Errors
-    /// `LoadFailed` or `Unsupported` with the file and the remedy.
-    pub fn load(
-        model: &Path,
-        settings: &RuntimeSettings,
-        mut plan: impl FnMut(&Ports) -> Result<Plan, Reason>,
-    ) -> Result<(Self, Chosen), Reason> {
-        let (environment, version) = environment(&settings.library)?;
-        let mut order = settings.providers.clone();
-        if settings.required {
-            order.truncate(1);
-        }
-        // Every model runs on the processor; without `required`, a slow answer is better than none.
-        if order.is_empty() || (!settings.required && !order.contains(&Provider::Cpu)) {
-            order.push(Provider::Cpu);
-        }
-        let mut refused: Vec<String> = Vec::new();
-        for at in 0..order.len() {
-            let attempt = Attempt {
-                environment: &environment,
-                version: &version,
-                model,
-                settings,
-                order: &order[at..],
-            };
-            let fault = match attempt.load(&mut plan) {
-                Ok(session) => {
-                    let fallback = (!refused.is_empty()).then(|| refused.join("; "));
-                    return Ok((session, Chosen { provider: order[at], fallback }));
-                }
-                Err(Fault::Final(reason)) => return Err(reason),
-                Err(Fault::Runtime(error)) => model_fault(model, &error, &version),
-                Err(Fault::Provider(detail)) => failed(detail),
-            };
-            if order.len() == 1 && order[at] == Provider::Cpu {
-                return Err(fault);
-            }
-            refused.push(format!("{}: {}", order[at].as_str(), fault.detail));
-        }
-        let remedy = if settings.required { "; `runtime.required` allows no other provider" } else { "" };
-        Err(failed(format!("model {}: no provider runs it: {}{remedy}", model.display(), refused.join("; "))))
     }
 
     /// The input tensor, to be written before a run.
@@ -242,113 +146,6 @@ fn values(value: &DynValue) -> Option<(&[i64], Cow<'_, [f32]>)> {
     })
 }
 
-/// Why an attempt on one provider failed.
-enum Fault {
-    /// No other provider would mend it.
-    Final(Reason),
-    /// The runtime's words.
-    Runtime(ort::Error),
-    /// The provider was registered but does not run the model.
-    Provider(String),
-}
-
-impl<R> From<ort::Error<R>> for Fault {
-    fn from(error: ort::Error<R>) -> Self {
-        // Takes the code and the text; what could be recovered is of no use here.
-        Fault::Runtime(ort::Error::new_with_code(error.code(), error.message()))
-    }
-}
-
-/// One try to load a model on the first provider of `order`, with the others behind it for the nodes
-/// that it does not take.
-struct Attempt<'a> {
-    environment: &'a Environment,
-    version: &'a str,
-    model: &'a Path,
-    settings: &'a RuntimeSettings,
-    order: &'a [Provider],
-}
-
-impl Attempt<'_> {
-    fn load(&self, plan: &mut impl FnMut(&Ports) -> Result<Plan, Reason>) -> Result<Session, Fault> {
-        let provider = self.order.first().copied().unwrap_or(Provider::Cpu);
-        let mut builder = self.builder()?;
-        // A profile of the first run tells who runs the nodes; the processor always does.
-        let profile = match provider {
-            Provider::Cpu => None,
-            Provider::TensorRt | Provider::Cuda => {
-                Some(tempfile::tempdir_in(&self.settings.engine_cache).map_err(|error| {
-                    Fault::Final(internal(format!(
-                        "engine cache {}: {error}; it must be a writable folder",
-                        self.settings.engine_cache.display()
-                    )))
-                })?)
-            }
-        };
-        if let Some(folder) = &profile {
-            builder = builder.with_profiling(folder.path().join("run"))?;
-        }
-        let session = builder.commit_from_file(self.model)?;
-        let ports = ports(&session);
-        let plan = plan(&ports).map_err(Fault::Final)?;
-        let input = DynTensor::new(&Allocator::default(), element_type(plan.element), plan.shape.clone())?;
-        let mut session = Session {
-            session,
-            input,
-            input_name: plan.input,
-            element: plan.element,
-            options: RunOptions::new()?.with_outputs(select(&plan.outputs, &[])?),
-            outputs: plan.outputs,
-            version: self.version.to_owned(),
-        };
-        let fixed = session.warm_up(&ports)?;
-        session.options = RunOptions::new()?.with_outputs(select(&session.outputs, &fixed)?);
-        if let Some(folder) = profile {
-            let file = session.session.end_profiling()?;
-            let profile = std::fs::read_to_string(&file).unwrap_or_default();
-            let _ = folder.close();
-            if !profile_names(&profile, provider_name(provider)) {
-                return Err(Fault::Provider("it takes no operator of this model".into()));
-            }
-        }
-        Ok(session)
-    }
-
-    fn builder(&self) -> Result<SessionBuilder, Fault> {
-        let threads = self.settings.intra_threads.unwrap_or(1);
-        Ok(ort::session::Session::builder(self.environment)?
-            .with_log_level(LogLevel::Warning)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(threads)?
-            .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?
-            .with_execution_providers(self.dispatch())?)
-    }
-
-    fn dispatch(&self) -> Vec<ExecutionProviderDispatch> {
-        let cache = self.settings.engine_cache.display();
-        let mut dispatch: Vec<_> = self
-            .order
-            .iter()
-            .map(|provider| match provider {
-                Provider::TensorRt => TensorRT::default()
-                    .with_engine_cache(true)
-                    .with_engine_cache_path(&cache)
-                    .with_timing_cache(true)
-                    .with_timing_cache_path(&cache)
-                    .build(),
-                Provider::Cuda => CUDA::default().build(),
-                // The binding turns the arena off by default; ONNX Runtime's own default is on, and faster.
-                Provider::Cpu => CPU::default().with_arena_allocator(true).build(),
-            })
-            .collect();
-        if let Some(first) = dispatch.first_mut() {
-            *first = first.clone().error_on_failure();
-        }
-        dispatch
-    }
-}
-
 impl Session {
     /// Runs once on zeros; returns the outputs whose memory can be kept, because the model declares
     /// their shapes and the run gave the same.
@@ -382,130 +179,4 @@ fn select(
         }
     }
     Ok(selector)
-}
-
-fn ports(session: &ort::session::Session) -> Ports {
-    let port = |outlet: &Outlet| match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } => Port {
-            name: outlet.name().to_owned(),
-            element: our_element(*ty),
-            type_name: ty.to_string(),
-            shape: shape.to_vec(),
-        },
-        other @ (ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_)) => Port {
-            name: outlet.name().to_owned(),
-            element: None,
-            type_name: other.to_string(),
-            shape: Vec::new(),
-        },
-    };
-    Ports {
-        inputs: session.inputs().iter().map(port).collect(),
-        outputs: session.outputs().iter().map(port).collect(),
-    }
-}
-
-fn our_element(element: TensorElementType) -> Option<ElementType> {
-    match element {
-        TensorElementType::Float32 => Some(ElementType::F32),
-        TensorElementType::Float16 => Some(ElementType::F16),
-        TensorElementType::Uint8 => Some(ElementType::U8),
-        TensorElementType::Int8 => Some(ElementType::I8),
-        TensorElementType::Int64 => Some(ElementType::I64),
-        _ => None,
-    }
-}
-
-fn element_type(element: ElementType) -> TensorElementType {
-    match element {
-        ElementType::F32 => TensorElementType::Float32,
-        ElementType::F16 => TensorElementType::Float16,
-        ElementType::U8 => TensorElementType::Uint8,
-        ElementType::I8 => TensorElementType::Int8,
-        ElementType::I64 => TensorElementType::Int64,
-    }
-}
-
-fn provider_name(provider: Provider) -> &'static str {
-    match provider {
-        Provider::TensorRt => "TensorrtExecutionProvider",
-        Provider::Cuda => "CUDAExecutionProvider",
-        Provider::Cpu => "CPUExecutionProvider",
-    }
-}
-
-/// True when a profile (a JSON array of events) holds a node that ran on `provider`.
-fn profile_names(profile: &str, provider: &str) -> bool {
-    let events: Vec<serde_json::Value> = serde_json::from_str(profile).unwrap_or_default();
-    events.iter().any(|event| event["cat"] == "Node" && event["args"]["provider"] == provider)
-}
-
-/// The runtime's refusal of a model as one line with the remedy.
-fn model_fault(model: &Path, error: &ort::Error, version: &str) -> Reason {
-    let text = message(error);
-    let model = model.display();
-    let (code, detail) = match error.code() {
-        ort::ErrorCode::InvalidProtobuf => {
-            (ReasonCode::LoadFailed, "not an ONNX model, or cut short; export or copy it again".to_owned())
-        }
-        _ if text.contains("does not have a graph") || text.contains("No graph was found") => {
-            (ReasonCode::LoadFailed, "not an ONNX model, or empty; export or copy it again".to_owned())
-        }
-        // Looked for in all of it: a long path may push the words out of the bounded text.
-        _ if ["IR version", "opset"].iter().any(|word| error.message().contains(word)) => (
-            ReasonCode::Unsupported,
-            format!(
-                "newer than ONNX Runtime {version}; install a newer one or export for an older opset ({text})"
-            ),
-        ),
-        ort::ErrorCode::NotImplemented => (
-            ReasonCode::Unsupported,
-            format!("ONNX Runtime {version} lacks an operator of it; export it another way ({text})"),
-        ),
-        _ => (ReasonCode::LoadFailed, format!("ONNX Runtime {version} refuses it: {text}")),
-    };
-    Reason::new(code, format!("model {model}: {detail}"))
-}
-
-/// The runtime's message on one line, of bounded length, without its own source locations.
-fn message<R>(error: &ort::Error<R>) -> String {
-    let line = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = line
-        .rsplit_once("] ")
-        .filter(|(head, _)| head.ends_with("onnxruntime"))
-        .map_or(line.as_str(), |(_, t)| t);
-    // "…failed:/onnxruntime_src/FILE:LINE TYPE NAME(ARGUMENTS) What happened"
-    let line = match line.split_once("/onnxruntime_src/").and_then(|(_, rest)| rest.split_once(") ")) {
-        Some((_, what)) => what,
-        None => line,
-    };
-    let mut text: String = line.chars().take(400).collect();
-    if text.len() < line.len() {
-        text.push('…');
-    }
-    text
-}
-
-fn failed(detail: String) -> Reason {
-    Reason::new(ReasonCode::LoadFailed, detail)
-}
-
-fn internal(detail: String) -> Reason {
-    Reason::new(ReasonCode::Internal, detail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_profile_names_who_ran_the_nodes() {
-        let profile = r#"[
-            {"cat": "Session", "name": "model_run", "args": {}},
-            {"cat": "Node", "name": "a_kernel_time", "args": {"op_name": "Conv", "provider": "CPUExecutionProvider"}}
-        ]"#;
-        assert!(profile_names(profile, "CPUExecutionProvider"));
-        assert!(!profile_names(profile, "CUDAExecutionProvider"));
-        assert!(!profile_names("", "CPUExecutionProvider"));
-    }
 }
