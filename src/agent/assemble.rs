@@ -13,6 +13,7 @@ use super::pipeline::{self, Plan};
 use super::report::{Parts, Reports};
 use crate::config::Settings;
 use crate::config::settings::PipelineSettings;
+use crate::domain::admission::AdmissionSettings;
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::metrics::MetricsReport;
 use crate::domain::runtime::RuntimeSettings;
@@ -219,6 +220,10 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
         slot: pipeline.slot.clone(),
         source: pipeline.source.clone(),
         fps: pipeline.fps,
+        admission: AdmissionSettings {
+            max_age_ms: pipeline.max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            fps: None,
+        },
         stall_timeout: pipeline.stall_timeout,
         runtime,
         frame_deadline: settings.runtime.frame_deadline,

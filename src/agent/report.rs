@@ -193,7 +193,8 @@ fn pipeline_health(
         let reason = deployment.reason.clone().filter(|_| failed)?;
         Some(FailedDeployment { release: deployment.release.clone(), stage: deployment.stage, reason })
     });
-    let holding = status.source_fault.clone().or_else(|| status.model_fault.clone());
+    let holding =
+        status.source_fault.clone().or_else(|| status.model_fault.clone()).or_else(|| status.stale.clone());
     PipelineHealth {
         name,
         slot,

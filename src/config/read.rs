@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, source};
+use super::{ConfigErrors, Surroundings, pipeline, source};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
 use std::collections::{BTreeMap, HashMap};
@@ -338,7 +338,7 @@ fn pipelines(sections: Vec<Section<'_>>) -> Option<Vec<PipelineSettings>> {
     let mut complete = true;
     let mut slots: HashMap<String, String> = HashMap::new();
     for section in sections {
-        match pipeline(section, &mut slots) {
+        match read_pipeline(section, &mut slots) {
             Some(pipeline) => read.push(pipeline),
             None => complete = false,
         }
@@ -347,7 +347,7 @@ fn pipelines(sections: Vec<Section<'_>>) -> Option<Vec<PipelineSettings>> {
 }
 
 /// `slots`: which pipeline took which slot so far.
-fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Option<PipelineSettings> {
+fn read_pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Option<PipelineSettings> {
     let at = section.at.clone();
     let default_name = || DEFAULT_PIPELINE.parse().unwrap_or_else(|_| unreachable!("a constant name"));
     let name: crate::domain::PipelineName = section.optional("name", parsed).unwrap_or_else(default_name);
@@ -366,6 +366,7 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
         );
     }
     let fps = section.or("fps", 15.0, number(0.01..=240.0));
+    let max_age = section.or("max_age", Some(secs(2)), pipeline::max_age);
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
     let source = match section.table("source") {
         Some(section) => source::read(section),
@@ -379,7 +380,7 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
         }
     };
     section.finish();
-    Some(PipelineSettings { name, slot, fps, stall_timeout, source: source? })
+    Some(PipelineSettings { name, slot, fps, max_age, stall_timeout, source: source? })
 }
 
 #[cfg(test)]

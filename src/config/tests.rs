@@ -170,6 +170,10 @@ source = { kind = "synthetic", widht = 10 }
 #[test]
 fn single_faults_name_their_remedy() {
     for (text, wanted) in [
+        (
+            "[[pipeline]]\nname = \"a\"\nmax_age = 2\nsource = { kind = \"synthetic\" }\n",
+            "or \"off\" for frames of any age",
+        ),
         ("[mqtt]\nurl = \"mqtt://u:hunter2@h\"\n", "mqtt.url: names a user or a password"),
         ("[mqtt]\nurl = \"mqtt://h/topic\"\n", "is not just a host and a port"),
         ("[mqtt]\n", "mqtt.url: is missing; add url = \"mqtt://localhost:1883\""),

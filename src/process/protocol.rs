@@ -4,6 +4,8 @@
 //! most. The first message to a child is its `Configure`. A child ends when the socket closes: an
 //! agent that was killed leaves no orphans.
 
+use crate::domain::admission::AdmissionSettings;
+use crate::domain::ledger::Skip;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::RuntimeSettings;
 use crate::domain::source::SourceSettings;
@@ -104,6 +106,9 @@ pub enum ToInfer {
         runtime: RuntimeSettings,
         /// Where frames come from.
         channel: FrameChannel,
+        /// Which of them it is not run on.
+        #[serde(default)]
+        admission: AdmissionSettings,
     },
     /// Run all golden inputs. Answered by `Golden`.
     RunGolden,
@@ -169,6 +174,15 @@ pub enum FromInfer {
         skipped: u64,
         /// What the model said, or why it could not.
         result: Result<FrameResult, Reason>,
+    },
+    /// A frame was seen and the model was not run on it; a sign of life like an answer.
+    Passed {
+        /// The frame's number.
+        seq: u64,
+        /// Frames that went by before it since the last one.
+        skipped: u64,
+        /// Why.
+        why: Skip,
     },
     /// No frame below the asked number will be answered any more.
     Stopped {

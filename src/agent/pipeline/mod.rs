@@ -11,6 +11,7 @@ mod runner;
 
 pub use actor::spawn;
 
+use crate::domain::admission::AdmissionSettings;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
@@ -34,6 +35,8 @@ pub struct Plan {
     pub source: SourceSettings,
     /// Frames a second at most.
     pub fps: f32,
+    /// Frames that no model is run on.
+    pub admission: AdmissionSettings,
     /// A source that gives nothing for so long is restarted.
     pub stall_timeout: Duration,
     /// How models are run.
@@ -84,6 +87,8 @@ pub struct Status {
     pub ended: bool,
     /// Why there are no frames.
     pub source_fault: Option<Reason>,
+    /// Why frames come and none is looked at: they are too old. Until one is answered.
+    pub stale: Option<Reason>,
     /// What serves.
     pub serving: Option<Serving>,
     /// Why nothing serves although something should.
