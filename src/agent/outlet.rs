@@ -60,8 +60,8 @@ impl Sink for Outlet {
         self.telemetry.skipped(pipeline, count, why);
     }
 
-    fn published(&self, pipeline: &PipelineName) {
-        self.telemetry.captured(pipeline, 1);
+    fn published(&self, pipeline: &PipelineName, frames: u64) {
+        self.telemetry.captured(pipeline, frames);
     }
 
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason) {

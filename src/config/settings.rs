@@ -184,4 +184,6 @@ pub struct PipelineSettings {
     pub stall_timeout: Duration,
     /// What it looks at.
     pub source: SourceSettings,
+    /// The pipeline whose source that is; its own name where it has one of its own.
+    pub source_of: PipelineName,
 }

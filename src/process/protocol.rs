@@ -16,15 +16,17 @@ use std::path::PathBuf;
 /// Longest message in either direction, bytes; a snapshot is the largest.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
-/// Where frames of one pipeline travel in shared memory.
+/// Where frames of one source travel in shared memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameChannel {
     /// Folder for the shared-memory bookkeeping; one per agent, so that two agents do not meet.
     pub root: PathBuf,
     /// Prefix of the shared-memory names; unique per agent instance.
     pub prefix: String,
-    /// The pipeline, part of the service's name.
+    /// The pipeline whose source it is, part of the service's name.
     pub pipeline: PipelineName,
+    /// Pipelines that read it; all members of a channel must say the same.
+    pub readers: u32,
 }
 
 /// To a capture child.

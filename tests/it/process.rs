@@ -3,16 +3,15 @@
 
 use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::domain::admission::AdmissionSettings;
-use edgewarden::domain::ledger::{Ledger, Skip, Span};
+use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
 use edgewarden::domain::runtime::RuntimeSettings;
 use edgewarden::domain::source::SourceSettings;
-use edgewarden::domain::{Digest, FrameFormat, FrameMeta, FrameResult, Reason, ReasonCode};
+use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
 use edgewarden::process::codec::{Reader, Writer};
 use edgewarden::process::frames::{self, FrameSubscriber};
 use edgewarden::process::protocol::{FrameChannel, FromCapture, FromInfer, ToCapture, ToInfer};
-use edgewarden::sys::monotonic;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -22,6 +21,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// Frames that are too old.
+mod age;
 
 /// A hang guard, never a measure.
 const GUARD: Duration = Duration::from_secs(60);
@@ -44,6 +46,7 @@ impl Place {
             root: dir.path().join("run"),
             prefix: format!("ewit{unique}_"),
             pipeline: "belt".parse().unwrap(),
+            readers: 1,
         };
         Self { dir, channel }
     }
@@ -452,38 +455,6 @@ fn a_bundle_that_was_changed_is_not_loaded() {
         .await;
         assert_eq!(reason.code, ReasonCode::DigestMismatch, "{reason}");
         assert!(exit(&mut child).await.text.contains("ended with status 1"));
-    });
-}
-
-#[test]
-fn no_model_is_run_on_a_frame_that_is_too_old() {
-    if library().is_none() {
-        return;
-    }
-    let place = Place::new();
-    let dir = place.folder("bundle");
-    let mut configure = place.model(&dir, colour_bundle(&dir));
-    if let ToInfer::Configure { admission, .. } = &mut configure {
-        admission.max_age_ms = Some(5000);
-    }
-    let publisher = frames::FramePublisher::create(&place.channel).unwrap();
-    let send = |seq, age: Duration| {
-        let captured_mono_ns = monotonic::now_ns() - age.as_nanos() as u64;
-        let (captured_unix_ns, format) = (0, FrameFormat::Jpeg);
-        let meta = FrameMeta { seq, captured_unix_ns, captured_mono_ns, width: 32, height: 24, format };
-        publisher.publish(&meta, &jpeg([0, 10, 240])).unwrap();
-    };
-    block_on(async {
-        let mut model = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
-        next(&mut model, |message| matches!(message, FromInfer::Loaded { .. }).then_some(())).await;
-        model.send(ToInfer::Start { from: 1 }).unwrap();
-        next(&mut model, |message| matches!(message, FromInfer::Started { .. }).then_some(())).await;
-        send(3, Duration::from_secs(6));
-        let said = next(&mut model, Some).await;
-        assert_eq!(said, FromInfer::Passed { seq: 3, skipped: 2, why: Skip::Stale });
-        send(4, Duration::ZERO);
-        let said = next(&mut model, Some).await;
-        assert!(matches!(said, FromInfer::Frame { seq: 4, skipped: 0, result: Ok(_) }), "{said:?}");
     });
 }
 
