@@ -11,7 +11,7 @@
 //!
 //! ```text
 //! edgewarden run           the agent: control; no model and no picture decoder in its address space
-//!  ├─ capture <pipeline>   one child per source: frames into shared memory
+//!  ├─ capture <pipeline>   one child per source: frames into shared memory, for all pipelines on it
 //!  └─ infer <bundle>       one child per loaded model: the one that serves, a candidate on trial,
 //!                          and the one that served before, until the new one counts
 //! ```

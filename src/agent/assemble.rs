@@ -5,6 +5,7 @@
 //! can have something to say; the pipelines stand before the updater tells them what to serve.
 
 use super::bundles::Bundles;
+use super::camera;
 use super::commands::Commands;
 use super::host::Device;
 use super::local::{LocalApi, LocalRequest, MetricsText, Socket};
@@ -13,6 +14,7 @@ use super::pipeline::{self, Plan};
 use super::report::{Parts, Reports};
 use crate::config::Settings;
 use crate::config::settings::PipelineSettings;
+use crate::domain::admission::AdmissionSettings;
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::metrics::MetricsReport;
 use crate::domain::runtime::RuntimeSettings;
@@ -91,10 +93,17 @@ pub(super) async fn assemble(
     let outlet = Arc::new(Outlet::new(telemetry.clone(), mqtt.clone()));
     let exe = std::env::current_exe()
         .map_err(|error| Reason::new(ReasonCode::Internal, format!("find this program's file: {error}")))?;
-    let plans: Vec<Plan> = settings.pipelines.iter().map(|one| plan(&settings, one, &exe)).collect();
+    let plans: Vec<camera::Plan> =
+        settings.pipelines.iter().filter_map(|one| camera_plan(&settings, one, &exe)).collect();
     let channels: Vec<FrameChannel> = plans.iter().map(|plan| plan.channel.clone()).collect();
     clear(&channels).await;
-    let device = Arc::new(Device::new(plans.into_iter().map(|plan| pipeline::spawn(plan, outlet.clone()))));
+    let cameras: Vec<camera::Handle> = plans.into_iter().map(camera::spawn).collect();
+    let pipelines = settings.pipelines.iter().filter_map(|one| {
+        let camera = cameras.iter().find(|camera| camera.plan().name == one.source_of)?;
+        Some(pipeline::spawn(plan(&settings, one, camera.plan()), camera.clone(), outlet.clone()))
+    });
+    let pipelines: Vec<pipeline::Handle> = pipelines.collect();
+    let device = Arc::new(Device::new(cameras, pipelines));
 
     let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
     let updater = Arc::new(
@@ -201,7 +210,29 @@ fn lock(state: &Path) -> Result<File, Reason> {
     Ok(file)
 }
 
-fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
+/// The camera of a pipeline that has a source of its own, fast enough for all that look at it.
+fn camera_plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Option<camera::Plan> {
+    if pipeline.source_of != pipeline.name {
+        return None;
+    }
+    let readers = || settings.pipelines.iter().filter(|one| one.source_of == pipeline.name);
+    let channel = FrameChannel {
+        root: settings.paths.runtime.join("frames"),
+        prefix: frames::prefix_of(&settings.paths.state),
+        pipeline: pipeline.name.clone(),
+        readers: u32::try_from(readers().count()).unwrap_or(u32::MAX),
+    };
+    Some(camera::Plan {
+        name: pipeline.name.clone(),
+        source: pipeline.source.clone(),
+        fps: readers().map(|one| one.fps).fold(pipeline.fps, f32::max),
+        stall_timeout: pipeline.stall_timeout,
+        exe: exe.to_path_buf(),
+        channel,
+    })
+}
+
+fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan) -> Plan {
     let runtime = RuntimeSettings {
         library: settings.runtime.library.clone(),
         providers: settings.runtime.providers.clone(),
@@ -209,22 +240,18 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
         intra_threads: settings.runtime.intra_threads,
         engine_cache: settings.paths.state.join("engines"),
     };
-    let channel = FrameChannel {
-        root: settings.paths.runtime.join("frames"),
-        prefix: frames::prefix_of(&settings.paths.state),
-        pipeline: pipeline.name.clone(),
-    };
     Plan {
         name: pipeline.name.clone(),
         slot: pipeline.slot.clone(),
-        source: pipeline.source.clone(),
-        fps: pipeline.fps,
-        stall_timeout: pipeline.stall_timeout,
+        admission: AdmissionSettings {
+            max_age_ms: pipeline.max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            fps: (pipeline.fps < camera.fps).then_some(pipeline.fps),
+        },
         runtime,
         frame_deadline: settings.runtime.frame_deadline,
         load_deadline: settings.runtime.load_deadline,
-        exe: exe.to_path_buf(),
-        channel,
+        exe: camera.exe.clone(),
+        channel: camera.channel.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The running device as the update driver sees it: each slot is a pipeline's.
 
+use super::camera;
 use super::pipeline::Handle;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::{PipelineName, Reason, ReasonCode, SlotName};
@@ -11,12 +12,14 @@ use tokio::sync::mpsc;
 /// The pipelines by slot; each slot belongs to one.
 pub struct Device {
     by_slot: BTreeMap<SlotName, Handle>,
+    cameras: Vec<camera::Handle>,
 }
 
 impl Device {
-    /// Takes the running pipelines.
-    pub fn new(pipelines: impl IntoIterator<Item = Handle>) -> Self {
-        Self { by_slot: pipelines.into_iter().map(|handle| (handle.plan().slot.clone(), handle)).collect() }
+    /// Takes the running pipelines and their cameras.
+    pub fn new(cameras: Vec<camera::Handle>, pipelines: impl IntoIterator<Item = Handle>) -> Self {
+        let by_slot = pipelines.into_iter().map(|handle| (handle.plan().slot.clone(), handle)).collect();
+        Self { by_slot, cameras }
     }
 
     /// All slots with their pipelines, by the slots' names.
@@ -67,6 +70,9 @@ impl Device {
     pub async fn stop(&self) {
         for handle in self.by_slot.values() {
             handle.stop().await;
+        }
+        for camera in &self.cameras {
+            camera.stop().await;
         }
     }
 

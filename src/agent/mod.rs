@@ -5,6 +5,7 @@
 
 mod assemble;
 mod bundles;
+pub mod camera;
 mod commands;
 mod host;
 pub mod local;

@@ -53,13 +53,15 @@ impl Sink for Outlet {
 
     fn skipped(&self, pipeline: &PipelineName, count: u64, why: Skip) {
         match why {
-            Skip::Busy => self.telemetry.skipped(pipeline, count),
-            Skip::Unserved => self.telemetry.unserved(pipeline, count),
+            Skip::Busy | Skip::Unserved => {}
+            // The loop works; it is the frames that are of no use.
+            Skip::Stale | Skip::Paced => self.finish(pipeline),
         }
+        self.telemetry.skipped(pipeline, count, why);
     }
 
-    fn published(&self, pipeline: &PipelineName) {
-        self.telemetry.captured(pipeline, 1);
+    fn published(&self, pipeline: &PipelineName, frames: u64) {
+        self.telemetry.captured(pipeline, frames);
     }
 
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason) {

@@ -7,7 +7,8 @@ use super::pipeline::Status;
 use crate::config::Settings;
 use crate::domain::deployment::{SlotState, Stage};
 use crate::domain::health::{
-    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, judge,
+    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, SourceHealth,
+    SourceState, judge,
 };
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
@@ -110,6 +111,7 @@ impl Reports {
                 let status = handle.status().borrow().clone();
                 pipeline_health(
                     name,
+                    &handle.camera().plan().name,
                     slot.clone(),
                     fps,
                     &status,
@@ -153,8 +155,10 @@ impl Reports {
                 let status = handle.status().borrow().clone();
                 let pipeline = handle.plan().name.clone();
                 let finished = self.outlet.finished(&pipeline);
-                let waiting =
-                    status.serving.is_none() || status.source.is_none() || status.source_fault.is_some();
+                let camera = &status.camera;
+                let waiting = status.serving.is_none()
+                    || camera.state != SourceState::Running
+                    || camera.fault.is_some();
                 Pulse { pipeline, finished, waiting }
             })
             .collect()
@@ -168,6 +172,7 @@ impl Reports {
 
 fn pipeline_health(
     name: crate::domain::PipelineName,
+    owner: &crate::domain::PipelineName,
     slot: crate::domain::SlotName,
     fps: f64,
     status: &Status,
@@ -175,11 +180,14 @@ fn pipeline_health(
     finished: u64,
 ) -> PipelineHealth {
     let wanted = slot_state.is_some_and(|state| state.current.is_some());
-    let state = if status.source.is_none() && status.source_fault.is_some() {
+    let camera = &status.camera;
+    let state = if camera.state == SourceState::Lost {
         PipelineState::SourceFailed
+    } else if camera.held {
+        PipelineState::Paused
     } else if status.model_fault.is_some() {
         PipelineState::ModelFailed
-    } else if status.ended {
+    } else if camera.state == SourceState::Ended {
         PipelineState::Ended
     } else if !wanted && status.serving.is_none() {
         PipelineState::NoModel
@@ -193,11 +201,21 @@ fn pipeline_health(
         let reason = deployment.reason.clone().filter(|_| failed)?;
         Some(FailedDeployment { release: deployment.release.clone(), stage: deployment.stage, reason })
     });
-    let holding = status.source_fault.clone().or_else(|| status.model_fault.clone());
+    let holding =
+        camera.fault.clone().or_else(|| status.model_fault.clone()).or_else(|| status.stale.clone());
+    let source = SourceHealth {
+        state: camera.state,
+        for_s: camera.since.map_or(0, |since| since.elapsed().as_secs()),
+        restarts: camera.losses,
+        description: camera.description.clone(),
+        reason: camera.fault.clone(),
+        shared_from: (*owner != name).then(|| owner.clone()),
+    };
     PipelineHealth {
         name,
         slot,
         state,
+        source,
         release: status.serving.as_ref().map(|serving| serving.bundle.release.clone()),
         provider: status.serving.as_ref().map(|serving| serving.provider),
         fallback: status.serving.as_ref().and_then(|serving| serving.fallback.clone()),

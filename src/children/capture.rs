@@ -11,6 +11,7 @@
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
 use crate::children::snapshot;
 use crate::domain::frame::FrameView;
+use crate::domain::pace::Pace as Cap;
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameMeta, Reason, ReasonCode};
 use crate::inference::source::{self, Next, Pace, Source, Trouble};
@@ -63,6 +64,8 @@ struct Camera {
     source: Box<dyn Source>,
     publisher: FramePublisher,
     period: Duration,
+    /// Keeps a live source at the wanted pace.
+    cap: Cap,
     /// The number of the next frame.
     seq: u64,
     /// The frame before it, for snapshots, and the memory for the next one.
@@ -107,12 +110,13 @@ impl Camera {
         }
         let source = source::open(source)?;
         let description = source.describe();
-        // Bounds: a frame a day, and a thousand a second.
-        let period = Duration::from_secs_f64((1.0 / f64::from(fps)).clamp(0.001, 86_400.0));
+        let cap = Cap::new(fps);
+        let period = Duration::from_nanos(cap.period_ns());
         let camera = Self {
             source,
             publisher: FramePublisher::create(channel)?,
             period,
+            cap,
             seq: first_seq,
             newest: None,
             bytes: Vec::new(),
@@ -176,13 +180,12 @@ impl Camera {
                 return self.trouble(trouble, answers);
             }
         };
-        // A camera that is set to the wanted pace is a little early as often as a little late.
-        if live && now + self.period / 4 < *due {
-            return Ok(Step::Went);
-        }
         *due = next_due(*due, self.period, now);
         let (unix_ns, mono_ns) = (monotonic::unix_ns(), monotonic::now_ns());
         let captured_mono_ns = picture.captured_mono_ns.map_or(mono_ns, |at| at.min(mono_ns));
+        if live && !self.cap.take(captured_mono_ns) {
+            return Ok(Step::Went);
+        }
         let age = i64::try_from(mono_ns - captured_mono_ns).unwrap_or(i64::MAX);
         let meta = FrameMeta {
             seq: self.seq,

@@ -5,6 +5,7 @@
 
 use crate::bundle;
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
+use crate::domain::admission::Admission;
 use crate::domain::frame::FrameView;
 use crate::domain::runtime::RuntimeSettings;
 use crate::domain::window::{Verdict, Window};
@@ -29,7 +30,7 @@ const MAX_BAD_TAKES: u32 = 20;
 /// Why the model cannot be loaded or served; the agent has been told.
 pub fn run(socket: UnixStream) -> Result<(), Reason> {
     let Some(message) = first::<ToInfer>(&socket)? else { return Ok(()) };
-    let ToInfer::Configure { bundle, digest, runtime, channel } = message else {
+    let ToInfer::Configure { bundle, digest, runtime, channel, admission } = message else {
         return Err(Reason::new(ReasonCode::Internal, "child: the first message was not configure"));
     };
     let mut answers = Answers::new(&socket)?;
@@ -37,7 +38,9 @@ pub fn run(socket: UnixStream) -> Result<(), Reason> {
         // The thread that reads orders must be locked in too, so it is started only now.
         let orders = Orders::listen(socket)?;
         match answers.say(&hello) {
-            Ok(()) => Server::new(&mut loaded, subscriber).serve(&orders, &mut answers),
+            Ok(()) => {
+                Server::new(&mut loaded, subscriber, Admission::new(admission)).serve(&orders, &mut answers)
+            }
             Err(Gone) => Ok(()),
         }
     });
@@ -113,6 +116,8 @@ impl Model for Loaded {
 struct Server<'a, M> {
     model: &'a mut M,
     subscriber: FrameSubscriber,
+    /// Which frames are not run, although the model is free.
+    admission: Admission,
     /// Open between a start and a stop.
     window: Option<Window>,
     /// Taken and not judged yet.
@@ -123,8 +128,8 @@ struct Server<'a, M> {
 }
 
 impl<'a, M: Model> Server<'a, M> {
-    fn new(model: &'a mut M, subscriber: FrameSubscriber) -> Self {
-        Self { model, subscriber, window: None, frame: None, taken: 0, bad_takes: 0 }
+    fn new(model: &'a mut M, subscriber: FrameSubscriber, admission: Admission) -> Self {
+        Self { model, subscriber, admission, window: None, frame: None, taken: 0, bad_takes: 0 }
     }
 
     /// Until the agent is gone.
@@ -232,6 +237,14 @@ impl<'a, M: Model> Server<'a, M> {
             Verdict::Ignore => Ok(()),
             Verdict::Closed { until, skipped } => self.stopped(until, skipped, answers),
             Verdict::Run => {
+                if let Some(why) = self.admission.refuse(&frame.view().meta, monotonic::now_ns()) {
+                    let passed = window.answered(seq);
+                    answers.say(&FromInfer::Passed { seq, skipped: passed.skipped, why })?;
+                    return match passed.closed {
+                        Some(until) => self.stopped(until, 0, answers),
+                        None => Ok(()),
+                    };
+                }
                 let result = judge(self.model.run(frame.view()), &frame);
                 let answered = window.answered(seq);
                 let message = FromInfer::Frame { seq, skipped: answered.skipped, result };

@@ -97,6 +97,7 @@ fn row(pipeline: &PipelineHealth, figures: Option<&PipelineMetrics>, metrics: &M
         PipelineState::SourceFailed => "source failed",
         PipelineState::ModelFailed => "model failed",
         PipelineState::Ended => "ended",
+        PipelineState::Paused => "paused",
     };
     let dash = || "-".to_owned();
     let total = figures.and_then(|figures| figures.latency_ms.get("total")).filter(|total| total.count > 0);

@@ -8,6 +8,7 @@
 pub mod settings;
 
 mod file;
+mod pipeline;
 mod read;
 mod source;
 mod value;

@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, source};
+use super::{ConfigErrors, Surroundings, pipeline};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
 use std::collections::{BTreeMap, HashMap};
@@ -49,7 +49,7 @@ pub fn settings(
             "there is none; add [[pipeline]] with a source, such as source = { kind = \"synthetic\" }";
         root.fault(&root.at, "pipeline", remedy);
     }
-    let pipelines = pipelines(sections);
+    let pipelines = pipelines(sections, &faults);
     root.finish();
 
     let faults = faults.into_sorted();
@@ -333,21 +333,22 @@ fn log(mut section: Section<'_>) -> LogSettings {
     LogSettings { filter, format }
 }
 
-fn pipelines(sections: Vec<Section<'_>>) -> Option<Vec<PipelineSettings>> {
-    let mut read = Vec::new();
-    let mut complete = true;
+fn pipelines(sections: Vec<Section<'_>>, faults: &Faults) -> Option<Vec<PipelineSettings>> {
+    let mut known = Vec::new();
     let mut slots: HashMap<String, String> = HashMap::new();
-    for section in sections {
-        match pipeline(section, &mut slots) {
-            Some(pipeline) => read.push(pipeline),
-            None => complete = false,
-        }
-    }
-    complete.then_some(read)
+    let read: Vec<_> =
+        sections.into_iter().map(|section| read_pipeline(section, &mut slots, &mut known)).collect();
+    let complete = read.iter().all(Option::is_some);
+    let resolved = pipeline::resolve(read.into_iter().flatten().collect(), &known, faults);
+    resolved.filter(|_| complete)
 }
 
 /// `slots`: which pipeline took which slot so far.
-fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Option<PipelineSettings> {
+fn read_pipeline(
+    mut section: Section<'_>,
+    slots: &mut HashMap<String, String>,
+    known: &mut Vec<crate::domain::PipelineName>,
+) -> Option<pipeline::Draft> {
     let at = section.at.clone();
     let default_name = || DEFAULT_PIPELINE.parse().unwrap_or_else(|_| unreachable!("a constant name"));
     let name: crate::domain::PipelineName = section.optional("name", parsed).unwrap_or_else(default_name);
@@ -366,40 +367,10 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
         );
     }
     let fps = section.or("fps", 15.0, number(0.01..=240.0));
+    let max_age = section.or("max_age", Some(secs(2)), pipeline::max_age);
+    let look = pipeline::look(&mut section);
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
-    let source = match section.table("source") {
-        Some(section) => source::read(section),
-        None => {
-            section.fault(
-                &at,
-                "source",
-                "is missing; add source = { kind = \"synthetic\" } or a folder of pictures",
-            );
-            None
-        }
-    };
     section.finish();
-    Some(PipelineSettings { name, slot, fps, stall_timeout, source: source? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_host_name_gives_a_device_id() {
-        for (host, id) in [
-            ("raspberrypi", "raspberrypi"),
-            ("pi 4.local", "pi-4.local"),
-            ("-x", "x"),
-            ("..", "device"),
-            ("", "device"),
-            ("küche", "k-che"),
-            ("a..b", "a--b"),
-            ("group", "device"),
-        ] {
-            assert_eq!(id_from(host).as_str(), id, "{host}");
-        }
-        assert_eq!(id_from(&"a".repeat(300)).as_str().len(), 64);
-    }
+    known.push(name.clone());
+    Some(pipeline::Draft { name, slot, fps, max_age, stall_timeout, look: look? })
 }

@@ -178,8 +178,12 @@ pub struct PipelineSettings {
     pub slot: SlotName,
     /// Frames a second at most.
     pub fps: f32,
+    /// No model is run on a frame older than this; `None` for any age.
+    pub max_age: Option<Duration>,
     /// A source that gives nothing for so long is restarted.
     pub stall_timeout: Duration,
     /// What it looks at.
     pub source: SourceSettings,
+    /// The pipeline whose source that is; its own name where it has one of its own.
+    pub source_of: PipelineName,
 }

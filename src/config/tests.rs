@@ -170,6 +170,10 @@ source = { kind = "synthetic", widht = 10 }
 #[test]
 fn single_faults_name_their_remedy() {
     for (text, wanted) in [
+        (
+            "[[pipeline]]\nname = \"a\"\nmax_age = 2\nsource = { kind = \"synthetic\" }\n",
+            "or \"off\" for frames of any age",
+        ),
         ("[mqtt]\nurl = \"mqtt://u:hunter2@h\"\n", "mqtt.url: names a user or a password"),
         ("[mqtt]\nurl = \"mqtt://h/topic\"\n", "is not just a host and a port"),
         ("[mqtt]\n", "mqtt.url: is missing; add url = \"mqtt://localhost:1883\""),
@@ -210,6 +214,36 @@ fn syntax_faults_have_their_line() {
     let faults = faults("[device]\nid = \n[mqtt\n");
     assert!(faults[0].starts_with("agent.toml:2: not TOML: "), "{faults:?}");
     assert!(faults.iter().any(|fault| fault.starts_with("agent.toml:3: ")), "{faults:?}");
+}
+
+#[test]
+fn several_pipelines_look_at_one_source() {
+    let pipeline = |name: &str, source: &str| format!("[[pipeline]]\nname = \"{name}\"\n{source}\n");
+    let own = "stall_timeout = \"3s\"\nsource = { kind = \"synthetic\", seed = 5 }";
+    let of = |name: &str| format!("source_of = \"{name}\"");
+    // The order does not matter.
+    let settings = read(&format!("{}{}", pipeline("a", &of("b")), pipeline("b", own))).unwrap();
+    let [a, b] = settings.pipelines.as_slice() else { panic!("{settings:?}") };
+    assert_eq!((a.source_of.as_str(), b.source_of.as_str()), ("b", "b"));
+    assert_eq!((&a.source, a.stall_timeout), (&b.source, Duration::from_secs(3)));
+
+    let others = format!("{}{}", pipeline("b", own), pipeline("c", &of("b")));
+    for (source, wanted) in [
+        (of("d"), "pipeline.source_of: there is no pipeline \"d\"; there is b, c, a"),
+        (of("a"), "pipeline.source_of: \"a\" is this pipeline itself"),
+        (of("c"), "\"c\" has no source of its own, it looks at that of \"b\"; name the pipeline that has"),
+        (format!("{own}\n{}", of("b")), "pipeline.source_of: stands beside a source"),
+        (format!("{}\nstall_timeout = \"1s\"", of("b")), "pipeline.stall_timeout: belongs to the source"),
+        (of("x/y"), "pipeline.source_of: pipeline name \"x/y\""),
+        (String::new(), "pipeline.source: is missing"),
+    ] {
+        let faults = faults(&format!("{others}{}", pipeline("a", &source)));
+        assert_eq!(faults.len(), 1, "{source}: {faults:?}");
+        assert!(faults[0].contains(wanted), "{source}: {faults:?}");
+    }
+    // Two that name each other: each is told.
+    let circle = faults(&format!("{}{}", pipeline("a", &of("b")), pipeline("b", &of("a"))));
+    assert_eq!(circle.len(), 2, "{circle:?}");
 }
 
 #[test]

@@ -90,6 +90,71 @@ pub enum PipelineState {
     ModelFailed,
     /// Its source is at its end (a folder read once).
     Ended,
+    /// A person has paused its source.
+    Paused,
+}
+
+/// How a source is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// Being opened or resumed; no frame has come yet.
+    #[default]
+    Opening,
+    /// Frames come.
+    Running,
+    /// It works, and nothing moves in its pictures: they are held back.
+    Still,
+    /// Nobody needs its frames, or a person has paused it.
+    Paused,
+    /// It cannot be opened, gave nothing for too long, or its process died; it is tried again.
+    Lost,
+    /// At its end (a folder read once).
+    Ended,
+}
+
+impl SourceState {
+    /// Every state.
+    pub const ALL: [SourceState; 6] = [
+        SourceState::Opening,
+        SourceState::Running,
+        SourceState::Still,
+        SourceState::Paused,
+        SourceState::Lost,
+        SourceState::Ended,
+    ];
+
+    /// As it is written in payloads and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SourceState::Opening => "opening",
+            SourceState::Running => "running",
+            SourceState::Still => "still",
+            SourceState::Paused => "paused",
+            SourceState::Lost => "lost",
+            SourceState::Ended => "ended",
+        }
+    }
+}
+
+/// A pipeline's source as health tells it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceHealth {
+    /// How it is.
+    pub state: SourceState,
+    /// For so many seconds.
+    pub for_s: u64,
+    /// Times that it was lost and started again, since the agent started.
+    pub restarts: u64,
+    /// What it is, once it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Why there are no frames, while there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The pipeline whose source it is, where that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_from: Option<PipelineName>,
 }
 
 /// A pipeline's part of the report.
@@ -101,6 +166,9 @@ pub struct PipelineHealth {
     pub slot: SlotName,
     /// How it is.
     pub state: PipelineState,
+    /// How its source is.
+    #[serde(default)]
+    pub source: SourceHealth,
     /// What runs.
     pub release: Option<Release>,
     /// The provider that really runs it.
@@ -203,7 +271,15 @@ impl HealthReport {
     pub fn differs(&self, before: &HealthReport) -> bool {
         let codes = |report: &HealthReport| report.problems.iter().map(|p| p.code).collect::<Vec<_>>();
         let pipelines = |report: &HealthReport| {
-            let of = |p: &PipelineHealth| (p.name.clone(), p.state, p.release.clone(), p.provider);
+            // A scene that comes to rest and moves again is no news.
+            let source = |p: &PipelineHealth| match p.source.state {
+                SourceState::Opening | SourceState::Still => SourceState::Running,
+                other @ (SourceState::Running
+                | SourceState::Paused
+                | SourceState::Lost
+                | SourceState::Ended) => other,
+            };
+            let of = |p: &PipelineHealth| (p.name.clone(), p.state, source(p), p.release.clone(), p.provider);
             report.pipelines.iter().map(of).collect::<Vec<_>>()
         };
         self.state != before.state
@@ -238,14 +314,18 @@ pub fn judge(facts: Facts) -> HealthReport {
     board_problems(&facts.board, facts.disk_reserve, &mut problems);
 
     let working = |p: &PipelineHealth| match p.state {
-        PipelineState::Running | PipelineState::Starting | PipelineState::Ended => true,
+        PipelineState::Running | PipelineState::Starting | PipelineState::Ended | PipelineState::Paused => {
+            true
+        }
         PipelineState::NoModel | PipelineState::SourceFailed | PipelineState::ModelFailed => false,
     };
     let broken = |p: &PipelineHealth| match p.state {
         PipelineState::SourceFailed | PipelineState::ModelFailed => true,
-        PipelineState::NoModel | PipelineState::Starting | PipelineState::Running | PipelineState::Ended => {
-            false
-        }
+        PipelineState::NoModel
+        | PipelineState::Starting
+        | PipelineState::Running
+        | PipelineState::Ended
+        | PipelineState::Paused => false,
     };
     let state = if facts.pipelines.iter().any(broken) && !facts.pipelines.iter().any(working) {
         HealthState::Failed
@@ -290,7 +370,7 @@ fn pipeline_problems(pipeline: &PipelineHealth, problems: &mut Vec<Problem>) {
             .last_error
             .as_ref()
             .map(|e| Problem::new(ProblemCode::FrameErrors, format!("pipeline {name}: {}", e.detail))),
-        PipelineState::Starting | PipelineState::Ended => None,
+        PipelineState::Starting | PipelineState::Ended | PipelineState::Paused => None,
     };
     problems.extend(told);
     if let Some(fallback) = &pipeline.fallback {
@@ -359,6 +439,7 @@ mod tests {
             name: "belt".parse().unwrap(),
             slot: "detector".parse().unwrap(),
             state,
+            source: SourceHealth::default(),
             release: None,
             provider: Some(Provider::Cpu),
             fallback: None,
@@ -400,6 +481,7 @@ mod tests {
             (SourceFailed, Failed, Some(ProblemCode::SourceFailed)),
             (ModelFailed, Failed, Some(ProblemCode::ModelFailed)),
             (Ended, Ok, None),
+            (Paused, Ok, None),
         ] {
             let report = judge(facts(vec![pipeline(state)]));
             assert_eq!(report.state, judged, "{state:?}");
@@ -485,6 +567,13 @@ mod tests {
         later.uptime_s = 99;
         later.pipelines[0].fps = 3.0;
         assert!(!judge(later.clone()).differs(&first));
+        later.pipelines[0].source.state = SourceState::Running;
+        let running = judge(later.clone());
+        later.pipelines[0].source.state = SourceState::Still;
+        assert!(!judge(later.clone()).differs(&running), "a scene at rest");
+        later.pipelines[0].source.state = SourceState::Lost;
+        assert!(judge(later.clone()).differs(&running));
+        later.pipelines[0].source.state = SourceState::Opening;
         later.pipelines[0].state = PipelineState::Ended;
         assert!(judge(later.clone()).differs(&first));
         later.pipelines[0].state = PipelineState::Running;

@@ -5,13 +5,25 @@
 //! lies between two spans was published while no model served. Answers of two children may
 //! interleave around a swap; because each number belongs to one span only, none counts twice.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a published frame has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Skip {
     /// A newer frame was there when the model became free: the newest frame wins.
     Busy,
     /// No model was serving: none installed, still loading, or its child was lost.
     Unserved,
+    /// It was older than the pipeline's limit when the model was about to start on it.
+    Stale,
+    /// It was above the pipeline's own frames a second; its camera gives more to others.
+    Paced,
+}
+
+impl Skip {
+    /// Every reason.
+    pub const ALL: [Skip; 4] = [Skip::Busy, Skip::Unserved, Skip::Stale, Skip::Paced];
 }
 
 /// Sums since the pipeline began.
@@ -27,12 +39,26 @@ pub struct Totals {
     pub busy: u64,
     /// Frames published while no model served.
     pub unserved: u64,
+    /// Frames that were too old.
+    pub stale: u64,
+    /// Frames above the pipeline's pace.
+    pub paced: u64,
 }
 
 impl Totals {
     /// Frames whose fate is known.
     pub fn accounted(&self) -> u64 {
-        self.answered + self.failed + self.busy + self.unserved
+        self.answered + self.failed + Skip::ALL.map(|why| self.skipped(why)).iter().sum::<u64>()
+    }
+
+    /// Frames skipped for this reason.
+    pub fn skipped(&self, why: Skip) -> u64 {
+        match why {
+            Skip::Busy => self.busy,
+            Skip::Unserved => self.unserved,
+            Skip::Stale => self.stale,
+            Skip::Paced => self.paced,
+        }
     }
 }
 
@@ -108,17 +134,38 @@ impl Ledger {
     /// A child says that `seq` is done and that `skipped` went by before it. `false` when the number
     /// is not its own (the other side of a swap has it): the answer is then dropped.
     pub fn frame(&mut self, span: &mut Span, seq: u64, skipped: u64, ok: bool) -> bool {
+        let its_own = self.went_by(span, seq, skipped);
+        if its_own {
+            match ok {
+                true => self.totals.answered += 1,
+                false => self.totals.failed += 1,
+            }
+        }
+        its_own
+    }
+
+    /// As [`frame`](Self::frame), for a number that the child saw and did not run its model on.
+    pub fn passed(&mut self, span: &mut Span, seq: u64, skipped: u64, why: Skip) -> bool {
+        let its_own = self.went_by(span, seq, skipped);
+        if its_own {
+            match why {
+                Skip::Busy => self.totals.busy += 1,
+                Skip::Unserved => self.totals.unserved += 1,
+                Skip::Stale => self.totals.stale += 1,
+                Skip::Paced => self.totals.paced += 1,
+            }
+        }
+        its_own
+    }
+
+    /// Counts what went by before `seq`, and moves the span beyond it.
+    fn went_by(&mut self, span: &mut Span, seq: u64, skipped: u64) -> bool {
         if span.closed || seq < span.next || span.until.is_some_and(|until| seq >= until) {
             return false;
         }
         let between = seq - span.next;
         self.totals.busy += skipped.min(between);
         self.totals.unserved += between - skipped.min(between);
-        if ok {
-            self.totals.answered += 1;
-        } else {
-            self.totals.failed += 1;
-        }
         span.next = seq + 1;
         self.published(seq);
         true
@@ -169,7 +216,7 @@ mod tests {
         assert!(!ledger.frame(&mut old, 8, 1, true), "the new child's number is not the old one's");
         ledger.stopped(&mut old);
         let totals = ledger.totals();
-        assert_eq!(totals, Totals { published: 8, answered: 3, failed: 0, busy: 3, unserved: 2 });
+        assert_eq!(totals, Totals { published: 8, answered: 3, busy: 3, unserved: 2, ..Totals::default() });
         assert_eq!(totals.accounted(), totals.published);
     }
 
@@ -189,7 +236,7 @@ mod tests {
     proptest! {
         /// Whatever the children do, once the last span is closed every published number has one fate.
         #[test]
-        fn every_number_has_one_fate(steps in proptest::collection::vec((0u8..4, 1u64..5, any::<bool>()), 1..60)) {
+        fn every_number_has_one_fate(steps in proptest::collection::vec((0u8..5, 1u64..5, any::<bool>()), 1..60)) {
             let mut ledger = Ledger::new();
             let (mut span, _) = ledger.open(1);
             for (kind, ahead, ok) in steps {
@@ -197,6 +244,9 @@ mod tests {
                 match kind {
                     0 | 1 => {
                         ledger.frame(&mut span, seq, ahead - 1, ok);
+                    }
+                    4 => {
+                        ledger.passed(&mut span, seq, ahead - 1, if ok { Skip::Stale } else { Skip::Paced });
                     }
                     2 => {
                         ledger.limit(&mut span, seq);

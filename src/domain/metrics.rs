@@ -51,6 +51,12 @@ pub struct FrameCounts {
     /// Published while no model served: none installed, loading, or its process was lost.
     #[serde(default)]
     pub unserved: u64,
+    /// Too old when the model was about to start on them.
+    #[serde(default)]
+    pub stale: u64,
+    /// Above the pipeline's own frames a second, where its camera gives more to others.
+    #[serde(default)]
+    pub paced: u64,
     /// Ended in an error.
     pub failed: u64,
 }

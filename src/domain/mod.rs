@@ -4,6 +4,8 @@
 //! vendor type: time, randomness and facts about the machine are arguments. It imports nothing of
 //! ours. Everything here can be tested by enumeration.
 
+pub mod admission;
+pub mod backoff;
 pub mod command;
 pub mod deployment;
 pub mod frame;
@@ -13,6 +15,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod manifest;
 pub mod metrics;
+pub mod pace;
 pub mod probation;
 pub mod reason;
 pub mod result;

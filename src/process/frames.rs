@@ -25,8 +25,11 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::time::{Duration, Instant};
 
-/// Subscribers at most: the current model, a candidate, and room for ones that were just killed.
+/// Subscribers at most for each pipeline: the current model, a candidate, and room for ones that were
+/// just killed.
 const MAX_SUBSCRIBERS: usize = 6;
+/// Pipelines at most on one channel; the configuration allows as many.
+pub const MAX_READERS: u32 = 16;
 /// Publishers at most: one, and room for ones that were just killed.
 const MAX_PUBLISHERS: usize = 3;
 /// Room for a frame before the memory grows; most JPEGs fit. Untouched pages cost nothing.
@@ -171,6 +174,7 @@ impl Membership {
             .signal_handling_mode(SignalHandlingMode::Disabled)
             .create::<ipc::Service>()
             .map_err(|e| failed("join", &e))?;
+        let subscribers = MAX_SUBSCRIBERS * channel.readers.clamp(1, MAX_READERS) as usize;
         let name = |kind: &str| {
             ServiceName::new(&format!("{kind}/{}", channel.pipeline))
                 .map_err(|e| failed("name the service", &e))
@@ -184,16 +188,16 @@ impl Membership {
             .subscriber_max_borrowed_samples(BORROWED)
             .history_size(0)
             .max_publishers(MAX_PUBLISHERS)
-            .max_subscribers(MAX_SUBSCRIBERS)
-            .max_nodes(MAX_PUBLISHERS + MAX_SUBSCRIBERS)
+            .max_subscribers(subscribers)
+            .max_nodes(MAX_PUBLISHERS + subscribers)
             .open_or_create()
             .map_err(|e| failed("open the frames", &e))?;
         let events = node
             .service_builder(&name("wake")?)
             .event()
             .max_notifiers(MAX_PUBLISHERS)
-            .max_listeners(MAX_SUBSCRIBERS)
-            .max_nodes(MAX_PUBLISHERS + MAX_SUBSCRIBERS)
+            .max_listeners(subscribers)
+            .max_nodes(MAX_PUBLISHERS + subscribers)
             .open_or_create()
             .map_err(|e| failed("open the wake-ups", &e))?;
         Ok(Self { frames, events, _node: node })
@@ -454,7 +458,7 @@ mod tests {
             let unique = dir.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.');
             let prefix = format!("ewt{unique}_");
             let root = dir.path().join("frames");
-            Self(dir, FrameChannel { root, prefix, pipeline: "belt".parse().unwrap() })
+            Self(dir, FrameChannel { root, prefix, pipeline: "belt".parse().unwrap(), readers: 1 })
         }
     }
 

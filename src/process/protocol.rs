@@ -4,6 +4,8 @@
 //! most. The first message to a child is its `Configure`. A child ends when the socket closes: an
 //! agent that was killed leaves no orphans.
 
+use crate::domain::admission::AdmissionSettings;
+use crate::domain::ledger::Skip;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::RuntimeSettings;
 use crate::domain::source::SourceSettings;
@@ -14,15 +16,17 @@ use std::path::PathBuf;
 /// Longest message in either direction, bytes; a snapshot is the largest.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
-/// Where frames of one pipeline travel in shared memory.
+/// Where frames of one source travel in shared memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameChannel {
     /// Folder for the shared-memory bookkeeping; one per agent, so that two agents do not meet.
     pub root: PathBuf,
     /// Prefix of the shared-memory names; unique per agent instance.
     pub prefix: String,
-    /// The pipeline, part of the service's name.
+    /// The pipeline whose source it is, part of the service's name.
     pub pipeline: PipelineName,
+    /// Pipelines that read it; all members of a channel must say the same.
+    pub readers: u32,
 }
 
 /// To a capture child.
@@ -104,6 +108,9 @@ pub enum ToInfer {
         runtime: RuntimeSettings,
         /// Where frames come from.
         channel: FrameChannel,
+        /// Which of them it is not run on.
+        #[serde(default)]
+        admission: AdmissionSettings,
     },
     /// Run all golden inputs. Answered by `Golden`.
     RunGolden,
@@ -169,6 +176,15 @@ pub enum FromInfer {
         skipped: u64,
         /// What the model said, or why it could not.
         result: Result<FrameResult, Reason>,
+    },
+    /// A frame was seen and the model was not run on it; a sign of life like an answer.
+    Passed {
+        /// The frame's number.
+        seq: u64,
+        /// Frames that went by before it since the last one.
+        skipped: u64,
+        /// Why.
+        why: Skip,
     },
     /// No frame below the asked number will be answered any more.
     Stopped {

@@ -1,6 +1,7 @@
 //! Counters and sliding windows. The clock is an argument.
 
 use crate::domain::deployment::Stage;
+use crate::domain::ledger::Skip;
 use crate::domain::metrics::{FrameCounts, PipelineMetrics, Quantiles};
 use crate::domain::{FrameResult, PipelineName};
 use hdrhistogram::Histogram;
@@ -124,14 +125,15 @@ impl Metrics {
         self.pipeline(name, now).frames.captured += frames;
     }
 
-    /// Frames that went by while the model was busy.
-    pub fn skipped(&mut self, name: &PipelineName, frames: u64, now: Instant) {
-        self.pipeline(name, now).frames.skipped += frames;
-    }
-
-    /// Frames published while no model served.
-    pub fn unserved(&mut self, name: &PipelineName, frames: u64, now: Instant) {
-        self.pipeline(name, now).frames.unserved += frames;
+    /// Frames that went by without an answer.
+    pub fn skipped(&mut self, name: &PipelineName, frames: u64, why: Skip, now: Instant) {
+        let counts = &mut self.pipeline(name, now).frames;
+        match why {
+            Skip::Busy => counts.skipped += frames,
+            Skip::Unserved => counts.unserved += frames,
+            Skip::Stale => counts.stale += frames,
+            Skip::Paced => counts.paced += frames,
+        }
     }
 
     /// A frame that ended in an error.
@@ -268,7 +270,8 @@ mod tests {
         let (mut metrics, now): (Metrics, _) = (Metrics::default(), Instant::now());
         let name: PipelineName = "belt".parse().unwrap();
         metrics.captured(&name, 10, now);
-        metrics.skipped(&name, 3, now);
+        metrics.skipped(&name, 3, Skip::Busy, now);
+        metrics.skipped(&name, 2, Skip::Stale, now);
         metrics.failed(&name, now);
         for _ in 0..6 {
             metrics.answered(&name, &result(20.0), now);
@@ -276,7 +279,14 @@ mod tests {
         let told = &metrics.pipelines(now)[0];
         assert_eq!(
             told.frames,
-            FrameCounts { captured: 10, answered: 6, skipped: 3, unserved: 0, failed: 1 }
+            FrameCounts {
+                captured: 10,
+                answered: 6,
+                skipped: 3,
+                stale: 2,
+                failed: 1,
+                ..FrameCounts::default()
+            }
         );
         assert_eq!(told.latency_ms.len(), STAGES.len());
         assert!((told.latency_ms["infer"].p50 - 20.0).abs() < 0.2);

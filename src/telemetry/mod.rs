@@ -9,6 +9,7 @@ pub mod process;
 pub mod prometheus;
 
 use crate::domain::deployment::Stage;
+use crate::domain::ledger::Skip;
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
 use crate::domain::{FrameResult, PipelineName};
 use board::Board;
@@ -61,14 +62,9 @@ impl Telemetry {
         self.metrics().answered(pipeline, result, Instant::now());
     }
 
-    /// Frames that went by while the model was busy.
-    pub fn skipped(&self, pipeline: &PipelineName, frames: u64) {
-        self.metrics().skipped(pipeline, frames, Instant::now());
-    }
-
-    /// Frames published while no model served.
-    pub fn unserved(&self, pipeline: &PipelineName, frames: u64) {
-        self.metrics().unserved(pipeline, frames, Instant::now());
+    /// Frames that went by without an answer.
+    pub fn skipped(&self, pipeline: &PipelineName, frames: u64, why: Skip) {
+        self.metrics().skipped(pipeline, frames, why, Instant::now());
     }
 
     /// A frame that ended in an error.
@@ -126,7 +122,7 @@ mod tests {
         let telemetry = Telemetry::new(dir.path());
         let name: PipelineName = "belt".parse().unwrap();
         telemetry.captured(&name, 3);
-        telemetry.skipped(&name, 1);
+        telemetry.skipped(&name, 1, Skip::Busy);
         telemetry.failed(&name);
         telemetry.swapped();
         telemetry.deployment_ended(Stage::Committed);

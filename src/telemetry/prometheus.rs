@@ -79,8 +79,15 @@ fn pipelines(page: &mut Page, report: &MetricsReport) {
         "Frames by what became of them",
         all.iter().flat_map(|p| {
             let f = p.frames;
-            [("answered", f.answered), ("skipped", f.skipped), ("unserved", f.unserved), ("failed", f.failed)]
-                .map(|(outcome, n)| (vec![label(&p.name), ("outcome", outcome.to_owned())], n))
+            [
+                ("answered", f.answered),
+                ("skipped", f.skipped),
+                ("unserved", f.unserved),
+                ("stale", f.stale),
+                ("paced", f.paced),
+                ("failed", f.failed),
+            ]
+            .map(|(outcome, n)| (vec![label(&p.name), ("outcome", outcome.to_owned())], n))
         }),
     );
     page.level(
@@ -216,7 +223,14 @@ mod tests {
             uptime_s: 12.5,
             pipelines: vec![PipelineMetrics {
                 name: "belt".parse().unwrap(),
-                frames: FrameCounts { captured: 10, answered: 6, skipped: 3, unserved: 0, failed: 1 },
+                frames: FrameCounts {
+                    captured: 10,
+                    answered: 6,
+                    skipped: 3,
+                    stale: 4,
+                    failed: 1,
+                    ..FrameCounts::default()
+                },
                 fps: 14.5,
                 latency_ms: BTreeMap::from([
                     ("infer".to_owned(), quantiles),
@@ -251,6 +265,7 @@ mod tests {
             r#"edgewarden_frames_captured_total{pipeline="belt"} 10"#,
             r#"edgewarden_frames_total{pipeline="belt",outcome="answered"} 6"#,
             r#"edgewarden_frames_total{pipeline="belt",outcome="skipped"} 3"#,
+            r#"edgewarden_frames_total{pipeline="belt",outcome="stale"} 4"#,
             r#"edgewarden_frames_total{pipeline="belt",outcome="failed"} 1"#,
             r#"edgewarden_frames_per_second{pipeline="belt"} 14.5"#,
             r#"edgewarden_latency_seconds{pipeline="belt",stage="infer",quantile="0.95"} 0.03"#,

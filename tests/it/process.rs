@@ -2,6 +2,7 @@
 //! that loses nothing.
 
 use crate::support::colour_model::{colour_bundle, jpeg};
+use edgewarden::domain::admission::AdmissionSettings;
 use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
 use edgewarden::domain::runtime::RuntimeSettings;
@@ -20,6 +21,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// Frames that are too old.
+mod age;
 
 /// A hang guard, never a measure.
 const GUARD: Duration = Duration::from_secs(60);
@@ -42,6 +46,7 @@ impl Place {
             root: dir.path().join("run"),
             prefix: format!("ewit{unique}_"),
             pipeline: "belt".parse().unwrap(),
+            readers: 1,
         };
         Self { dir, channel }
     }
@@ -77,6 +82,7 @@ impl Place {
                 engine_cache: self.folder("engines"),
             },
             channel: self.channel.clone(),
+            admission: AdmissionSettings::default(),
         }
     }
 }

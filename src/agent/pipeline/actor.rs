@@ -8,30 +8,29 @@
 //! answers; only then is the active one told to stop at N. Until its word arrives the old one goes
 //! on, and what both answer is counted once, by the [`Ledger`]'s spans.
 
-use super::camera::{Camera, Seen};
 use super::runner::{Phase, Runner};
 use super::{Ask, Handle, Plan, Sink, Status};
+use crate::agent::camera;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::Ledger;
 use crate::domain::{Reason, ReasonCode};
 use crate::process::child::Event;
-use crate::process::protocol::{FromCapture, FromInfer};
+use crate::process::protocol::FromInfer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How often deadlines are looked at.
-const TICK: Duration = Duration::from_millis(100);
+/// How often deadlines are looked at while there may be any, and while nothing runs.
+const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// Shortest and longest wait before a lost active child is started again.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// Starts a pipeline; it runs until [`Handle::stop`] or until every handle is gone.
-pub fn spawn<S: Sink>(plan: Plan, sink: Arc<S>) -> Handle {
+pub fn spawn<S: Sink>(plan: Plan, camera: camera::Handle, sink: Arc<S>) -> Handle {
     let plan = Arc::new(plan);
     let (asks, inbox) = mpsc::channel(32);
     let (status_out, status) = watch::channel(Status::default());
-    let (camera_events, from_camera) = mpsc::channel(256);
     let (runner_events, from_runners) = mpsc::channel(256);
     let actor = Actor {
         plan: plan.clone(),
@@ -39,7 +38,8 @@ pub fn spawn<S: Sink>(plan: Plan, sink: Arc<S>) -> Handle {
         status: Status::default(),
         status_out,
         ledger: Ledger::new(),
-        camera: Camera::new(camera_events),
+        seen: camera.status(),
+        camera: camera.clone(),
         runner_events,
         next_id: 1,
         wanted: None,
@@ -53,8 +53,8 @@ pub fn spawn<S: Sink>(plan: Plan, sink: Arc<S>) -> Handle {
         observer: None,
         untold_loss: None,
     };
-    tokio::spawn(actor.run(inbox, from_camera, from_runners));
-    Handle { plan, asks, status }
+    tokio::spawn(actor.run(inbox, from_runners));
+    Handle { plan, camera, asks, status }
 }
 
 /// Why a child is loaded beside the active one.
@@ -75,7 +75,8 @@ pub(super) struct Actor<S> {
     pub(super) status: Status,
     pub(super) status_out: watch::Sender<Status>,
     pub(super) ledger: Ledger,
-    pub(super) camera: Camera,
+    pub(super) camera: camera::Handle,
+    seen: watch::Receiver<camera::Status>,
     pub(super) runner_events: mpsc::Sender<(u64, Event<FromInfer>)>,
     pub(super) next_id: u64,
     /// What should serve, whatever happens to its child.
@@ -96,15 +97,16 @@ impl<S: Sink> Actor<S> {
     async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Ask>,
-        mut from_camera: mpsc::Receiver<(u64, Event<FromCapture>)>,
         mut from_runners: mpsc::Receiver<(u64, Event<FromInfer>)>,
     ) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = Instant::now();
         loop {
+            // Soon while a deadline may run; an idle pipeline costs nothing.
+            look = look.min(Instant::now() + if self.is_idle() { TICK.1 } else { TICK.0 });
             tokio::select! {
                 ask = inbox.recv() => match ask {
                     Some(Ask::Stop { reply }) => {
+                        self.camera.need(&self.plan.name, false);
                         drop(self);
                         let _ = reply.send(());
                         return;
@@ -112,14 +114,11 @@ impl<S: Sink> Actor<S> {
                     Some(ask) => self.asked(ask).await,
                     None => return,
                 },
-                Some(event) = from_camera.recv() => {
-                    let seen = self.camera.event(event, &mut self.status);
-                    self.seen(seen);
-                }
+                // A camera ends with its last handle, and one is here.
+                Ok(()) = self.seen.changed() => self.camera_changed(),
                 Some((id, event)) = from_runners.recv() => self.runner_said(id, event).await,
-                _ = ticks.tick() => {
-                    let seen = self.camera.tick(&self.plan, self.ledger.newest(), &mut self.status).await;
-                    self.seen(seen);
+                () = tokio::time::sleep_until(look.into()) => {
+                    look += TICK.1;
                     self.judge_deadlines();
                     self.respawn().await;
                     if let Some(loss) = self.untold_loss.take() {
@@ -127,29 +126,40 @@ impl<S: Sink> Actor<S> {
                     }
                 }
             }
+            self.camera.need(&self.plan.name, self.needs_frames());
             self.publish_status();
         }
     }
 
-    fn seen(&mut self, seen: Seen) {
-        match seen {
-            Seen::Published(seq) => {
-                self.ledger.published(seq);
-                self.sink.published(&self.plan.name);
-                if let Some(active) = &mut self.active {
-                    active.frame_published(seq, self.plan.frame_deadline);
-                }
+    /// True while there is no deadline to look at.
+    fn is_idle(&self) -> bool {
+        self.runners().next().is_none() && self.respawn_at.is_none() && self.untold_loss.is_none()
+    }
+
+    /// True while a model answers frames or is about to.
+    fn needs_frames(&self) -> bool {
+        self.wanted.is_some() || self.incoming.is_some() || !self.leaving.is_empty()
+    }
+
+    /// The camera's newest word; what lies between two is in its numbers.
+    fn camera_changed(&mut self) {
+        let now = self.seen.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.status.camera, now);
+        let now = &self.status.camera;
+        if now.newest > before.newest {
+            self.ledger.published(now.newest);
+            self.sink.published(&self.plan.name, now.newest - before.newest);
+            if let Some(active) = &mut self.active {
+                active.frame_published(now.newest, self.plan.frame_deadline);
             }
-            Seen::Fault(reason) => {
-                // A good picture follows at once; without this line nobody would learn of the bad one.
-                tracing::warn!(pipeline = %self.plan.name, %reason, "source");
-                self.status.last_error = Some(reason);
+        }
+        if now.faults > before.faults || now.losses > before.losses {
+            self.status.last_error = now.fault.clone().or(self.status.last_error.take());
+        }
+        if let (true, Some(reason)) = (self.plan.owns_camera(), &now.fault) {
+            for _ in before.losses..now.losses {
+                self.sink.child_lost(&self.plan.name, "capture", reason);
             }
-            Seen::Lost(reason) => {
-                self.sink.child_lost(&self.plan.name, "capture", &reason);
-                self.status.last_error = Some(reason);
-            }
-            Seen::Quiet => {}
         }
     }
 
@@ -176,7 +186,6 @@ impl<S: Sink> Actor<S> {
                 self.observer = Some(observer);
                 self.untold_loss = None;
             }
-            Ask::Snapshot { max_edge, reply } => self.camera.snapshot(max_edge, reply),
             Ask::Stop { .. } => {}
         }
     }
@@ -326,7 +335,9 @@ impl<S: Sink> Actor<S> {
             .filter(|active| active.is_serving())
             .and_then(|active| active.serving.clone());
         status.pids.clear();
-        status.pids.extend(self.camera.pid().map(|pid| ("capture", pid)));
+        // Told once, by the pipeline whose source it is.
+        let own = if self.plan.owns_camera() { status.camera.pid } else { None };
+        status.pids.extend(own.map(|pid| ("capture", pid)));
         status.pids.extend(self.active.iter().map(|runner| ("infer", runner.pid())));
         status.pids.extend(self.incoming.iter().map(|(runner, _)| ("candidate", runner.pid())));
         status.pids.extend(self.standby.iter().map(|runner| ("standby", runner.pid())));

@@ -8,7 +8,7 @@ use crate::domain::ledger::{Skip, Totals};
 use crate::domain::{FrameResult, Reason, ReasonCode};
 use crate::process::child::Event;
 use crate::process::protocol::FromInfer;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 impl<S: Sink> Actor<S> {
@@ -48,6 +48,7 @@ impl<S: Sink> Actor<S> {
             FromInfer::Golden { verdict, times_ms } => self.golden(id, verdict, times_ms),
             FromInfer::Started { from } => self.started(id, from),
             FromInfer::Frame { seq, skipped, result } => self.frame(id, seq, skipped, result),
+            FromInfer::Passed { seq, skipped, why } => self.passed(id, seq, skipped, why),
             FromInfer::Stopped { .. } => {
                 let before = self.ledger.totals();
                 let Self { ledger, standby, leaving, .. } = self;
@@ -166,6 +167,7 @@ impl<S: Sink> Actor<S> {
             };
             self.observed(observation);
         }
+        self.status.stale = None;
         match result {
             Ok(result) => {
                 self.backoff = BACKOFF.0;
@@ -175,6 +177,31 @@ impl<S: Sink> Actor<S> {
                 self.sink.failed(&self.plan.name, seq, &reason);
                 self.status.last_error = Some(reason);
             }
+        }
+    }
+
+    /// A child saw a frame and did not run its model on it.
+    pub(super) fn passed(&mut self, id: u64, seq: u64, skipped: u64, why: Skip) {
+        let before = self.ledger.totals();
+        let Self { ledger, active, standby, leaving, .. } = self;
+        let mut runners = active.iter_mut().chain(standby.iter_mut()).chain(leaving.iter_mut());
+        let Some(runner) = runners.find(|runner| runner.id == id) else { return };
+        let Some(span) = &mut runner.span else { return };
+        if !ledger.passed(span, seq, skipped, why) {
+            return;
+        }
+        runner.frame_answered(ledger.newest(), None, self.plan.frame_deadline);
+        self.tell_skips(before);
+        if why == Skip::Stale && self.status.stale.is_none() {
+            let limit = Duration::from_millis(self.plan.admission.max_age_ms.unwrap_or_default());
+            let detail = format!(
+                "source of pipeline {}: its frames arrive more than {limit:?} old and are not looked at; \
+                 mend the camera or its link, or raise max_age",
+                self.plan.name
+            );
+            let reason = Reason::new(ReasonCode::TooSlow, detail);
+            tracing::warn!(pipeline = %self.plan.name, %reason, "source");
+            self.status.stale = Some(reason);
         }
     }
 
@@ -254,9 +281,8 @@ impl<S: Sink> Actor<S> {
 
     pub(super) fn tell_skips(&self, before: Totals) {
         let now = self.ledger.totals();
-        for (count, why) in
-            [(now.busy - before.busy, Skip::Busy), (now.unserved - before.unserved, Skip::Unserved)]
-        {
+        for why in Skip::ALL {
+            let count = now.skipped(why) - before.skipped(why);
             if count > 0 {
                 self.sink.skipped(&self.plan.name, count, why);
             }

@@ -1,21 +1,22 @@
-//! One pipeline at work: its capture child and the inference children on its frames.
+//! One pipeline at work: the inference children on the frames of its camera.
 //!
 //! An actor owns them all (`actor`; `hear` takes what the children say), so that the swap is one
-//! decision in one place. `camera` keeps the source alive, `runner` knows one inference child. Nothing here knows why a bundle is tried or
-//! put back: that is decided in `domain` and driven from `update`.
+//! decision in one place; `runner` knows one inference child. The camera is an actor of its own
+//! ([`camera`](super::camera)), which may have other pipelines too. Nothing here knows why a bundle is
+//! tried or put back: that is decided in `domain` and driven from `update`.
 
 mod actor;
-mod camera;
 mod hear;
 mod runner;
 
 pub use actor::spawn;
 
+use super::camera;
+use crate::domain::admission::AdmissionSettings;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::RuntimeSettings;
-use crate::domain::source::SourceSettings;
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
 use crate::process::protocol::FrameChannel;
 use std::path::PathBuf;
@@ -30,12 +31,8 @@ pub struct Plan {
     pub name: PipelineName,
     /// The slot whose bundle it runs.
     pub slot: SlotName,
-    /// What it looks at.
-    pub source: SourceSettings,
-    /// Frames a second at most.
-    pub fps: f32,
-    /// A source that gives nothing for so long is restarted.
-    pub stall_timeout: Duration,
+    /// Frames that no model is run on.
+    pub admission: AdmissionSettings,
     /// How models are run.
     pub runtime: RuntimeSettings,
     /// A frame that takes longer means that the child hangs.
@@ -44,8 +41,15 @@ pub struct Plan {
     pub load_deadline: Duration,
     /// The program that the children are.
     pub exe: PathBuf,
-    /// Where its frames travel.
+    /// Where its camera's frames travel.
     pub channel: FrameChannel,
+}
+
+impl Plan {
+    /// True when the camera is this pipeline's; else it looks at another one's.
+    pub fn owns_camera(&self) -> bool {
+        self.channel.pipeline == self.name
+    }
 }
 
 /// What comes out of a pipeline, frame by frame. Called from the actor: must not block.
@@ -56,8 +60,8 @@ pub trait Sink: Send + Sync + 'static {
     fn failed(&self, pipeline: &PipelineName, seq: u64, reason: &Reason);
     /// Frames went by without an answer.
     fn skipped(&self, pipeline: &PipelineName, count: u64, why: Skip);
-    /// The source published a frame.
-    fn published(&self, pipeline: &PipelineName);
+    /// The source published frames.
+    fn published(&self, pipeline: &PipelineName, frames: u64);
     /// A child of the pipeline was lost and is started again.
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason);
 }
@@ -78,12 +82,10 @@ pub struct Serving {
 /// A pipeline as others may see it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Status {
-    /// The source's own description, once it is open.
-    pub source: Option<String>,
-    /// True when the source is at its end (a folder read once).
-    pub ended: bool,
-    /// Why there are no frames.
-    pub source_fault: Option<Reason>,
+    /// The source.
+    pub camera: camera::Status,
+    /// Why frames come and none is looked at: they are too old. Until one is answered.
+    pub stale: Option<Reason>,
     /// What serves.
     pub serving: Option<Serving>,
     /// Why nothing serves although something should.
@@ -104,7 +106,6 @@ pub(super) enum Ask {
     Settle,
     Discard,
     Observe { observer: mpsc::Sender<Observation> },
-    Snapshot { max_edge: u32, reply: oneshot::Sender<Result<Vec<u8>, Reason>> },
     Stop { reply: oneshot::Sender<()> },
 }
 
@@ -112,6 +113,7 @@ pub(super) enum Ask {
 #[derive(Clone)]
 pub struct Handle {
     plan: Arc<Plan>,
+    camera: camera::Handle,
     asks: mpsc::Sender<Ask>,
     status: watch::Receiver<Status>,
 }
@@ -176,14 +178,15 @@ impl Handle {
     /// # Errors
     /// When there is no frame, or the source does not answer.
     pub async fn snapshot(&self, max_edge: u32) -> Result<Vec<u8>, Reason> {
-        let asked = self.ask(|reply| Ask::Snapshot { max_edge, reply });
-        match tokio::time::timeout(Duration::from_secs(5), asked).await {
-            Ok(answer) => answer?,
-            Err(_) => Err(self.gone("the source gave no picture within 5 s")),
-        }
+        self.camera.snapshot(max_edge).await
     }
 
-    /// Ends the pipeline and its children.
+    /// Its camera, which may be another pipeline's too.
+    pub fn camera(&self) -> &camera::Handle {
+        &self.camera
+    }
+
+    /// Ends the pipeline and its inference children.
     pub async fn stop(&self) {
         let _ = self.ask(|reply| Ask::Stop { reply }).await;
     }

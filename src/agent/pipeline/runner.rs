@@ -67,6 +67,7 @@ impl Runner {
             digest: bundle.digest,
             runtime: plan.runtime.clone(),
             channel: plan.channel.clone(),
+            admission: plan.admission,
         };
         let mut child = InferChild::start_infer(&plan.exe, &bundle.release.to_string(), configure).await?;
         let mut from_child = child.take_events();

@@ -462,6 +462,7 @@ impl Device {
             root: self.path("run").join("frames"),
             prefix: frames::prefix_of(&self.path("state")),
             pipeline: "any".parse().expect("a good name"),
+            readers: 1,
         };
         // Its children end with it, within moments.
         for _ in 0..50 {

@@ -1,0 +1,126 @@
+//! What a pipeline looks at: a source of its own, or that of another pipeline.
+//!
+//! Several models on one camera are several pipelines of which one has the source and the others name
+//! it with `source_of`. What belongs to the camera (its stall timeout) is set where the source is.
+
+use super::file::{Faults, Node, Place, Section, Value};
+use super::settings::PipelineSettings;
+use super::source;
+use super::value::{duration, parsed};
+use crate::domain::source::SourceSettings;
+use crate::domain::{PipelineName, SlotName};
+use std::time::Duration;
+
+/// Keys that belong to the camera.
+const OF_THE_CAMERA: [&str; 1] = ["stall_timeout"];
+
+/// A time span, or "off".
+pub fn max_age(node: &Node) -> Result<Option<Duration>, String> {
+    match &node.value {
+        Value::Text(word) if word == "off" => Ok(None),
+        _ => duration(Duration::from_millis(10)..=Duration::from_secs(86_400))(node)
+            .map(Some)
+            .map_err(|fault| format!("{fault}; or \"off\" for frames of any age")),
+    }
+}
+
+/// What a pipeline looks at, as it is written.
+pub enum Look {
+    /// Its own source.
+    Own(SourceSettings),
+    /// That of this pipeline.
+    Of(PipelineName, Place),
+}
+
+/// Reads `source` or `source_of`; `None` with the faults noted.
+pub fn look(section: &mut Section<'_>) -> Option<Look> {
+    let at = section.at.clone();
+    let shared = section.take("source_of");
+    let own = section.table("source");
+    match (own, shared) {
+        (Some(own), None) => source::read(own).map(Look::Own),
+        (None, Some(node)) => {
+            for key in OF_THE_CAMERA {
+                if let Some(node) = section.take(key) {
+                    section.fault(&node.at, key, "belongs to the source; set it at the pipeline that has it");
+                }
+            }
+            match parsed(&node) {
+                Ok(pipeline) => Some(Look::Of(pipeline, node.at)),
+                Err(fault) => {
+                    section.fault(&node.at, "source_of", fault);
+                    None
+                }
+            }
+        }
+        (Some(_), Some(node)) => {
+            section.fault(&node.at, "source_of", "stands beside a source; a pipeline has one or the other");
+            None
+        }
+        (None, None) => {
+            section.fault(
+                &at,
+                "source",
+                "is missing; add source = { kind = \"synthetic\" } or a folder of pictures",
+            );
+            None
+        }
+    }
+}
+
+/// A pipeline whose source may still have to be found.
+pub struct Draft {
+    pub name: PipelineName,
+    pub slot: SlotName,
+    pub fps: f32,
+    pub max_age: Option<Duration>,
+    pub stall_timeout: Duration,
+    pub look: Look,
+}
+
+/// Finds every source; `known` are the names of all pipelines, also of those with faults.
+pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> Option<Vec<PipelineSettings>> {
+    let find = |draft: &Draft| -> Option<(SourceSettings, PipelineName, Duration)> {
+        let (other, at) = match &draft.look {
+            Look::Own(source) => return Some((source.clone(), draft.name.clone(), draft.stall_timeout)),
+            Look::Of(other, at) => (other, at),
+        };
+        let fault = |text: String| faults.add(at, "pipeline.source_of", text);
+        if *other == draft.name {
+            fault(format!("\"{other}\" is this pipeline itself; name one that has a source"));
+            return None;
+        }
+        match drafts.iter().find(|draft| draft.name == *other).map(|draft| (draft, &draft.look)) {
+            Some((owner, Look::Own(source))) => {
+                Some((source.clone(), owner.name.clone(), owner.stall_timeout))
+            }
+            Some((_, Look::Of(next, _))) => {
+                fault(format!(
+                    "\"{other}\" has no source of its own, it looks at that of \"{next}\"; name the pipeline that has the source"
+                ));
+                None
+            }
+            // Its own faults are told where they are.
+            None if known.contains(other) => None,
+            None => {
+                let names: Vec<&str> = known.iter().map(PipelineName::as_str).collect();
+                fault(format!("there is no pipeline \"{other}\"; there is {}", names.join(", ")));
+                None
+            }
+        }
+    };
+    let found: Vec<_> = drafts.iter().map(find).collect();
+    let settings = drafts.iter().zip(found).map(|(draft, found)| {
+        let (source, source_of, stall_timeout) = found?;
+        Some(PipelineSettings {
+            name: draft.name.clone(),
+            slot: draft.slot.clone(),
+            fps: draft.fps,
+            max_age: draft.max_age,
+            stall_timeout,
+            source,
+            source_of,
+        })
+    });
+    settings.collect()
+}
