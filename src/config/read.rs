@@ -379,7 +379,7 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
         }
     };
     section.finish();
-    Some(PipelineSettings { name, slot, fps, stall_timeout, source: source? })
+    Some(PipelineSettings { name, slot, fps, stall_timeout, source: source?.at_pace(fps) })
 }
 
 #[cfg(test)]
