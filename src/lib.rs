@@ -72,6 +72,7 @@
 //! | `iceoryx2` | `process/frames.rs` |
 //! | `rumqttc` | `mqtt/client.rs` |
 //! | `sled` | `sys/store.rs` |
+//! | the kernel's calls for cameras (`rustix::ioctl`) | `inference/source/v4l2/kernel.rs` |
 //! | `sigstore-tuf` | `trust/tuf.rs` |
 //! | `reqwest` | `update/http.rs`, and `cli/local.rs` for the agent's own socket |
 #![warn(missing_docs)]

@@ -262,6 +262,7 @@ fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
         source: match one.source {
             SourceSettings::Synthetic { .. } => "synthetic",
             SourceSettings::Folder { .. } => "folder",
+            SourceSettings::V4l2(_) => "v4l2",
         }
         .to_owned(),
     };

@@ -113,6 +113,9 @@ fn examine(settings: &Settings, found: &mut impl FnMut(Finding) -> anyhow::Resul
     for pipeline in &settings.pipelines {
         found(machine::source(pipeline))?;
     }
+    for finding in machine::cameras(&settings.pipelines) {
+        found(finding)?;
+    }
     for finding in runtime::library(&settings.runtime) {
         found(finding)?;
     }

@@ -82,7 +82,10 @@ pub struct Draft {
 pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> Option<Vec<PipelineSettings>> {
     let find = |draft: &Draft| -> Option<(SourceSettings, PipelineName, Duration)> {
         let (other, at) = match &draft.look {
-            Look::Own(source) => return Some((source.clone(), draft.name.clone(), draft.stall_timeout)),
+            Look::Own(source) => {
+                let source = source.clone().at_pace(draft.fps);
+                return Some((source, draft.name.clone(), draft.stall_timeout));
+            }
             Look::Of(other, at) => (other, at),
         };
         let fault = |text: String| faults.add(at, "pipeline.source_of", text);
@@ -92,7 +95,8 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
         }
         match drafts.iter().find(|draft| draft.name == *other).map(|draft| (draft, &draft.look)) {
             Some((owner, Look::Own(source))) => {
-                Some((source.clone(), owner.name.clone(), owner.stall_timeout))
+                let source = source.clone().at_pace(owner.fps);
+                Some((source, owner.name.clone(), owner.stall_timeout))
             }
             Some((_, Look::Of(next, _))) => {
                 fault(format!(

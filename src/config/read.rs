@@ -374,3 +374,25 @@ fn read_pipeline(
     known.push(name.clone());
     Some(pipeline::Draft { name, slot, fps, max_age, stall_timeout, look: look? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_name_gives_a_device_id() {
+        for (host, id) in [
+            ("raspberrypi", "raspberrypi"),
+            ("pi 4.local", "pi-4.local"),
+            ("-x", "x"),
+            ("..", "device"),
+            ("", "device"),
+            ("küche", "k-che"),
+            ("a..b", "a--b"),
+            ("group", "device"),
+        ] {
+            assert_eq!(id_from(host).as_str(), id, "{host}");
+        }
+        assert_eq!(id_from(&"a".repeat(300)).as_str().len(), 64);
+    }
+}

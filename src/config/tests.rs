@@ -3,8 +3,10 @@
 
 use super::settings::Settings;
 use super::{ConfigErrors, Surroundings, from_text, load_in};
+use crate::domain::FrameFormat;
 use crate::domain::manifest::Provider;
-use crate::domain::source::SourceSettings;
+use crate::domain::source::{SourceSettings, V4l2Settings};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -207,6 +209,61 @@ fn single_faults_name_their_remedy() {
         assert!(faults[0].contains(wanted), "{text}: {faults:?}");
         assert!(!faults[0].contains("hunter2"));
     }
+}
+
+#[test]
+fn a_camera_is_read_and_each_fault_of_it_is_told() {
+    let source = |keys: &str| format!("[[pipeline]]\nfps = 5\n[pipeline.source]\nkind = \"v4l2\"\n{keys}");
+    let settings = |keys: &str| read(&source(keys)).unwrap().pipelines.remove(0).source;
+    let smallest = V4l2Settings {
+        device: None,
+        width: 640,
+        height: 480,
+        fps: Some(5.0),
+        format: None,
+        controls: BTreeMap::new(),
+    };
+    assert_eq!(settings(""), SourceSettings::V4l2(smallest));
+    let full = V4l2Settings {
+        device: Some("/dev/v4l/by-id/usb-x".into()),
+        width: 1280,
+        height: 720,
+        fps: Some(30.0),
+        format: Some(FrameFormat::Nv12),
+        controls: BTreeMap::from([("exposure_auto".to_owned(), 1), ("focus_auto".to_owned(), 0)]),
+    };
+    let keys = "device = \"/dev/v4l/by-id/usb-x\"\nwidth = 1280\nheight = 720\nfps = 30\nformat = \"nv12\"\n\
+                controls = { exposure_auto = 1, focus_auto = false }\n";
+    assert_eq!(settings(keys), SourceSettings::V4l2(full));
+    for (keys, wanted) in [
+        ("width = 8", "pipeline.source.width: 8 is out of range; use 16 to 8192"),
+        ("fps = 0", "pipeline.source.fps: 0 is out of range"),
+        ("format = \"h264\"", "pipeline.source.format: \"h264\" is not known; use \"mjpeg\" or \"yuyv\""),
+        ("device = 0", "pipeline.source.device: expected text, found a whole number"),
+        ("repeat = true", "pipeline.source.repeat: unknown key"),
+        (
+            "controls = 5",
+            "pipeline.source.controls: expected a table, found a whole number; write { exposure_auto",
+        ),
+        (
+            "controls = { \"Focus, Auto\" = 1 }",
+            "pipeline.source.controls.Focus, Auto: is no control's name; write",
+        ),
+        (
+            "controls = { gain = \"high\" }",
+            "controls.gain: expected a whole number, true or false, found text",
+        ),
+        ("controls = { gain = 3000000000 }", "controls.gain: 3000000000 is out of range"),
+    ] {
+        let faults = faults(&source(keys));
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].starts_with("agent.toml:5: ") && faults[0].contains(wanted), "{faults:?}");
+    }
+    let two = faults(&source("controls = { a = 1.5, B = 1 }"));
+    assert_eq!(two.len(), 2, "{two:?}");
+    let many: String = (0..65).map(|n| format!("c{n} = 1, ")).collect();
+    let many = faults(&source(&format!("controls = {{ {} }}", many.trim_end_matches(", "))));
+    assert!(many[0].contains("names 65; at most 64 are possible"), "{many:?}");
 }
 
 #[test]

@@ -26,11 +26,13 @@ const ROOMS: [(&str, &[&str]); 14] = [
 
 /// Crates that only these files, and files of these folders, may name, so that they can be replaced in one
 /// place.
-const VENDORS: [(&str, &[&str]); 6] = [
+const VENDORS: [(&str, &[&str]); 7] = [
     ("ort", &["src/inference/session.rs", "src/inference/session/"]),
     ("rumqttc", &["src/mqtt/client.rs"]),
     ("sled", &["src/sys/store.rs"]),
     ("iceoryx2", &["src/process/frames.rs"]),
+    // The kernel's interface to cameras.
+    ("rustix::ioctl", &["src/inference/source/v4l2/kernel.rs"]),
     ("sigstore_tuf", &["src/trust/tuf.rs"]),
     ("reqwest", &["src/update/http.rs", "src/cli/local.rs"]),
 ];

@@ -22,3 +22,5 @@ mod predict;
 mod process;
 /// The README: its commands, topics, messages and configuration.
 mod readme;
+/// Cameras, against the kernel's own test driver where it is there.
+mod v4l2;

@@ -3,7 +3,9 @@
 use super::Finding;
 use crate::cli::ui;
 use crate::config::settings::{PathSettings, PipelineSettings};
-use crate::domain::source::SourceSettings;
+use crate::domain::Reason;
+use crate::domain::source::{SourceSettings, V4l2Settings};
+use crate::inference::source::v4l2;
 use crate::sys::clock::Clock;
 use std::fs;
 use std::io::Read;
@@ -102,6 +104,7 @@ pub fn source(pipeline: &PipelineSettings) -> Finding {
         SourceSettings::Synthetic { width, height, seed } => {
             Finding::ok(subject, format!("synthetic camera, {width}x{height}, seed {seed}"))
         }
+        SourceSettings::V4l2(settings) => camera(subject, settings),
         SourceSettings::Folder { path, .. } => match pictures(path) {
             Err(error) => {
                 let remedy = "name a folder that the agent may read in source.path";
@@ -124,6 +127,35 @@ pub fn source(pipeline: &PipelineSettings) -> Finding {
             },
         },
     }
+}
+
+/// What a camera would be set to. It is asked only, so that an agent that uses it is not disturbed.
+fn camera(subject: String, settings: &V4l2Settings) -> Finding {
+    let taken = match v4l2::examine(settings) {
+        Err(reason) => return Finding::fail(subject, reason.detail),
+        Ok(taken) => taken,
+    };
+    // An agent that runs already holds it rightly.
+    let others = v4l2::held_by(settings).into_iter().filter(|holder| !holder.starts_with("edgewarden "));
+    match others.collect::<Vec<_>>().join(", ") {
+        others if others.is_empty() => Finding::ok(subject, taken),
+        others => Finding::warn(
+            subject,
+            format!("{taken}; {others} has it open: end that, as only one program can take its frames"),
+        ),
+    }
+}
+
+/// The cameras of this machine with what they offer, where a pipeline wants one.
+pub fn cameras(pipelines: &[PipelineSettings]) -> Vec<Finding> {
+    if !pipelines.iter().any(|pipeline| matches!(pipeline.source, SourceSettings::V4l2(_))) {
+        return Vec::new();
+    }
+    let finding = |line: Result<String, Reason>| match line {
+        Ok(line) => Finding::ok("camera", line),
+        Err(reason) => Finding::warn("camera", reason.detail),
+    };
+    v4l2::overview().into_iter().map(finding).collect()
 }
 
 fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

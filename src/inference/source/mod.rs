@@ -6,6 +6,7 @@
 pub mod folder;
 pub mod scene;
 pub mod synthetic;
+pub mod v4l2;
 
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameFormat, Reason};
@@ -94,5 +95,6 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, Reason> {
             Box::new(synthetic::Synthetic::new(*seed, *width, *height))
         }
         SourceSettings::Folder { path, repeat } => Box::new(folder::Folder::open(path, *repeat)?),
+        SourceSettings::V4l2(settings) => Box::new(v4l2::V4l2::open(settings)?),
     })
 }
