@@ -232,9 +232,10 @@ fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
     let pipeline = |one: &PipelineSettings| BirthPipeline {
         name: one.name.clone(),
         slot: one.slot.clone(),
-        source: match one.source {
+        source: match &one.source {
             SourceSettings::Synthetic { .. } => "synthetic",
             SourceSettings::Folder { .. } => "folder",
+            SourceSettings::Stream(stream) => stream.kind(),
         }
         .to_owned(),
     };

@@ -10,6 +10,7 @@ pub mod settings;
 mod file;
 mod read;
 mod source;
+mod source_stream;
 mod value;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a pipeline looks at.
 
+use super::stream::StreamSettings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -23,4 +24,6 @@ pub enum SourceSettings {
         /// Start again after the last; else end.
         repeat: bool,
     },
+    /// What another program reads for us.
+    Stream(StreamSettings),
 }

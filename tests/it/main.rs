@@ -22,3 +22,5 @@ mod predict;
 mod process;
 /// The README: its commands, topics, messages and configuration.
 mod readme;
+/// Sources that another program reads: films, network cameras, commands that misbehave.
+mod stream;

@@ -96,9 +96,10 @@ pub fn disk(state: &Path, reserve: u64) -> Finding {
 }
 
 /// Whether a pipeline has something to look at.
-pub fn source(pipeline: &PipelineSettings) -> Finding {
+pub fn source(pipeline: &PipelineSettings) -> Vec<Finding> {
     let subject = format!("source of {}", pipeline.name);
-    match &pipeline.source {
+    let finding = match &pipeline.source {
+        SourceSettings::Stream(settings) => return super::stream::source(&subject, settings),
         SourceSettings::Synthetic { width, height, seed } => {
             Finding::ok(subject, format!("synthetic camera, {width}x{height}, seed {seed}"))
         }
@@ -123,7 +124,8 @@ pub fn source(pipeline: &PipelineSettings) -> Finding {
                 None => Finding::ok(subject, format!("{}: {} pictures", path.display(), found.len())),
             },
         },
-    }
+    };
+    vec![finding]
 }
 
 fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

@@ -3,6 +3,7 @@
 //! This folder knows no model and decides nothing about pace: the capture child asks for a frame
 //! when one is due.
 
+pub mod command;
 pub mod folder;
 pub mod scene;
 pub mod synthetic;
@@ -94,5 +95,6 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, Reason> {
             Box::new(synthetic::Synthetic::new(*seed, *width, *height))
         }
         SourceSettings::Folder { path, repeat } => Box::new(folder::Folder::open(path, *repeat)?),
+        SourceSettings::Stream(settings) => Box::new(command::Command::open(settings)?),
     })
 }
