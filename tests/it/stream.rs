@@ -1,6 +1,8 @@
 //! Sources that another program reads, with real programs: small ones that misbehave here, cameras and
 //! films in the files below.
 
+/// A program that stalls and breaks, through the whole daemon.
+mod agent;
 /// Films, cameras on the network and over HTTP, by every program that can read them.
 mod real;
 

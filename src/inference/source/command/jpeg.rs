@@ -227,8 +227,11 @@ mod tests {
         made
     }
 
+    /// Width, height, bytes; or why not.
+    type Cut = Result<(u32, u32, Vec<u8>), Unreadable>;
+
     /// What a stream given in pieces is cut into.
-    fn cut<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Result<(u32, u32, Vec<u8>), Unreadable>> {
+    fn cut<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Cut> {
         let mut cutter = JpegCutter::default();
         let (mut cuts, mut into) = (Vec::new(), Vec::new());
         for mut piece in pieces {
