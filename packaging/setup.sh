@@ -3,8 +3,19 @@
 #
 # Installs only what is missing, says what it does, and can be run again at any time. What it fetches
 # lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
+#
+# With --tests it also installs what only the tests of stream sources need: ffmpeg, GStreamer, an RTSP
+# server. Without them those tests say that they are skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+with_tests=no
+for argument in "$@"; do
+    case $argument in
+    --tests) with_tests=yes ;;
+    *) printf 'usage: packaging/setup.sh [--tests]\n' >&2; exit 64 ;;
+    esac
+done
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -33,6 +44,18 @@ want openssl openssl
 want python3 python3
 # JPEG decoding in assembler; on ARM the C compiler suffices.
 [ "$(uname -m)" != x86_64 ] || want nasm nasm
+
+if [ "$with_tests" = yes ]; then
+    want ffmpeg ffmpeg
+    want curl curl
+    want gst-launch-1.0 gstreamer1.0-tools
+    # Not programs: asked for by their packages.
+    for package in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+        gstreamer1.0-libav gir1.2-gst-rtsp-server-1.0 python3-gi; do
+        dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+    done
+fi
+
 library=.deps/onnxruntime/libonnxruntime.so
 
 # Version, machine and digest of the library that is wanted here.
@@ -52,6 +75,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 else
     say "compiler, cmake, mosquitto and openssl are there"
+    [ "$with_tests" = no ] || say "ffmpeg, GStreamer and its RTSP server are there"
 fi
 
 # ---- Rust ----

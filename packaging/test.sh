@@ -2,7 +2,7 @@
 # Sets up what is needed and runs every check and every test.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-./packaging/setup.sh
+./packaging/setup.sh --tests
 [ -x "$(command -v cargo)" ] || . "$HOME/.cargo/env"
 export EDGEWARDEN_ONNXRUNTIME=${EDGEWARDEN_ONNXRUNTIME:-$PWD/.deps/onnxruntime/libonnxruntime.so}
 

@@ -12,6 +12,7 @@
 //! ```text
 //! edgewarden run           the agent: control; no model and no picture decoder in its address space
 //!  ├─ capture <pipeline>   one child per source: frames into shared memory, for all pipelines on it
+//!  │   └─ a program        where the source is read by one: ffmpeg, GStreamer, a user's own
 //!  └─ infer <bundle>       one child per loaded model: the one that serves, a candidate on trial,
 //!                          and the one that served before, until the new one counts
 //! ```

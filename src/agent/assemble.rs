@@ -259,10 +259,11 @@ fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
     let pipeline = |one: &PipelineSettings| BirthPipeline {
         name: one.name.clone(),
         slot: one.slot.clone(),
-        source: match one.source {
+        source: match &one.source {
             SourceSettings::Synthetic { .. } => "synthetic",
             SourceSettings::Folder { .. } => "folder",
             SourceSettings::V4l2(_) => "v4l2",
+            SourceSettings::Stream(stream) => stream.kind(),
         }
         .to_owned(),
     };

@@ -6,6 +6,7 @@
 mod machine;
 mod reach;
 mod runtime;
+mod stream;
 
 use super::exit::Told;
 use super::ui::{self, Json};
@@ -111,7 +112,7 @@ fn examine(settings: &Settings, found: &mut impl FnMut(Finding) -> anyhow::Resul
     found(machine::folder("runtime folder", &settings.paths.runtime))?;
     found(machine::disk(&settings.paths.state, settings.update.disk_reserve))?;
     for pipeline in &settings.pipelines {
-        found(machine::source(pipeline))?;
+        machine::source(pipeline).into_iter().try_for_each(&mut *found)?;
     }
     for finding in machine::cameras(&settings.pipelines) {
         found(finding)?;

@@ -11,6 +11,7 @@ mod file;
 mod pipeline;
 mod read;
 mod source;
+mod source_stream;
 mod value;
 
 #[cfg(test)]

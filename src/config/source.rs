@@ -5,6 +5,7 @@ use super::value::{boolean, number, one_of, path, shorten, whole};
 use crate::domain::FrameFormat;
 use crate::domain::source::{SourceSettings, V4l2Settings};
 use std::collections::BTreeMap;
+use super::source_stream::{command, csi_jetson, csi_pi, http_mjpeg, rtsp, video};
 
 const MAX_EDGE: u64 = 8192;
 const MAX_CONTROLS: usize = 64;
@@ -23,7 +24,17 @@ const FORMATS: [(&str, FrameFormat); 6] = [
 type Read = fn(&mut Section<'_>) -> Option<SourceSettings>;
 
 /// Every kind, as written, and who reads it.
-const KINDS: [(&str, Read); 3] = [("synthetic", synthetic), ("folder", folder), ("v4l2", v4l2)];
+const KINDS: [(&str, Read); 9] = [
+    ("synthetic", synthetic),
+    ("folder", folder),
+    ("v4l2", v4l2),
+    ("rtsp", rtsp),
+    ("http_mjpeg", http_mjpeg),
+    ("video", video),
+    ("csi_pi", csi_pi),
+    ("csi_jetson", csi_jetson),
+    ("command", command),
+];
 
 /// The checked source; `None` with the faults noted.
 pub fn read(mut section: Section<'_>) -> Option<SourceSettings> {

@@ -22,6 +22,7 @@ pub mod result;
 pub mod runtime;
 pub mod source;
 pub mod status;
+pub mod stream;
 pub mod trial;
 pub mod window;
 

@@ -1,6 +1,7 @@
 //! What a pipeline looks at.
 
 use super::FrameFormat;
+use super::stream::StreamSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub enum SourceSettings {
     },
     /// A camera that the kernel knows (Video4Linux), such as a USB camera.
     V4l2(V4l2Settings),
+    /// What another program reads for us.
+    Stream(StreamSettings),
 }
 
 /// What is wanted of a camera.

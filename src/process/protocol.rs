@@ -32,6 +32,7 @@ pub struct FrameChannel {
 /// To a capture child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "the large one is sent once to each child")]
 pub enum ToCapture {
     /// First message: what to read and where to put it.
     Configure {

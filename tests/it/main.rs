@@ -24,3 +24,5 @@ mod process;
 mod readme;
 /// Cameras, against the kernel's own test driver where it is there.
 mod v4l2;
+/// Sources that another program reads: films, network cameras, commands that misbehave.
+mod stream;

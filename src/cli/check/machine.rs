@@ -98,9 +98,10 @@ pub fn disk(state: &Path, reserve: u64) -> Finding {
 }
 
 /// Whether a pipeline has something to look at.
-pub fn source(pipeline: &PipelineSettings) -> Finding {
+pub fn source(pipeline: &PipelineSettings) -> Vec<Finding> {
     let subject = format!("source of {}", pipeline.name);
-    match &pipeline.source {
+    let finding = match &pipeline.source {
+        SourceSettings::Stream(settings) => return super::stream::source(&subject, settings),
         SourceSettings::Synthetic { width, height, seed } => {
             Finding::ok(subject, format!("synthetic camera, {width}x{height}, seed {seed}"))
         }
@@ -126,7 +127,8 @@ pub fn source(pipeline: &PipelineSettings) -> Finding {
                 None => Finding::ok(subject, format!("{}: {} pictures", path.display(), found.len())),
             },
         },
-    }
+    };
+    vec![finding]
 }
 
 /// What a camera would be set to. It is asked only, so that an agent that uses it is not disturbed.

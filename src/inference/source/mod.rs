@@ -3,6 +3,7 @@
 //! This folder knows no model and decides nothing about pace: the capture child asks for a frame
 //! when one is due.
 
+pub mod command;
 pub mod folder;
 pub mod scene;
 pub mod synthetic;
@@ -96,5 +97,6 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, Reason> {
         }
         SourceSettings::Folder { path, repeat } => Box::new(folder::Folder::open(path, *repeat)?),
         SourceSettings::V4l2(settings) => Box::new(v4l2::V4l2::open(settings)?),
+        SourceSettings::Stream(settings) => Box::new(command::Command::open(settings)?),
     })
 }
