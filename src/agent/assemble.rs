@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::config::settings::PipelineSettings;
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::metrics::MetricsReport;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt::payloads::{Birth, BirthPipeline};
@@ -221,6 +221,7 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
         fps: pipeline.fps,
         stall_timeout: pipeline.stall_timeout,
         runtime,
+        feed: Feed { overlap: settings.runtime.overlap, crop: pipeline.crop },
         frame_deadline: settings.runtime.frame_deadline,
         load_deadline: settings.runtime.load_deadline,
         exe: exe.to_path_buf(),

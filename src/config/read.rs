@@ -145,11 +145,20 @@ fn runtime(mut section: Section<'_>, around: &Surroundings) -> RuntimeSection {
         providers,
         required: section.or("required", false, boolean),
         intra_threads: section.optional("intra_threads", whole(1..=256)).map(|threads| threads as usize),
+        overlap: section.or("overlap", None, switch_or_auto),
         frame_deadline: section.or("frame_deadline", secs(5), duration(ms(50)..=secs(600))),
         load_deadline: section.or("load_deadline", secs(1200), duration(secs(1)..=secs(6 * 3600))),
     };
     section.finish();
     settings
+}
+
+/// `"auto"`, `true` or `false`.
+fn switch_or_auto(node: &Node) -> Result<Option<bool>, String> {
+    if text(node).is_ok_and(|word| word == "auto") {
+        return Ok(None);
+    }
+    boolean(node).map(Some).map_err(|fault| format!("{fault}, or \"auto\""))
 }
 
 /// A URL without a user or a password in it.
@@ -367,6 +376,7 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
     }
     let fps = section.or("fps", 15.0, number(0.01..=240.0));
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
+    let crop = crop(&mut section);
     let source = match section.table("source") {
         Some(section) => source::read(section),
         None => {
@@ -379,7 +389,31 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
         }
     };
     section.finish();
-    Some(PipelineSettings { name, slot, fps, stall_timeout, source: source? })
+    Some(PipelineSettings { name, slot, fps, stall_timeout, crop, source: source? })
+}
+
+/// The least share of a picture that is looked at, across and down.
+const LEAST_CROP: f32 = 0.01;
+
+/// Left, top, width, height as shares of the picture.
+fn crop(section: &mut Section<'_>) -> Option<[f32; 4]> {
+    let at = section.at.clone();
+    let shares = section.list("crop", 4, number(0.0..=1.0))?;
+    let fault = match shares[..] {
+        [left, top, width, height] if width >= LEAST_CROP && height >= LEAST_CROP => {
+            // Room for what 0.1 + 0.9 is in binary.
+            if left + width <= 1.0 + 1e-6 && top + height <= 1.0 + 1e-6 {
+                return Some([left, top, width.min(1.0 - left), height.min(1.0 - top)]);
+            }
+            "reaches over the picture's edge; left + width and top + height are at most 1"
+        }
+        [_, _, _, _] => "is too small; width and height are at least 0.01",
+        _ => {
+            "needs four numbers: left, top, width, height, as shares of the picture, such as [0, 0.5, 1, 0.5]"
+        }
+    };
+    section.fault(&at, "crop", fault);
+    None
 }
 
 #[cfg(test)]

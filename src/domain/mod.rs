@@ -4,6 +4,7 @@
 //! vendor type: time, randomness and facts about the machine are arguments. It imports nothing of
 //! ours. Everything here can be tested by enumeration.
 
+pub mod ahead;
 pub mod command;
 pub mod deployment;
 pub mod frame;

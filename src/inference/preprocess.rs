@@ -123,9 +123,12 @@ pub struct Preprocess {
     /// Left, top, width, height of what is looked at, as shares of the picture.
     region: [f64; 4],
     sampler: Sampler,
-    /// The placement that the padding in the tensor is for.
-    padded: Option<Placement>,
 }
+
+/// What a tensor's padding was written for: kept beside each tensor, so that it is written only when the
+/// picture's size changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Padding(Option<Placement>);
 
 impl Preprocess {
     /// Prepares for one input.
@@ -159,13 +162,13 @@ impl Preprocess {
             addend,
             region: [0.0, 0.0, 1.0, 1.0],
             sampler: Sampler::default(),
-            padded: None,
         })
     }
 
-    /// Looks at a part of the picture only: left, top, width and height as shares of it, 0 to 1.
-    pub fn limit_to(&mut self, region: [f32; 4]) {
-        self.region = region.map(f64::from);
+    /// Looks at a part of the picture only: left, top, width and height as shares of it, 0 to 1. `None`:
+    /// at all of it.
+    pub fn limit_to(&mut self, region: Option<[f32; 4]>) {
+        self.region = region.unwrap_or([0.0, 0.0, 1.0, 1.0]).map(f64::from);
     }
 
     /// What it needs of a picture.
@@ -184,15 +187,18 @@ impl Preprocess {
         (least(placement.size.0, placement.crop[2]), least(placement.size.1, placement.crop[3]))
     }
 
-    /// Writes a picture into the tensor and tells where it lies in it. The same tensor must be given
-    /// every time, or tensors that take turns after [`Preprocess::forget_padding`]: the padding is written
-    /// only when the picture's size changes.
+    /// Writes a picture into a tensor, whose own `padding` this is, and tells where it lies in it.
     ///
     /// # Errors
     /// `Internal` when the tensor or the picture is not of the declared size.
-    pub fn run(&mut self, picture: &Planes<'_>, tensor: TensorMut<'_>) -> Result<Geometry, Reason> {
+    pub fn run(
+        &mut self,
+        picture: &Planes<'_>,
+        tensor: TensorMut<'_>,
+        padding: &mut Padding,
+    ) -> Result<Geometry, Reason> {
         let placement = Placement::of(self.fit, self.region, picture.original, self.size);
-        let pad = (self.padded != Some(placement)).then_some(match self.fit {
+        let pad = (padding.0 != Some(placement)).then_some(match self.fit {
             Fit::Letterbox { value, position: _ } => value,
             Fit::Stretch | Fit::CenterCrop => 0,
         });
@@ -229,7 +235,7 @@ impl Preprocess {
         if !written {
             return internal("the input tensor or the picture is not of the declared size".into());
         }
-        self.padded = Some(placement);
+        padding.0 = Some(placement);
         Ok(placement.geometry(picture.original))
     }
 }
@@ -311,4 +317,24 @@ impl Shape {
 
 fn internal<T>(detail: String) -> Result<T, Reason> {
     Err(Reason::new(ReasonCode::Internal, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_of_a_region_come_back_to_the_whole_picture() {
+        // The right half of 200×100, into 50×50.
+        let region = [0.5, 0.0, 0.5, 1.0];
+        for fit in [Fit::Stretch, Fit::CenterCrop, Fit::Letterbox { value: 0, position: Anchor::Center }] {
+            let placement = Placement::of(fit, region, (200, 100), (50, 50));
+            let geometry = placement.geometry((200, 100));
+            assert_eq!(geometry.to_original([0.0, 0.0, 50.0, 50.0]), [100.0, 0.0, 200.0, 100.0], "{fit:?}");
+            assert_eq!(geometry.to_original([10.0, 20.0, 30.0, 60.0]), [120.0, 40.0, 160.0, 100.0]);
+        }
+        let placement = Placement::of(Fit::CenterCrop, [0.0, 0.5, 1.0, 0.5], (200, 100), (50, 50));
+        let geometry = placement.geometry((200, 100));
+        assert_eq!(geometry.to_original([0.0, 0.0, 50.0, 50.0]), [75.0, 50.0, 125.0, 100.0]);
+    }
 }

@@ -5,7 +5,7 @@
 //! agent that was killed leaves no orphans.
 
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
 use serde::{Deserialize, Serialize};
@@ -102,6 +102,9 @@ pub enum ToInfer {
         digest: Digest,
         /// The runtime.
         runtime: RuntimeSettings,
+        /// How frames are brought to the model.
+        #[serde(default)]
+        feed: Feed,
         /// Where frames come from.
         channel: FrameChannel,
     },
