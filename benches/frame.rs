@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench frame -- BUNDLE PICTURE [FRAMES [THREADS]]` prints one JSON object with medians in
 //! milliseconds and the peak memory in bytes. The bare runs are taken in turn with the frames, so that a
-//! machine that slows down slows both.
+//! machine that slows down slows both. Last come bare runs at ten a second, for the processor time that
+//! one takes when the machine sleeps in between.
 
 use edgewarden::bundle;
 use edgewarden::domain::StageTimes;
@@ -12,9 +13,13 @@ use edgewarden::inference::Engine;
 use edgewarden::inference::library::find_library;
 use edgewarden::inference::picture::Picture;
 use std::path::Path;
+use std::time::Duration;
 
 /// Frames before anything is counted.
 const WARM_UP: usize = 20;
+/// Bare runs at a pace, and the time between two.
+const PACED: u32 = 20;
+const PACE: Duration = Duration::from_millis(100);
 
 fn main() -> anyhow::Result<()> {
     // Cargo adds `--bench`.
@@ -45,6 +50,12 @@ fn main() -> anyhow::Result<()> {
             bare.push(alone);
         }
     }
+    let start = processor_time()?;
+    for _ in 0..PACED {
+        std::thread::sleep(PACE);
+        engine.run_bare()?;
+    }
+    let paced = (processor_time()? - start).as_secs_f64() * 1e3 / f64::from(PACED);
     let of = |part: fn(&StageTimes) -> f32| median(stages.iter().map(part).collect());
     let result = serde_json::json!({
         "frames": frames,
@@ -56,11 +67,18 @@ fn main() -> anyhow::Result<()> {
         "postprocess": of(|t| t.postprocess),
         "total": of(StageTimes::total),
         "bare_run": median(bare),
+        "paced_cpu_ms": paced,
         "peak_bytes": procfs::process::Process::myself()?.status()?.vmhwm.unwrap_or(0) * 1024,
         "runtime": engine.report().runtime_version,
     });
     println!("{result}");
     Ok(())
+}
+
+/// Of this process and all its threads.
+fn processor_time() -> anyhow::Result<Duration> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Ok(Duration::new(u64::try_from(now.tv_sec)?, u32::try_from(now.tv_nsec)?))
 }
 
 fn median(mut values: Vec<f32>) -> f32 {

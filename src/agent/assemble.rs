@@ -17,7 +17,7 @@ use crate::config::settings::PipelineSettings;
 use crate::domain::admission::AdmissionSettings;
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::metrics::MetricsReport;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt::payloads::{Birth, BirthPipeline};
@@ -248,6 +248,7 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
             fps: (pipeline.fps < camera.fps).then_some(pipeline.fps),
         },
         runtime,
+        feed: Feed { overlap: settings.runtime.overlap, crop: pipeline.crop },
         frame_deadline: settings.runtime.frame_deadline,
         load_deadline: settings.runtime.load_deadline,
         exe: camera.exe.clone(),

@@ -97,6 +97,7 @@ pub fn input(ports: &Ports) -> Result<InputSpec, Reason> {
         scale: if float { 1.0 / 255.0 } else { 1.0 },
         mean: vec![if element == ElementType::I8 { 128.0 } else { 0.0 }; channels as usize],
         std: vec![1.0; channels as usize],
+        jpeg: Default::default(),
     })
 }
 

@@ -120,6 +120,7 @@ pub(crate) mod tests {
                 scale: 1.0,
                 mean: vec![127.0],
                 std: vec![128.0],
+                jpeg: Default::default(),
             }],
             decode: Decode::Raw { outputs: vec![] },
             labels: vec![],

@@ -1,15 +1,19 @@
 //! The inference child: locks itself in, loads the model, and answers the frames it is told to.
 //!
-//! Its main thread does one thing at a time: an order, a golden run, or a frame. While a frame is
-//! worked on nothing is said, so the agent sees a hang as a frame that was published and not answered.
+//! Its main thread takes orders and prepares frames; the model has a thread of its own where there is a
+//! processor for it ([`lane`](super::lane)), so the next frame is decoded while the model runs. Answers
+//! come in the order of the frames ([`desk`](super::desk)); a model that hangs answers none, and the
+//! agent sees a frame that was published and not answered.
 
 use crate::bundle;
+use crate::children::desk::Desk;
+use crate::children::lane::{Job, Lane, Stage, Turn, lock};
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
 use crate::domain::admission::Admission;
 use crate::domain::frame::FrameView;
-use crate::domain::runtime::RuntimeSettings;
-use crate::domain::window::{Verdict, Window};
-use crate::domain::{Digest, FrameResult, Output, Reason, ReasonCode, StageTimes};
+use crate::domain::runtime::{Feed, RuntimeSettings};
+use crate::domain::{Digest, Output, Reason, ReasonCode, StageTimes};
+use crate::inference::engine::{Back, Front, Respond};
 use crate::inference::{Engine, golden};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
@@ -17,7 +21,8 @@ use crate::sys::lockdown::{self, Enforcement};
 use crate::sys::monotonic;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// Sleeping is ended by a frame or by the bell; this only bounds what a lost wake-up could cost.
 const NAP: Duration = Duration::from_secs(1);
@@ -30,25 +35,58 @@ const MAX_BAD_TAKES: u32 = 20;
 /// Why the model cannot be loaded or served; the agent has been told.
 pub fn run(socket: UnixStream) -> Result<(), Reason> {
     let Some(message) = first::<ToInfer>(&socket)? else { return Ok(()) };
-    let ToInfer::Configure { bundle, digest, runtime, channel, admission } = message else {
+    let ToInfer::Configure { bundle, digest, runtime, feed, channel, admission } = message else {
         return Err(Reason::new(ReasonCode::Internal, "child: the first message was not configure"));
     };
-    let mut answers = Answers::new(&socket)?;
-    let served = load(&bundle, digest, &runtime, &channel).and_then(|(mut loaded, subscriber, hello)| {
-        // The thread that reads orders must be locked in too, so it is started only now.
+    let desk = Mutex::new(Desk::new(Answers::new(&socket)?));
+    let served = load(&bundle, digest, &runtime, &channel).and_then(|(loaded, subscriber, hello)| {
+        // The threads must be locked in too, so they are started only now.
         let orders = Orders::listen(socket)?;
-        match answers.say(&hello) {
-            Ok(()) => {
-                Server::new(&mut loaded, subscriber, Admission::new(admission)).serve(&orders, &mut answers)
-            }
-            Err(Gone) => Ok(()),
+        match lock(&desk).say(&hello) {
+            Ok(()) => {}
+            Err(Gone) => return Ok(()),
         }
+        serve(loaded, subscriber, feed, Admission::new(admission), &orders, &desk)
     });
     if let Err(reason) = &served {
         // A closed socket changes nothing: this is the end either way.
-        let _ = answers.say(&FromInfer::Failed { reason: reason.clone() });
+        let _ = lock(&desk).say(&FromInfer::Failed { reason: reason.clone() });
     }
     served
+}
+
+/// Serves with the model on a thread of its own, where that is wanted and possible.
+fn serve(
+    loaded: Loaded,
+    subscriber: FrameSubscriber,
+    feed: Feed,
+    admission: Admission,
+    orders: &Orders<ToInfer>,
+    desk: &Mutex<Desk>,
+) -> Result<(), Reason> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let apart = feed.overlap.unwrap_or(processors > 1);
+    let (mut front, back) = loaded.engine.part();
+    front.limit_to(feed.crop);
+    let spare = back.spare_input()?;
+    let back = Mutex::new(back);
+    let lane = Lane::new(&back, desk, spare, orders.rope(), apart);
+    let model = Model { front, back: &back, crop: feed.crop, bundle: loaded.bundle };
+    let server =
+        Server { model, lane: &lane, desk, subscriber, admission, frame: None, taken: 0, bad_takes: 0 };
+    if !apart {
+        return server.serve(orders);
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("model".to_owned()).spawn_scoped(scope, || lane.work());
+        let thread =
+            thread.map_err(|e| Reason::new(ReasonCode::Internal, format!("child: start a thread: {e}")))?;
+        let served = server.serve(orders);
+        lane.end();
+        // A panic in it has been logged, and ended the serving.
+        let _ = thread.join();
+        served
+    })
 }
 
 /// Locks in, opens, checks and loads, in this order.
@@ -88,38 +126,36 @@ fn load(
     Ok((Loaded { engine, bundle }, subscriber, hello))
 }
 
-/// What the server needs of a model.
-trait Model {
-    /// Answers one frame.
-    fn run(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason>;
-
-    /// Runs the golden inputs; `progress` takes those done and those in all.
-    fn golden(&mut self, progress: &mut dyn FnMut(usize, usize)) -> (Result<(), Reason>, Vec<f32>);
-}
-
+/// A bundle that was loaded.
 struct Loaded {
     engine: Engine,
     bundle: bundle::OpenBundle,
 }
 
-impl Model for Loaded {
-    fn run(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
-        self.engine.run(frame)
-    }
+/// What prepares frames and runs golden inputs.
+struct Model<'a> {
+    front: Front,
+    back: &'a Mutex<Back>,
+    crop: Option<[f32; 4]>,
+    bundle: bundle::OpenBundle,
+}
 
-    fn golden(&mut self, progress: &mut dyn FnMut(usize, usize)) -> (Result<(), Reason>, Vec<f32>) {
-        golden::run_all(&mut self.engine, &self.bundle, progress)
+impl Respond for Model<'_> {
+    fn respond(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
+        let mut back = lock(self.back);
+        let prepared = self.front.prepare(frame, back.input())?;
+        back.answer(&prepared)
     }
 }
 
 /// Serves one model.
-struct Server<'a, M> {
-    model: &'a mut M,
+struct Server<'a> {
+    model: Model<'a>,
+    lane: &'a Lane<'a>,
+    desk: &'a Mutex<Desk>,
     subscriber: FrameSubscriber,
     /// Which frames are not run, although the model is free.
     admission: Admission,
-    /// Open between a start and a stop.
-    window: Option<Window>,
     /// Taken and not judged yet.
     frame: Option<Lease>,
     /// Frames below this number have been taken: they cannot be had again.
@@ -127,31 +163,20 @@ struct Server<'a, M> {
     bad_takes: u32,
 }
 
-impl<'a, M: Model> Server<'a, M> {
-    fn new(model: &'a mut M, subscriber: FrameSubscriber, admission: Admission) -> Self {
-        Self { model, subscriber, admission, window: None, frame: None, taken: 0, bad_takes: 0 }
-    }
-
+impl Server<'_> {
     /// Until the agent is gone.
-    fn serve(mut self, orders: &Orders<ToInfer>, answers: &mut Answers) -> Result<(), Reason> {
+    fn serve(mut self, orders: &Orders<ToInfer>) -> Result<(), Reason> {
         loop {
             // Orders first: they are few, and they say which frames are ours.
-            let order = if self.window.is_some() { orders.take() } else { orders.wait(None) };
+            let open = lock(self.desk).is_open();
+            let order = if open { orders.take() } else { orders.wait(None) };
             let done = match order {
-                Ok(order) => self.obey(order, answers),
+                Ok(order) => self.obey(order),
                 Err(NoOrder::Ever) => return Ok(()),
-                Err(NoOrder::Yet) => {
-                    if self.frame.is_none() {
-                        self.frame = self.take()?;
-                    }
-                    match self.frame.take() {
-                        Some(frame) => self.answer(frame, answers),
-                        None => {
-                            self.subscriber.wait(Some(orders.bell()), NAP)?;
-                            Ok(())
-                        }
-                    }
+                Err(NoOrder::Yet) if self.lane.has_ended() => {
+                    return Err(Reason::new(ReasonCode::Internal, "child: the model's thread has ended"));
                 }
+                Err(NoOrder::Yet) => self.step(orders)?,
             };
             if let Err(Gone) = done {
                 return Ok(());
@@ -159,7 +184,25 @@ impl<'a, M: Model> Server<'a, M> {
         }
     }
 
-    fn obey(&mut self, order: ToInfer, answers: &mut Answers) -> Result<(), Gone> {
+    /// Takes a frame when it is time for one, or sleeps.
+    fn step(&mut self, orders: &Orders<ToInfer>) -> Result<Result<(), Gone>, Reason> {
+        match self.lane.turn() {
+            Turn::Full => orders.nap(NAP),
+            Turn::Later(wait) => orders.nap(wait),
+            Turn::Now => {
+                if self.frame.is_none() {
+                    self.frame = self.take()?;
+                }
+                match self.frame.take() {
+                    Some(frame) => return Ok(self.prepare(&frame)),
+                    None => self.subscriber.wait(Some(orders.bell()), NAP)?,
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn obey(&mut self, order: ToInfer) -> Result<(), Gone> {
         match order {
             ToInfer::Configure { .. } => {
                 tracing::warn!("configured twice; the second is passed over");
@@ -167,46 +210,28 @@ impl<'a, M: Model> Server<'a, M> {
             }
             ToInfer::RunGolden => {
                 let mut gone = Ok(());
-                let (verdict, times_ms) = self.model.golden(&mut |done, total| {
+                // Golden pictures are looked at whole.
+                self.model.front.limit_to(None);
+                let bundle = self.model.bundle.clone();
+                let (verdict, times_ms) = golden::run_all(&mut self.model, &bundle, |done, total| {
                     if gone.is_ok() {
-                        gone = answers.say(&FromInfer::GoldenProgress { done, total });
+                        gone = lock(self.desk).say(&FromInfer::GoldenProgress { done, total });
                     }
                 });
+                self.model.front.limit_to(self.model.crop);
                 gone?;
-                answers.say(&FromInfer::Golden { verdict, times_ms })
+                lock(self.desk).say(&FromInfer::Golden { verdict, times_ms })
             }
             ToInfer::Start { from } => {
-                let from = match &mut self.window {
-                    Some(window) => {
-                        window.go_on();
-                        window.next()
-                    }
-                    None => {
-                        // The newest frame can still be had, those before it cannot.
-                        self.frame = self.take().unwrap_or_default();
-                        let gone_by = self.frame.as_ref().map_or(self.taken, Lease::seq);
-                        self.window.insert(Window::open(from, gone_by)).next()
-                    }
-                };
-                answers.say(&FromInfer::Started { from })
-            }
-            ToInfer::Stop { until } => {
-                let skipped = match &mut self.window {
-                    Some(window) => window.stop(until),
-                    None => Some(0),
-                };
-                match skipped {
-                    Some(skipped) => self.stopped(until, skipped, answers),
-                    None => Ok(()),
+                if !lock(self.desk).is_open() {
+                    // The newest frame can still be had, those before it cannot.
+                    self.frame = self.take().unwrap_or_default();
                 }
+                let gone_by = self.frame.as_ref().map_or(self.taken, Lease::seq);
+                lock(self.desk).start(from, gone_by)
             }
+            ToInfer::Stop { until } => lock(self.desk).stop(until),
         }
-    }
-
-    fn stopped(&mut self, until: u64, skipped: u64, answers: &mut Answers) -> Result<(), Gone> {
-        self.window = None;
-        self.frame = None;
-        answers.say(&FromInfer::Stopped { until, skipped })
     }
 
     /// The newest frame, if one came.
@@ -230,61 +255,24 @@ impl<'a, M: Model> Server<'a, M> {
         }
     }
 
-    fn answer(&mut self, frame: Lease, answers: &mut Answers) -> Result<(), Gone> {
-        let Some(window) = &mut self.window else { return Ok(()) };
-        let seq = frame.seq();
-        match window.see(seq) {
-            Verdict::Ignore => Ok(()),
-            Verdict::Closed { until, skipped } => self.stopped(until, skipped, answers),
-            Verdict::Run => {
-                if let Some(why) = self.admission.refuse(&frame.view().meta, monotonic::now_ns()) {
-                    let passed = window.answered(seq);
-                    answers.say(&FromInfer::Passed { seq, skipped: passed.skipped, why })?;
-                    return match passed.closed {
-                        Some(until) => self.stopped(until, 0, answers),
-                        None => Ok(()),
-                    };
-                }
-                let result = judge(self.model.run(frame.view()), &frame);
-                let answered = window.answered(seq);
-                let message = FromInfer::Frame { seq, skipped: answered.skipped, result };
-                if let Err(error) = answers.try_say(&message)? {
-                    let detail =
-                        format!("frame {seq}: the answer cannot be sent: {error}; pass on fewer outputs");
-                    let result = Err(Reason::new(ReasonCode::Unsupported, detail));
-                    answers.say(&FromInfer::Frame { seq, skipped: answered.skipped, result })?;
-                }
-                match answered.closed {
-                    Some(until) => self.stopped(until, 0, answers),
-                    None => Ok(()),
+    /// Brings a frame that is ours into the spare tensor, and hands it to the model.
+    fn prepare(&mut self, frame: &Lease) -> Result<(), Gone> {
+        let view = frame.view();
+        let Some(ticket) = lock(self.desk).enter(view.meta)? else { return Ok(()) };
+        let Some(mut input) = self.lane.take_spare() else {
+            unreachable!("a frame is taken only when there is a tensor for it")
+        };
+        let stale_from = self.admission.stale_from(&view.meta);
+        let (stage, spent) = match self.admission.refuse(&view.meta, monotonic::now_ns()) {
+            Some(why) => (Stage::Passed(why), None),
+            None => {
+                let start = Instant::now();
+                match self.model.front.prepare(view, &mut input) {
+                    Ok(prepared) => (Stage::Ready(prepared), Some(start.elapsed())),
+                    Err(reason) => (Stage::Failed(reason), Some(start.elapsed())),
                 }
             }
-        }
+        };
+        self.lane.submit(Job { ticket, input, stage, stale_from }, spent)
     }
-}
-
-/// The model's answer with its frame's data; numbers that are none are an error, also because a message
-/// cannot carry them.
-fn judge(result: Result<(Output, StageTimes), Reason>, frame: &Lease) -> Result<FrameResult, Reason> {
-    let (output, timing_ms) = result?;
-    let meta = frame.view().meta;
-    if !is_finite(&output) {
-        let detail = format!("frame {}: the model's answer holds NaN or infinity", meta.seq);
-        return Err(Reason::new(ReasonCode::NotFinite, detail));
-    }
-    let latency_ns = monotonic::now_ns().saturating_sub(meta.captured_mono_ns);
-    Ok(FrameResult {
-        seq: meta.seq,
-        captured_unix_ns: meta.captured_unix_ns,
-        latency_ms: (latency_ns as f64 / 1e6) as f32,
-        size: [meta.width, meta.height],
-        output,
-        timing_ms,
-    })
-}
-
-fn is_finite(output: &Output) -> bool {
-    let boxes = output.detections.iter().all(|d| d.score.is_finite() && d.bbox.iter().all(|v| v.is_finite()));
-    let classes = output.classes.iter().all(|c| c.score.is_finite());
-    boxes && classes && output.tensors.iter().all(|t| t.values.iter().all(|v| v.is_finite()))
 }

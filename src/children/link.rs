@@ -3,7 +3,7 @@
 
 use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::{CodecError, Reader, Writer};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -62,6 +62,18 @@ impl Answers {
     }
 }
 
+/// Rings the bell of [`Orders`].
+#[derive(Clone)]
+pub struct Rope(Arc<OwnedFd>);
+
+impl Rope {
+    /// Wakes the thread that sleeps on the bell.
+    pub fn ring(&self) {
+        // A bell that rings already cannot ring more.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
 /// The way from the agent.
 pub struct Orders<In> {
     queue: Receiver<In>,
@@ -74,7 +86,7 @@ impl<In: DeserializeOwned + Send + 'static> Orders<In> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let bell = Arc::new(bell.map_err(|e| fault("make a bell", &e))?);
         let (orders, queue) = sync_channel(WAITING);
-        let rope = bell.clone();
+        let rope = Rope(bell.clone());
         std::thread::Builder::new()
             .name("orders".to_owned())
             .spawn(move || read_all(socket, orders, &rope))
@@ -85,6 +97,22 @@ impl<In: DeserializeOwned + Send + 'static> Orders<In> {
     /// Readable when an order waits, or when there will be none any more.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
+    }
+
+    /// Rings the same bell from another thread of the child.
+    pub fn rope(&self) -> Rope {
+        Rope(self.bell.clone())
+    }
+
+    /// Sleeps until the bell rings, at most `timeout`. May return early.
+    pub fn nap(&self, timeout: Duration) {
+        let mut fds = [PollFd::from_borrowed_fd(self.bell(), PollFlags::IN)];
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs().min(3600) as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        // What cannot be waited for is looked at again, as if it had come.
+        let _ = poll(&mut fds, Some(&timeout));
     }
 
     /// The next order if there is one; quiets the bell when there is none.
@@ -120,11 +148,7 @@ impl<In: DeserializeOwned + Send + 'static> Orders<In> {
     }
 }
 
-fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, bell: &OwnedFd) {
-    let ring = || {
-        // A bell that rings already cannot ring more.
-        let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
-    };
+fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, rope: &Rope) {
     let mut reader = Reader::new(socket);
     loop {
         match reader.read() {
@@ -132,7 +156,7 @@ fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, be
                 if orders.send(order).is_err() {
                     return;
                 }
-                ring();
+                rope.ring();
             }
             Ok(None) => break,
             Err(error) => {
@@ -143,7 +167,7 @@ fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, be
     }
     // The main thread must find the queue closed when it hears the bell.
     drop(orders);
-    ring();
+    rope.ring();
 }
 
 fn fault(act: &str, error: &dyn std::fmt::Display) -> Reason {
@@ -154,7 +178,6 @@ fn fault(act: &str, error: &dyn std::fmt::Display) -> Reason {
 mod tests {
     use super::*;
     use crate::process::protocol::ToInfer;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     fn rings(orders: &Orders<ToInfer>, wait: bool) -> bool {
         let bell = orders.bell();

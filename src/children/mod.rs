@@ -4,6 +4,8 @@
 //! asked for last, and end when its socket closes. They print nothing but log lines.
 
 pub mod capture;
+pub mod desk;
 pub mod infer;
+pub mod lane;
 pub mod link;
 pub mod snapshot;

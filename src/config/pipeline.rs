@@ -6,7 +6,7 @@
 use super::file::{Faults, Node, Place, Section, Value};
 use super::settings::PipelineSettings;
 use super::source;
-use super::value::{duration, parsed};
+use super::value::{duration, number, parsed};
 use crate::domain::source::SourceSettings;
 use crate::domain::{PipelineName, SlotName};
 use std::time::Duration;
@@ -22,6 +22,30 @@ pub fn max_age(node: &Node) -> Result<Option<Duration>, String> {
             .map(Some)
             .map_err(|fault| format!("{fault}; or \"off\" for frames of any age")),
     }
+}
+
+/// The least share of a picture that is looked at, across and down.
+const LEAST_CROP: f32 = 0.01;
+
+/// Left, top, width, height as shares of the picture.
+pub fn crop(section: &mut Section<'_>) -> Option<[f32; 4]> {
+    let at = section.at.clone();
+    let shares = section.list("crop", 4, number(0.0..=1.0))?;
+    let fault = match shares[..] {
+        [left, top, width, height] if width >= LEAST_CROP && height >= LEAST_CROP => {
+            // Room for what 0.1 + 0.9 is in binary.
+            if left + width <= 1.0 + 1e-6 && top + height <= 1.0 + 1e-6 {
+                return Some([left, top, width.min(1.0 - left), height.min(1.0 - top)]);
+            }
+            "reaches over the picture's edge; left + width and top + height are at most 1"
+        }
+        [_, _, _, _] => "is too small; width and height are at least 0.01",
+        _ => {
+            "needs four numbers: left, top, width, height, as shares of the picture, such as [0, 0.5, 1, 0.5]"
+        }
+    };
+    section.fault(&at, "crop", fault);
+    None
 }
 
 /// What a pipeline looks at, as it is written.
@@ -75,6 +99,7 @@ pub struct Draft {
     pub fps: f32,
     pub max_age: Option<Duration>,
     pub stall_timeout: Duration,
+    pub crop: Option<[f32; 4]>,
     pub look: Look,
 }
 
@@ -122,6 +147,7 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
             fps: draft.fps,
             max_age: draft.max_age,
             stall_timeout,
+            crop: draft.crop,
             source,
             source_of,
         })

@@ -145,11 +145,20 @@ fn runtime(mut section: Section<'_>, around: &Surroundings) -> RuntimeSection {
         providers,
         required: section.or("required", false, boolean),
         intra_threads: section.optional("intra_threads", whole(1..=256)).map(|threads| threads as usize),
+        overlap: section.or("overlap", None, switch_or_auto),
         frame_deadline: section.or("frame_deadline", secs(5), duration(ms(50)..=secs(600))),
         load_deadline: section.or("load_deadline", secs(1200), duration(secs(1)..=secs(6 * 3600))),
     };
     section.finish();
     settings
+}
+
+/// `"auto"`, `true` or `false`.
+fn switch_or_auto(node: &Node) -> Result<Option<bool>, String> {
+    if text(node).is_ok_and(|word| word == "auto") {
+        return Ok(None);
+    }
+    boolean(node).map(Some).map_err(|fault| format!("{fault}, or \"auto\""))
 }
 
 /// A URL without a user or a password in it.
@@ -370,9 +379,10 @@ fn read_pipeline(
     let max_age = section.or("max_age", Some(secs(2)), pipeline::max_age);
     let look = pipeline::look(&mut section);
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
+    let crop = pipeline::crop(&mut section);
     section.finish();
     known.push(name.clone());
-    Some(pipeline::Draft { name, slot, fps, max_age, stall_timeout, look: look? })
+    Some(pipeline::Draft { name, slot, fps, max_age, stall_timeout, crop, look: look? })
 }
 
 #[cfg(test)]

@@ -66,6 +66,8 @@ pub struct RuntimeSection {
     pub required: bool,
     /// Threads inside one operator; over the bundle's hint.
     pub intra_threads: Option<usize>,
+    /// Prepare the next frame while the model runs; absent: where there are two processors or more.
+    pub overlap: Option<bool>,
     /// A frame that takes longer than this means that the child hangs.
     pub frame_deadline: Duration,
     /// Loading a model (and building its engine) may take so long.
@@ -182,6 +184,8 @@ pub struct PipelineSettings {
     pub max_age: Option<Duration>,
     /// A source that gives nothing for so long is restarted.
     pub stall_timeout: Duration,
+    /// The part of each picture that the model looks at: left, top, width, height as shares of it.
+    pub crop: Option<[f32; 4]>,
     /// What it looks at.
     pub source: SourceSettings,
     /// The pipeline whose source that is; its own name where it has one of its own.

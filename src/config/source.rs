@@ -1,11 +1,11 @@
 //! A pipeline's `source` table: what it looks at. One function per kind.
 
 use super::file::{Section, Value};
+use super::source_stream::{command, csi_jetson, csi_pi, http_mjpeg, rtsp, video};
 use super::value::{boolean, number, one_of, path, shorten, whole};
 use crate::domain::FrameFormat;
 use crate::domain::source::{SourceSettings, V4l2Settings};
 use std::collections::BTreeMap;
-use super::source_stream::{command, csi_jetson, csi_pi, http_mjpeg, rtsp, video};
 
 const MAX_EDGE: u64 = 8192;
 const MAX_CONTROLS: usize = 64;

@@ -88,6 +88,7 @@ fn the_examples_in_the_example_are_valid() {
     assert_eq!(repository.root, Path::new("/etc/edgewarden/root.json"));
     assert_eq!(repository.rate_limit, 500_000);
     assert_eq!(settings.runtime.intra_threads, Some(2));
+    assert_eq!(settings.pipelines[0].crop, Some([0.25, 0.5, 0.5, 0.5]));
 }
 
 /// The keys that the code asks for are those that an unknown key is compared with.
@@ -105,6 +106,38 @@ fn the_example_names_every_key() {
             assert!(section.contains(&format!("\n{key} = ")), "agent.toml: [{table}] lacks {key}");
         }
     }
+}
+
+#[test]
+fn a_crop_lies_inside_the_picture() {
+    let crop = |value: &str| format!("[[pipeline]]\ncrop = {value}\nsource = {{ kind = \"synthetic\" }}\n");
+    for (value, read_as) in
+        [("[0, 0, 1, 1]", [0.0, 0.0, 1.0, 1.0]), ("[0.1, 0.2, 0.9, 0.8]", [0.1, 0.2, 0.9, 0.8])]
+    {
+        let got = read(&crop(value)).unwrap().pipelines[0].crop.unwrap();
+        assert!(got.iter().zip(read_as).all(|(a, b)| (a - b).abs() < 1e-6), "{got:?}");
+        assert!(got[0] + got[2] <= 1.0 && got[1] + got[3] <= 1.0);
+    }
+    for (value, wanted) in [
+        ("[0.5, 0, 0.6, 1]", "reaches over the picture's edge"),
+        ("[0, 0, 0, 1]", "is too small"),
+        ("[0, 0, 1]", "needs four numbers"),
+        ("[0, 0, 1, 2]", "2 is out of range"),
+        ("0.5", "expected a list"),
+    ] {
+        let faults = faults(&crop(value));
+        assert!(faults.iter().any(|fault| fault.contains(wanted)), "{value}: {faults:?}");
+    }
+}
+
+#[test]
+fn overlap_is_auto_or_a_switch() {
+    let overlap = |value: &str| format!("{SMALLEST}[runtime]\noverlap = {value}\n");
+    for (value, read_as) in [("\"auto\"", None), ("true", Some(true)), ("false", Some(false))] {
+        assert_eq!(read(&overlap(value)).unwrap().runtime.overlap, read_as);
+    }
+    let faults = faults(&overlap("\"yes\""));
+    assert!(faults[0].contains("expected true or false") && faults[0].contains("or \"auto\""), "{faults:?}");
 }
 
 #[test]

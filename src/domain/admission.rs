@@ -34,6 +34,11 @@ impl Admission {
         }
     }
 
+    /// From this moment on (`CLOCK_MONOTONIC`, nanoseconds) the frame is too old.
+    pub fn stale_from(&self, frame: &FrameMeta) -> u64 {
+        self.max_age_ns.map_or(u64::MAX, |most| frame.captured_mono_ns.saturating_add(most))
+    }
+
     /// Why the model is not to be run on this frame at `now_ns` (`CLOCK_MONOTONIC`); `None`: run it.
     /// Ask once a frame, at the moment of starting.
     pub fn refuse(&mut self, frame: &FrameMeta, now_ns: u64) -> Option<Skip> {

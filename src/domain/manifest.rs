@@ -189,6 +189,30 @@ pub struct InputSpec {
     /// Divisor, one a channel or one for all; empty is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<f32>,
+    /// How finely a JPEG is decoded.
+    #[serde(default, skip_serializing_if = "JpegDetail::is_exact")]
+    pub jpeg: JpegDetail,
+}
+
+/// How finely a JPEG is decoded before it is brought to the input's size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JpegDetail {
+    /// At least twice as large as needed: the step down is the plain bilinear one that most models are
+    /// trained and deployed with, fine patterns (aliases) and all.
+    #[default]
+    Exact,
+    /// At least as large as needed, which takes less time. The step down is then mostly the decoder's,
+    /// which smooths. A model that was trained on smoothed pictures may like it better; one that was not
+    /// finds the same things at slightly other places. Let golden inputs judge.
+    Fast,
+}
+
+impl JpegDetail {
+    /// True for the default.
+    pub fn is_exact(&self) -> bool {
+        *self == JpegDetail::Exact
+    }
 }
 
 fn one() -> f32 {

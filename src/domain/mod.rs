@@ -5,6 +5,7 @@
 //! ours. Everything here can be tested by enumeration.
 
 pub mod admission;
+pub mod ahead;
 pub mod backoff;
 pub mod command;
 pub mod deployment;

@@ -18,3 +18,15 @@ pub struct RuntimeSettings {
     /// Writable folder for engines and timing caches.
     pub engine_cache: PathBuf,
 }
+
+/// How one pipeline's frames are brought to its models: the same for every bundle that serves it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Feed {
+    /// Prepare the next frame on a second thread while the model runs; absent: where there are two
+    /// processors or more.
+    pub overlap: Option<bool>,
+    /// The part of each picture that is looked at: left, top, width, height as shares of it, 0 to 1;
+    /// absent: all of it. Boxes are in pixels of the whole picture all the same.
+    pub crop: Option<[f32; 4]>,
+}

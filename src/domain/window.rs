@@ -3,21 +3,33 @@
 //! The newest frame wins, so a slow model passes frames over. Every number from its first to its last
 //! is then either *answered* or *counted as skipped*. [`Window`] keeps that account in the inference
 //! process; [`ledger`](super::ledger) joins the accounts of several processes in the agent.
+//!
+//! Frames are begun before they are answered: while the model runs on one, the next is prepared. They
+//! are answered in the order in which they were begun. An end that is set meanwhile holds for them too:
+//! one at or above it is left to the next model, whatever was done for it already.
+
+use std::collections::VecDeque;
 
 /// What is to be done about a frame that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is before the window, or was answered before (a source that restarted may repeat numbers).
+    /// It is before the window, or was begun before (a source that restarted may repeat numbers).
     Ignore,
-    /// It is ours: run the model, then call [`Window::answered`].
+    /// It is ours: call [`Window::begin`], run the model, then call [`Window::answered`].
     Run,
+    /// It is beyond the end, and the window closes with the answer to a frame that was begun.
+    Beyond,
     /// It is beyond the end: the window is closed.
-    Closed {
-        /// The end.
-        until: u64,
-        /// Numbers below the end that went by since the last answer.
-        skipped: u64,
-    },
+    Closed(Closed),
+}
+
+/// The window has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// The end.
+    pub until: u64,
+    /// Numbers below the end that went by since the last answer.
+    pub skipped: u64,
 }
 
 /// What an answer adds to the account.
@@ -25,8 +37,8 @@ pub enum Verdict {
 pub struct Answered {
     /// Numbers that went by since the last answer.
     pub skipped: u64,
-    /// Set when nothing is left to answer: the end that was asked for.
-    pub closed: Option<u64>,
+    /// Set when nothing is left to answer.
+    pub closed: Option<Closed>,
 }
 
 /// The account of one inference process between a start and a stop.
@@ -36,12 +48,16 @@ pub struct Window {
     next: u64,
     /// The first number that is no longer ours, once it is known.
     until: Option<u64>,
+    /// Begun and not answered, in rising order.
+    begun: VecDeque<u64>,
+    /// A frame at or above the end was seen: nothing below it will come.
+    beyond: bool,
 }
 
 impl Window {
     /// Opens a window at `from`, or at `gone_by` where frames below that number can no longer be had.
     pub fn open(from: u64, gone_by: u64) -> Self {
-        Self { next: from.max(gone_by), until: None }
+        Self { next: from.max(gone_by), until: None, begun: VecDeque::with_capacity(4), beyond: false }
     }
 
     /// The first number that is not accounted for yet: the first of all, right after opening.
@@ -49,34 +65,51 @@ impl Window {
         self.next
     }
 
-    /// Sets the end. `Some(0)` when nothing is left to answer, so that the window is closed at once.
-    /// An end that was set before is replaced.
-    pub fn stop(&mut self, until: u64) -> Option<u64> {
+    /// Sets the end; an end that was set before is replaced. Tells when nothing is left to answer, so
+    /// that the window is closed at once.
+    pub fn stop(&mut self, until: u64) -> Option<Closed> {
         self.until = Some(until);
-        (self.next >= until).then_some(0)
+        self.beyond = self.begun.back().is_some_and(|last| *last >= until);
+        self.closed()
     }
 
     /// Forgets the end: the model serves on.
     pub fn go_on(&mut self) {
         self.until = None;
+        self.beyond = false;
     }
 
     /// Judges a frame that was seen.
-    pub fn see(&self, seq: u64) -> Verdict {
-        match self.until {
-            Some(until) if seq >= until => {
-                Verdict::Closed { until, skipped: until.saturating_sub(self.next) }
-            }
-            Some(_) | None if seq < self.next => Verdict::Ignore,
-            Some(_) | None => Verdict::Run,
+    pub fn see(&mut self, seq: u64) -> Verdict {
+        if self.until.is_some_and(|until| seq >= until) {
+            self.beyond = true;
+            return self.closed().map_or(Verdict::Beyond, Verdict::Closed);
         }
+        let known = self.begun.back().map_or(self.next, |last| last.saturating_add(1));
+        if seq < known { Verdict::Ignore } else { Verdict::Run }
     }
 
-    /// Enters an answer (good or bad) to a frame that [`see`](Self::see) said to run.
+    /// Enters that the work on a frame that [`see`](Self::see) said to run has begun.
+    pub fn begin(&mut self, seq: u64) {
+        self.begun.push_back(seq);
+    }
+
+    /// Enters an answer (good or bad) to the frame that was begun first.
     pub fn answered(&mut self, seq: u64) -> Answered {
+        while self.begun.front().is_some_and(|first| *first <= seq) {
+            self.begun.pop_front();
+        }
         let skipped = seq.saturating_sub(self.next);
         self.next = self.next.max(seq.saturating_add(1));
-        Answered { skipped, closed: self.until.filter(|until| self.next >= *until) }
+        Answered { skipped, closed: self.closed() }
+    }
+
+    /// Closed when all below the end is accounted for, or when nothing below it can come any more.
+    fn closed(&self) -> Option<Closed> {
+        let until = self.until?;
+        let owed = self.begun.front().is_some_and(|first| *first < until);
+        (self.next >= until || (self.beyond && !owed))
+            .then(|| Closed { until, skipped: until.saturating_sub(self.next) })
     }
 }
 
@@ -98,22 +131,24 @@ mod tests {
         for &seq in seen {
             if let Some((at, until)) = stop
                 && seq >= at
-                && let Some(skipped) = window.stop(until)
+                && let Some(closed) = window.stop(until)
             {
-                said.stopped = Some(skipped);
+                said.stopped = Some(closed.skipped);
                 return said;
             }
             match window.see(seq) {
                 Verdict::Ignore => {}
-                Verdict::Closed { skipped, .. } => {
-                    said.stopped = Some(skipped);
+                Verdict::Beyond => unreachable!("nothing is begun and not answered"),
+                Verdict::Closed(closed) => {
+                    said.stopped = Some(closed.skipped);
                     return said;
                 }
                 Verdict::Run => {
+                    window.begin(seq);
                     let answered = window.answered(seq);
                     said.frames.push((seq, answered.skipped));
-                    if answered.closed.is_some() {
-                        said.stopped = Some(0);
+                    if let Some(closed) = answered.closed {
+                        said.stopped = Some(closed.skipped);
                         return said;
                     }
                 }
@@ -160,14 +195,73 @@ mod tests {
             }
             prop_assert!(said.frames.windows(2).all(|pair| pair[0].0 < pair[1].0), "each is answered once");
         }
+
+        /// Up to two frames are begun at a time; each step begins one, answers one, or sets the end.
+        #[test]
+        fn frames_that_are_begun_early_are_answered_once_or_left_to_the_next(
+            seen in seen(120), lag in prop::collection::vec(any::<bool>(), 1..40),
+            at in 0usize..200, until in 0u64..140,
+        ) {
+            let mut window = Window::open(1, 0);
+            let mut lag = lag.iter().cycle();
+            let (mut begun, mut answered, mut skipped) = (VecDeque::new(), Vec::new(), 0);
+            let mut closed = None;
+            let mut answer = |window: &mut Window, begun: &mut VecDeque<u64>| {
+                let seq = begun.pop_front()?;
+                let said = window.answered(seq);
+                answered.push(seq);
+                skipped += said.skipped;
+                said.closed
+            };
+            for (step, seq) in seen.into_iter().chain(141..150).enumerate() {
+                if step >= at && window.until.is_none() {
+                    closed = window.stop(until);
+                }
+                if closed.is_some() {
+                    break;
+                }
+                match window.see(seq) {
+                    Verdict::Ignore | Verdict::Beyond => {}
+                    Verdict::Closed(end) => closed = Some(end),
+                    Verdict::Run => {
+                        window.begin(seq);
+                        begun.push_back(seq);
+                    }
+                }
+                if closed.is_none() && (begun.len() == 2 || *lag.next().unwrap()) {
+                    closed = answer(&mut window, &mut begun);
+                }
+                if closed.is_some() {
+                    break;
+                }
+            }
+            // What was begun may end in the close as well.
+            while closed.is_none() && !begun.is_empty() {
+                closed = answer(&mut window, &mut begun);
+            }
+            prop_assert!(answered.windows(2).all(|pair| pair[0] < pair[1]), "each is answered once");
+            if let Some(closed) = closed {
+                prop_assert_eq!(closed.until, until);
+                prop_assert!(begun.iter().all(|seq| *seq >= until), "{:?} were ours", begun);
+                let last = answered.last().map_or(1, |seq| seq + 1);
+                prop_assert_eq!(answered.len() as u64 + skipped, last - 1);
+                prop_assert_eq!(closed.skipped, until.saturating_sub(last));
+            } else {
+                prop_assert!(window.until.is_none(), "a frame beyond the end closes it");
+            }
+        }
+    }
+
+    fn end(until: u64, skipped: u64) -> Closed {
+        Closed { until, skipped }
     }
 
     #[test]
     fn a_stop_that_is_already_past_closes_at_once() {
         let mut window = Window::open(5, 0);
         assert_eq!(window.answered(5), Answered { skipped: 0, closed: None });
-        assert_eq!(window.stop(6), Some(0));
-        assert_eq!(window.stop(0), Some(0), "0 means at once");
+        assert_eq!(window.stop(6), Some(end(6, 0)));
+        assert_eq!(window.stop(0), Some(end(0, 0)), "0 means at once");
     }
 
     #[test]
@@ -175,7 +269,8 @@ mod tests {
         let mut window = Window::open(1, 0);
         assert_eq!(window.stop(10), None);
         assert_eq!(window.see(9), Verdict::Run);
-        assert_eq!(window.answered(9), Answered { skipped: 8, closed: Some(10) });
+        window.begin(9);
+        assert_eq!(window.answered(9), Answered { skipped: 8, closed: Some(end(10, 0)) });
     }
 
     #[test]
@@ -183,8 +278,34 @@ mod tests {
         let mut window = Window::open(1, 0);
         assert_eq!(window.answered(1), Answered { skipped: 0, closed: None });
         assert_eq!(window.stop(4), None);
-        assert_eq!(window.see(7), Verdict::Closed { until: 4, skipped: 2 });
+        assert_eq!(window.see(7), Verdict::Closed(end(4, 2)));
         window.go_on();
         assert_eq!(window.see(7), Verdict::Run);
+    }
+
+    #[test]
+    fn a_stop_finds_frames_that_were_begun() {
+        // One runs, one is prepared; the end lies before, between and behind them.
+        let begun = || {
+            let mut window = Window::open(1, 0);
+            for seq in [3, 5] {
+                assert_eq!(window.see(seq), Verdict::Run);
+                window.begin(seq);
+                assert_eq!(window.see(seq), Verdict::Ignore, "a double is not begun twice");
+            }
+            window
+        };
+        assert_eq!(begun().stop(2), Some(end(2, 1)), "neither is ours");
+        let mut window = begun();
+        assert_eq!(window.stop(4), None, "3 is owed");
+        assert_eq!(window.answered(3), Answered { skipped: 2, closed: Some(end(4, 0)) });
+        let mut window = begun();
+        assert_eq!(window.stop(5), None);
+        assert_eq!(window.answered(3), Answered { skipped: 2, closed: Some(end(5, 1)) });
+        let mut window = begun();
+        assert_eq!(window.stop(8), None);
+        assert_eq!(window.see(9), Verdict::Beyond, "both are owed");
+        assert_eq!(window.answered(3), Answered { skipped: 2, closed: None });
+        assert_eq!(window.answered(5), Answered { skipped: 1, closed: Some(end(8, 2)) });
     }
 }

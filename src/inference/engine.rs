@@ -1,9 +1,14 @@
 //! A bundle, loaded and ready: a frame goes in, an answer and the time of each stage come out.
+//!
+//! An engine has two halves that can be parted: the [`Front`] brings a frame into an input tensor, the
+//! [`Back`] runs the model on it and decodes what comes out. Who has a core to spare gives each a thread
+//! and lets two tensors take turns. After the first frames neither allocates memory; the answer itself
+//! is the only thing that is made anew (`tests/allocations.rs` counts).
 
 use super::pixels::PixelDecoder;
 use super::postprocess::{self, Context};
-use super::preprocess::Preprocess;
-use super::session::{Plan, Session};
+use super::preprocess::{Geometry, Preprocess};
+use super::session::{Input, Plan, Session, Views};
 use crate::bundle::OpenBundle;
 use crate::bundle::model::{self, Ports};
 use crate::domain::frame::FrameView;
@@ -27,12 +32,34 @@ pub struct LoadReport {
 
 /// A loaded bundle. Its memory is kept from frame to frame.
 pub struct Engine {
-    manifest: Manifest,
-    size: (u32, u32),
+    front: Front,
+    back: Back,
+    report: LoadReport,
+}
+
+/// The half of an engine that brings frames into tensors.
+pub struct Front {
     pixels: PixelDecoder,
     preprocess: Preprocess,
+}
+
+/// The half of an engine that runs the model.
+pub struct Back {
+    manifest: Manifest,
+    size: (u32, u32),
     session: Session,
-    report: LoadReport,
+    views: Views,
+}
+
+/// What the [`Back`] has to know of a frame in a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prepared {
+    /// Where the picture lies in the tensor.
+    pub geometry: Geometry,
+    /// Milliseconds of decoding.
+    pub decode: f32,
+    /// Milliseconds of pre-processing.
+    pub preprocess: f32,
 }
 
 impl Engine {
@@ -92,14 +119,9 @@ impl Engine {
             runtime_version: session.runtime_version().to_owned(),
             load_ms: milliseconds(start, Instant::now()),
         };
-        Ok(Self {
-            size,
-            pixels: PixelDecoder::new()?,
-            preprocess: Preprocess::new(input)?,
-            manifest: manifest.clone(),
-            session,
-            report,
-        })
+        let front = Front { pixels: PixelDecoder::new()?, preprocess: Preprocess::new(input)? };
+        let back = Back { manifest: manifest.clone(), size, session, views: Views::default() };
+        Ok(Self { front, back, report })
     }
 
     /// What loading showed.
@@ -109,7 +131,17 @@ impl Engine {
 
     /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.back.manifest
+    }
+
+    /// Its halves.
+    pub fn part(self) -> (Front, Back) {
+        (self.front, self.back)
+    }
+
+    /// Looks at a part of each picture only: left, top, width and height as shares of it, 0 to 1.
+    pub fn limit_to(&mut self, region: Option<[f32; 4]>) {
+        self.front.limit_to(region);
     }
 
     /// Answers one frame.
@@ -118,23 +150,8 @@ impl Engine {
     /// `BadRequest` for a frame that is no picture, `NotFinite` for an output with NaN or infinity,
     /// `Internal` when the runtime fails. The engine can go on with the next frame.
     pub fn run(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
-        let start = Instant::now();
-        let want = self.preprocess.want();
-        let picture = self.pixels.planes(frame, want, |w, h| self.preprocess.needed((w, h)))?;
-        let decoded = Instant::now();
-        let geometry = self.preprocess.run(&picture, self.session.input()?)?;
-        let prepared = Instant::now();
-        let answer = self.session.run()?;
-        let inferred = Instant::now();
-        let context = Context { manifest: &self.manifest, size: self.size };
-        let output = postprocess::decode(context, &answer.tensors()?, &geometry)?;
-        let times = StageTimes {
-            decode: milliseconds(start, decoded),
-            preprocess: milliseconds(decoded, prepared),
-            infer: milliseconds(prepared, inferred),
-            postprocess: milliseconds(inferred, Instant::now()),
-        };
-        Ok((output, times))
+        let prepared = self.front.prepare(frame, self.back.input())?;
+        self.back.answer(&prepared)
     }
 
     /// Runs the bare model on whatever its input holds from the last frame, for measuring; milliseconds.
@@ -143,8 +160,88 @@ impl Engine {
     /// As [`Engine::run`].
     pub fn run_bare(&mut self) -> Result<f32, Reason> {
         let start = Instant::now();
-        self.session.run()?;
+        self.back.session.run()?;
         Ok(milliseconds(start, Instant::now()))
+    }
+}
+
+impl Front {
+    /// Looks at a part of each picture only: left, top, width and height as shares of it, 0 to 1.
+    pub fn limit_to(&mut self, region: Option<[f32; 4]>) {
+        self.preprocess.limit_to(region);
+    }
+
+    /// Brings a frame into a tensor.
+    ///
+    /// # Errors
+    /// `BadRequest` for a frame that is no picture, `Internal` when the tensor is not the model's.
+    pub fn prepare(&mut self, frame: FrameView<'_>, input: &mut Input) -> Result<Prepared, Reason> {
+        let start = Instant::now();
+        let want = self.preprocess.want();
+        let picture = self.pixels.planes(frame, want, |w, h| self.preprocess.needed((w, h)))?;
+        let decoded = Instant::now();
+        let (values, padding) = input.values()?;
+        let geometry = self.preprocess.run(&picture, values, padding)?;
+        Ok(Prepared {
+            geometry,
+            decode: milliseconds(start, decoded),
+            preprocess: milliseconds(decoded, Instant::now()),
+        })
+    }
+}
+
+impl Back {
+    /// The tensor that the next run is on.
+    pub fn input(&mut self) -> &mut Input {
+        self.session.input()
+    }
+
+    /// Another tensor, to be prepared while the model runs.
+    ///
+    /// # Errors
+    /// `Internal` when there is no memory for it.
+    pub fn spare_input(&self) -> Result<Input, Reason> {
+        self.session.spare_input()
+    }
+
+    /// The next run is on this tensor; that of the last one comes back in its place.
+    pub fn exchange(&mut self, input: &mut Input) {
+        self.session.exchange(input);
+    }
+
+    /// Runs the model on its tensor, and decodes what comes out.
+    ///
+    /// # Errors
+    /// `NotFinite` for an output with NaN or infinity, `Internal` when the runtime fails.
+    pub fn answer(&mut self, prepared: &Prepared) -> Result<(Output, StageTimes), Reason> {
+        let start = Instant::now();
+        let answer = self.session.run()?;
+        let inferred = Instant::now();
+        let context = Context { manifest: &self.manifest, size: self.size };
+        let output = answer
+            .look(&mut self.views, |tensors| postprocess::decode(context, tensors, &prepared.geometry))?;
+        let times = StageTimes {
+            decode: prepared.decode,
+            preprocess: prepared.preprocess,
+            infer: milliseconds(start, inferred),
+            postprocess: milliseconds(inferred, Instant::now()),
+        };
+        Ok((output, times))
+    }
+}
+
+/// What answers a frame.
+pub trait Respond {
+    /// Answers one frame.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    fn respond(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason>;
+}
+
+impl Respond for Engine {
+    fn respond(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
+        self.run(frame)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Running a bundle's golden inputs: pictures with known answers, on the provider that will really run.
 
-use super::Engine;
+use super::engine::Respond;
 use super::picture::Picture;
 use crate::bundle::OpenBundle;
 use crate::domain::trial::{self, Cut};
@@ -10,7 +10,7 @@ use crate::domain::{Reason, ReasonCode};
 /// names the first input that was off, and the milliseconds of each run, all stages; nothing is run
 /// after the first that is off.
 pub fn run_all(
-    engine: &mut Engine,
+    engine: &mut impl Respond,
     bundle: &OpenBundle,
     mut on_progress: impl FnMut(usize, usize),
 ) -> (Result<(), Reason>, Vec<f32>) {
@@ -22,7 +22,7 @@ pub fn run_all(
             Reason::new(reason.code, format!("golden input {}: {}", sample.input, reason.detail))
         };
         let answer =
-            Picture::read(&bundle.file(&sample.input)).and_then(|picture| engine.run(picture.view()));
+            Picture::read(&bundle.file(&sample.input)).and_then(|picture| engine.respond(picture.view()));
         let (output, stages) = match answer {
             Ok(answer) => answer,
             Err(reason) => return (Err(named(reason)), times),

@@ -39,7 +39,7 @@ pub fn inspect(model: &Path, settings: &RuntimeSettings) -> Result<Inspection, R
         Ok(plan)
     };
     let (mut session, _) = Session::load(model, settings, plan)?;
-    match session.input()? {
+    match session.input().values()?.0 {
         TensorMut::F32(values) => noise().zip(values).for_each(|(n, v)| *v = f32::from(n) / 255.0),
         TensorMut::F16(values) => {
             noise().zip(values).for_each(|(n, v)| *v = f16::from_f32(f32::from(n) / 255.0))

@@ -16,7 +16,7 @@ mod shares;
 pub use super::library::find_library;
 
 use super::postprocess::TensorView;
-use super::preprocess::TensorMut;
+use super::preprocess::{Padding, TensorMut};
 use crate::bundle::model::Ports;
 use crate::domain::Reason;
 use crate::domain::manifest::{ElementType, Provider};
@@ -25,6 +25,7 @@ use half::f16;
 use ort::memory::Allocator;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionInputValue, SessionOutputs};
 use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
+use ports::element_type;
 use std::borrow::Cow;
 
 /// What is fed and what is wanted of a model.
@@ -52,9 +53,8 @@ pub struct Chosen {
 /// A loaded model with its input and output memory.
 pub struct Session {
     session: ort::session::Session,
-    input: DynTensor,
+    input: Input,
     input_name: String,
-    element: ElementType,
     options: RunOptions<HasSelectedOutputs>,
     outputs: Vec<String>,
     version: String,
@@ -67,33 +67,74 @@ impl Session {
     }
 
     /// The input tensor, to be written before a run.
-    ///
-    /// # Errors
-    /// `Internal` when the runtime does not give its memory.
-    pub fn input(&mut self) -> Result<TensorMut<'_>, Reason> {
-        let input = &mut self.input;
-        let values = match self.element {
-            ElementType::F32 => input.try_extract_tensor_mut().map(|(_, values)| TensorMut::F32(values)),
-            ElementType::F16 => input.try_extract_tensor_mut().map(|(_, values)| TensorMut::F16(values)),
-            ElementType::U8 => input.try_extract_tensor_mut().map(|(_, values)| TensorMut::U8(values)),
-            ElementType::I8 => input.try_extract_tensor_mut().map(|(_, values)| TensorMut::I8(values)),
-            ElementType::I64 => return Err(internal("an input of type i64 takes no picture".into())),
-        };
-        values.map_err(|error| internal(format!("write the model's input: {}", message(&error))))
+    pub fn input(&mut self) -> &mut Input {
+        &mut self.input
     }
 
-    /// Runs the model on what is in its input.
+    /// Another input tensor of the same kind, to be written while the model runs; [`Session::exchange`]
+    /// puts it in.
+    ///
+    /// # Errors
+    /// `Internal` when there is no memory for it.
+    pub fn spare_input(&self) -> Result<Input, Reason> {
+        Input::new(self.input.element, self.input.tensor.shape().to_vec())
+            .map_err(|error| internal(format!("make another input: {}", message(&error))))
+    }
+
+    /// The next run is on this input; what the last one was on comes back in its place.
+    pub fn exchange(&mut self, input: &mut Input) {
+        std::mem::swap(&mut self.input, input);
+    }
+
+    /// Runs the model on what is in its input. Nothing is allocated on this side of the runtime for up to
+    /// four outputs whose shapes the model declares.
     ///
     /// # Errors
     /// `Internal` with the runtime's message.
     pub fn run(&mut self) -> Result<Answer<'_>, Reason> {
-        let input = SessionInputValue::from(&self.input);
-        let inputs = vec![(self.input_name.as_str(), input)];
-        let outputs = self
-            .session
-            .run_with_options(inputs, &self.options)
-            .map_err(|error| internal(format!("run the model: {}", message(&error))))?;
+        let input = SessionInputValue::from(&self.input.tensor);
+        // By place where it is the only one, which needs no list.
+        let outputs = if self.session.inputs().len() == 1 {
+            self.session.run_with_options([input], &self.options)
+        } else {
+            self.session.run_with_options(vec![(self.input_name.as_str(), input)], &self.options)
+        };
+        let outputs = outputs.map_err(|error| internal(format!("run the model: {}", message(&error))))?;
         Ok(Answer { outputs, names: &self.outputs })
+    }
+}
+
+/// An input tensor in the runtime's memory.
+pub struct Input {
+    tensor: DynTensor,
+    element: ElementType,
+    /// What its padding was written for.
+    pub padding: Padding,
+}
+
+impl Input {
+    /// Zeros of that shape.
+    fn new(element: ElementType, shape: Vec<i64>) -> Result<Self, ort::Error> {
+        let tensor = DynTensor::new(&Allocator::default(), element_type(element), shape)?;
+        Ok(Self { tensor, element, padding: Padding::default() })
+    }
+
+    /// Its values, and what its padding was written for.
+    ///
+    /// # Errors
+    /// `Internal` when the runtime does not give its memory.
+    pub fn values(&mut self) -> Result<(TensorMut<'_>, &mut Padding), Reason> {
+        let tensor = &mut self.tensor;
+        let values = match self.element {
+            ElementType::F32 => tensor.try_extract_tensor_mut().map(|(_, values)| TensorMut::F32(values)),
+            ElementType::F16 => tensor.try_extract_tensor_mut().map(|(_, values)| TensorMut::F16(values)),
+            ElementType::U8 => tensor.try_extract_tensor_mut().map(|(_, values)| TensorMut::U8(values)),
+            ElementType::I8 => tensor.try_extract_tensor_mut().map(|(_, values)| TensorMut::I8(values)),
+            ElementType::I64 => return Err(internal("an input of type i64 takes no picture".into())),
+        };
+        let values =
+            values.map_err(|error| internal(format!("write the model's input: {}", message(&error))))?;
+        Ok((values, &mut self.padding))
     }
 }
 
@@ -103,30 +144,74 @@ pub struct Answer<'s> {
     names: &'s [String],
 }
 
+/// Memory for looking at outputs, kept from run to run.
+#[derive(Default)]
+pub struct Views {
+    /// An empty list that keeps its memory.
+    list: Vec<TensorView<'static>>,
+    /// Outputs that had to be converted, by their place.
+    converted: Vec<Vec<f32>>,
+}
+
 impl Answer<'_> {
     /// The wanted outputs, in the order of the plan; those that are not 32-bit floats are converted.
     ///
     /// # Errors
     /// `LoadFailed` for an output that is no tensor of numbers.
     pub fn tensors(&self) -> Result<Vec<TensorView<'_>>, Reason> {
-        self.names.iter().map(|name| self.tensor(name)).collect()
+        self.names.iter().map(|name| self.tensor(name, None)).collect()
     }
 
-    fn tensor<'a>(&'a self, name: &'a str) -> Result<TensorView<'a>, Reason> {
+    /// Shows the same to `look`, in memory that is kept.
+    ///
+    /// # Errors
+    /// As [`Answer::tensors`], and those of `look`.
+    pub fn look<T>(
+        &self,
+        views: &mut Views,
+        look: impl FnOnce(&[TensorView<'_>]) -> Result<T, Reason>,
+    ) -> Result<T, Reason> {
+        views.converted.resize_with(self.names.len(), Vec::new);
+        let mut list = emptied(std::mem::take(&mut views.list));
+        for (name, room) in self.names.iter().zip(&mut views.converted) {
+            list.push(self.tensor(name, Some(room))?);
+        }
+        let seen = look(&list);
+        views.list = emptied(list);
+        seen
+    }
+
+    fn tensor<'a>(&'a self, name: &'a str, room: Option<&'a mut Vec<f32>>) -> Result<TensorView<'a>, Reason> {
         let value =
             self.outputs.get(name).ok_or_else(|| internal(format!("the run gave no output {name:?}")))?;
-        let (shape, values) = values(value).ok_or_else(|| {
+        let (shape, values) = values(value, room).ok_or_else(|| {
             failed(format!("output {name:?} is {}; only tensors of numbers can be decoded", value.dtype()))
         })?;
         Ok(TensorView { name, shape, values })
     }
 }
 
-fn values(value: &DynValue) -> Option<(&[i64], Cow<'_, [f32]>)> {
+/// The list without its items, for items of another life; the standard library keeps the memory.
+fn emptied<'to>(mut list: Vec<TensorView<'_>>) -> Vec<TensorView<'to>> {
+    list.clear();
+    list.into_iter().map(|_| unreachable!("it was emptied")).collect()
+}
+
+/// Shape and values; those that are not 32-bit floats are converted into `room`, or into new memory.
+fn values<'a>(value: &'a DynValue, room: Option<&'a mut Vec<f32>>) -> Option<(&'a [i64], Cow<'a, [f32]>)> {
     macro_rules! converted {
         ($type:ty, $convert:expr) => {{
             let (shape, values) = value.try_extract_tensor::<$type>().ok()?;
-            (&**shape, Cow::Owned(values.iter().map($convert).collect()))
+            let values = values.iter().map($convert);
+            let values = match room {
+                None => Cow::Owned(values.collect()),
+                Some(room) => {
+                    room.clear();
+                    room.extend(values);
+                    Cow::Borrowed(&room[..])
+                }
+            };
+            (&**shape, values)
         }};
     }
     let ValueType::Tensor { ty, .. } = value.dtype() else { return None };
@@ -150,7 +235,7 @@ impl Session {
     /// Runs once on zeros; returns the outputs whose memory can be kept, because the model declares
     /// their shapes and the run gave the same.
     fn warm_up(&mut self, ports: &Ports) -> Result<Vec<(String, TensorElementType, Vec<i64>)>, Fault> {
-        let inputs = vec![(self.input_name.as_str(), SessionInputValue::from(&self.input))];
+        let inputs = vec![(self.input_name.as_str(), SessionInputValue::from(&self.input.tensor))];
         let outputs = self.session.run_with_options(inputs, &self.options)?;
         let mut fixed = Vec::new();
         for name in &self.outputs {

@@ -167,6 +167,38 @@ fn a_centre_crop_leaves_the_sides_out() {
 }
 
 #[test]
+fn a_region_is_all_that_the_model_sees_and_boxes_lie_in_the_whole_picture() {
+    // A red quarter on the right, at the bottom a green half of it.
+    let pixel = |x: usize, y: usize| match (x >= 24, y >= 8) {
+        (false, _) => [0, 0, 250],
+        (true, false) => [250, 0, 0],
+        (true, true) => [0, 250, 0],
+    };
+    let bytes: Vec<u8> = (0..16 * 32).flat_map(|at| pixel(at % 32, at / 32)).collect();
+    let frame = FrameView { meta: meta(FrameFormat::Rgb8, 32, 16), bytes: &bytes };
+    let letterbox = Fit::Letterbox { value: 0, position: Anchor::Center };
+    for fit in [Fit::Stretch, Fit::CenterCrop, letterbox] {
+        let mut engine = load("mean_f32", |m| m.inputs[0].fit = fit).unwrap();
+        let mut seen = |region| {
+            engine.limit_to(region);
+            engine.run(frame).unwrap().0.tensors[0].values.clone()
+        };
+        near(&seen(Some([0.75, 0.0, 0.25, 0.5])), &[250.0, 0.0, 0.0], 1.0);
+        near(&seen(Some([0.75, 0.5, 0.25, 0.5])), &[0.0, 250.0, 0.0], 1.0);
+        assert!(seen(None)[2] > 80.0, "all of it again");
+    }
+    let jpeg = jpeg(64, 64);
+    let frame = FrameView { meta: meta(FrameFormat::Jpeg, 64, 64), bytes: &jpeg };
+    let mut engine = load("mean_f32", |_| {}).unwrap();
+    for (region, colour) in
+        [([0.0, 0.2, 0.4, 0.4], [255.0, 0.0, 0.0]), ([0.6, 0.0, 0.4, 1.0], [0.0, 0.0, 255.0])]
+    {
+        engine.limit_to(Some(region));
+        near(&engine.run(frame).unwrap().0.tensors[0].values, &colour, 12.0);
+    }
+}
+
+#[test]
 fn a_jpeg_at_any_scale_gives_the_same_answer() {
     let mut engine = load("mean_f32", |_| {}).unwrap();
     for edge in [8, 16, 31, 64, 100, 640] {

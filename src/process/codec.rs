@@ -12,6 +12,9 @@ use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use tokio_util::codec::{Decoder, Encoder};
 
+/// Memory that a writer keeps, bytes.
+const KEPT: usize = 256 << 10;
+
 /// The conversation is over.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
@@ -85,26 +88,33 @@ impl<R: Read, T: DeserializeOwned> Reader<R, T> {
     }
 }
 
-/// Writes messages, blocking.
+/// Writes messages, blocking; its memory is kept from message to message.
 pub struct Writer<W> {
     to: W,
+    whole: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
     /// Writes to `to`, which needs no buffer of its own.
     pub fn new(to: W) -> Self {
-        Self { to }
+        Self { to, whole: Vec::new() }
     }
 
     /// Writes one message, whole.
     pub fn write<T: Serialize>(&mut self, message: &T) -> Result<(), CodecError> {
-        let body = encode(message)?;
-        // One write, so that a reader is woken once.
-        let mut whole = Vec::with_capacity(4 + body.len());
-        whole.extend_from_slice(&(body.len() as u32).to_be_bytes());
-        whole.extend_from_slice(&body);
+        self.whole.clear();
+        // One large message is no reason to keep its memory for ever.
+        self.whole.shrink_to(KEPT);
+        // Room for the length; one write for both, so that a reader is woken once.
+        self.whole.extend_from_slice(&[0; 4]);
+        serde_json::to_writer(&mut self.whole, message).map_err(CodecError::Garbage)?;
+        let body = self.whole.len() - 4;
+        if body > MAX_MESSAGE {
+            return Err(CodecError::TooLong(body));
+        }
+        self.whole[..4].copy_from_slice(&(body as u32).to_be_bytes());
         self.to
-            .write_all(&whole)
+            .write_all(&self.whole)
             .and_then(|()| self.to.flush())
             .map_err(|source| CodecError::Io { act: "write", source })
     }

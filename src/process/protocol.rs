@@ -7,7 +7,7 @@
 use crate::domain::admission::AdmissionSettings;
 use crate::domain::ledger::Skip;
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,9 @@ pub enum ToInfer {
         digest: Digest,
         /// The runtime.
         runtime: RuntimeSettings,
+        /// How frames are brought to the model.
+        #[serde(default)]
+        feed: Feed,
         /// Where frames come from.
         channel: FrameChannel,
         /// Which of them it is not run on.

@@ -22,7 +22,7 @@ mod predict;
 mod process;
 /// The README: its commands, topics, messages and configuration.
 mod readme;
-/// Cameras, against the kernel's own test driver where it is there.
-mod v4l2;
 /// Sources that another program reads: films, network cameras, commands that misbehave.
 mod stream;
+/// Cameras, against the kernel's own test driver where it is there.
+mod v4l2;

@@ -5,7 +5,7 @@ use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::domain::admission::AdmissionSettings;
 use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
-use edgewarden::domain::runtime::RuntimeSettings;
+use edgewarden::domain::runtime::{Feed, RuntimeSettings};
 use edgewarden::domain::source::SourceSettings;
 use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
@@ -36,6 +36,7 @@ fn exe() -> &'static Path {
 struct Place {
     dir: tempfile::TempDir,
     channel: FrameChannel,
+    feed: Feed,
 }
 
 impl Place {
@@ -48,7 +49,7 @@ impl Place {
             pipeline: "belt".parse().unwrap(),
             readers: 1,
         };
-        Self { dir, channel }
+        Self { dir, channel, feed: Feed::default() }
     }
 
     fn folder(&self, name: &str) -> PathBuf {
@@ -81,6 +82,7 @@ impl Place {
                 intra_threads: Some(1),
                 engine_cache: self.folder("engines"),
             },
+            feed: self.feed,
             channel: self.channel.clone(),
             admission: AdmissionSettings::default(),
         }
@@ -503,10 +505,20 @@ impl Swap {
 
 #[test]
 fn two_models_hand_over_on_one_channel_without_losing_a_frame() {
+    hand_over(Some(false));
+}
+
+#[test]
+fn models_that_prepare_frames_ahead_hand_over_without_losing_one() {
+    hand_over(Some(true));
+}
+
+fn hand_over(overlap: Option<bool>) {
     if library().is_none() {
         return;
     }
-    let place = Place::new();
+    let mut place = Place::new();
+    place.feed.overlap = overlap;
     let dir = place.folder("bundle");
     let digest = colour_bundle(&dir);
     block_on(async {

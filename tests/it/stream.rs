@@ -234,6 +234,7 @@ fn capture(
         root: folder.join("run"),
         prefix: format!("ewst{unique}_"),
         pipeline: "belt".parse().unwrap(),
+        readers: 1,
     };
     let source = SourceSettings::Stream(shell(script, StreamFormat::Mjpeg, false));
     let configure = ToCapture::Configure { source, fps: 50.0, channel: channel.clone(), first_seq: 1 };

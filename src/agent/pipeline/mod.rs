@@ -16,7 +16,7 @@ use crate::domain::admission::AdmissionSettings;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
 use crate::process::protocol::FrameChannel;
 use std::path::PathBuf;
@@ -35,6 +35,8 @@ pub struct Plan {
     pub admission: AdmissionSettings,
     /// How models are run.
     pub runtime: RuntimeSettings,
+    /// How frames are brought to them.
+    pub feed: Feed,
     /// A frame that takes longer means that the child hangs.
     pub frame_deadline: Duration,
     /// Loading, and each step of a trial, may take so long.

@@ -66,6 +66,7 @@ impl Runner {
             bundle: dir.to_path_buf(),
             digest: bundle.digest,
             runtime: plan.runtime.clone(),
+            feed: plan.feed,
             channel: plan.channel.clone(),
             admission: plan.admission,
         };

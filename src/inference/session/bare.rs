@@ -104,10 +104,8 @@ impl Bare {
 }
 
 fn tensor(element: TensorElementType, input: &Numbers) -> Result<DynTensor, Reason> {
-    let fault =
-        |error: ort::Error| internal(format!("make the input {:?}: {}", input.name, message(&error)));
-    let mut tensor =
-        DynTensor::new(&Allocator::default(), element, input.shape.clone()).map_err(fault)?;
+    let fault = |error: ort::Error| internal(format!("make the input {:?}: {}", input.name, message(&error)));
+    let mut tensor = DynTensor::new(&Allocator::default(), element, input.shape.clone()).map_err(fault)?;
     macro_rules! fill {
         ($type:ty, $convert:expr) => {{
             let (_, values) = tensor.try_extract_tensor_mut::<$type>().map_err(fault)?;

@@ -5,20 +5,18 @@
 
 use super::environment::environment;
 use super::fault::{Fault, failed, internal, model_fault};
-use super::ports::{element_type, ports};
+use super::ports::ports;
 use super::providers::{self, provider_name};
 use super::shares::profile_names;
-use super::{Chosen, Plan, Session, select};
+use super::{Chosen, Input, Plan, Session, select};
 use crate::bundle::model::Ports;
 use crate::domain::Reason;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::RuntimeSettings;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
-use ort::memory::Allocator;
 use ort::session::RunOptions;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::DynTensor;
 use std::path::Path;
 
 impl Session {
@@ -102,12 +100,11 @@ impl Attempt<'_> {
         let session = builder.commit_from_file(self.model)?;
         let ports = ports(&session);
         let plan = plan(&ports).map_err(Fault::Final)?;
-        let input = DynTensor::new(&Allocator::default(), element_type(plan.element), plan.shape.clone())?;
+        let input = Input::new(plan.element, plan.shape.clone())?;
         let mut session = Session {
             session,
             input,
             input_name: plan.input,
-            element: plan.element,
             options: RunOptions::new()?.with_outputs(select(&plan.outputs, &[])?),
             outputs: plan.outputs,
             version: self.version.to_owned(),

@@ -87,6 +87,7 @@ impl Lab {
                 scale: 1.0,
                 mean: vec![],
                 std: vec![],
+                jpeg: Default::default(),
             }],
             decode: Decode::Raw { outputs: vec![] },
             labels: vec![],

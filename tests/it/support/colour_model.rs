@@ -47,6 +47,7 @@ pub fn colour_bundle(dir: &Path) -> Digest {
             scale: 1.0 / 255.0,
             mean: Vec::new(),
             std: Vec::new(),
+            jpeg: Default::default(),
         }],
         decode: Decode::Classification {
             output: "average".into(),
