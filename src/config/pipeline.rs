@@ -1,12 +1,13 @@
 //! What a pipeline looks at: a source of its own, or that of another pipeline.
 //!
 //! Several models on one camera are several pipelines of which one has the source and the others name
-//! it with `source_of`. What belongs to the camera (its stall timeout) is set where the source is.
+//! it with `source_of`. What belongs to the camera (its stall timeout, the motion gate) is set where the source is.
 
 use super::file::{Faults, Node, Place, Section, Value};
 use super::settings::PipelineSettings;
 use super::source;
 use super::value::{duration, parsed};
+use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{PipelineName, SlotName};
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub enum Look {
 }
 
 /// Reads `source` or `source_of`; `None` with the faults noted.
-pub fn look(section: &mut Section<'_>) -> Option<Look> {
+pub fn look(section: &mut Section<'_>, motion: bool) -> Option<Look> {
     let at = section.at.clone();
     let shared = section.take("source_of");
     let own = section.table("source");
@@ -44,6 +45,13 @@ pub fn look(section: &mut Section<'_>) -> Option<Look> {
                 if let Some(node) = section.take(key) {
                     section.fault(&node.at, key, "belongs to the source; set it at the pipeline that has it");
                 }
+            }
+            if motion {
+                section.fault(
+                    &node.at,
+                    "motion",
+                    "belongs to the source; set it at the pipeline that has it",
+                );
             }
             match parsed(&node) {
                 Ok(pipeline) => Some(Look::Of(pipeline, node.at)),
@@ -75,6 +83,7 @@ pub struct Draft {
     pub fps: f32,
     pub max_age: Option<Duration>,
     pub stall_timeout: Duration,
+    pub motion: Option<MotionSettings>,
     pub look: Look,
 }
 
@@ -118,6 +127,7 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
             fps: draft.fps,
             max_age: draft.max_age,
             stall_timeout,
+            motion: draft.motion.clone(),
             source,
             source_of,
         })

@@ -1,6 +1,7 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
 use crate::domain::manifest::Provider;
+use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{DeviceId, PipelineName, SlotName};
 use std::net::SocketAddr;
@@ -182,6 +183,8 @@ pub struct PipelineSettings {
     pub max_age: Option<Duration>,
     /// A source that gives nothing for so long is restarted.
     pub stall_timeout: Duration,
+    /// Hold still pictures back; of the source, like it.
+    pub motion: Option<MotionSettings>,
     /// What it looks at.
     pub source: SourceSettings,
     /// The pipeline whose source that is; its own name where it has one of its own.

@@ -15,6 +15,7 @@ pub mod picture;
 pub mod pixels;
 pub mod postprocess;
 pub mod preprocess;
+pub mod reduce;
 pub mod session;
 pub mod source;
 

@@ -153,6 +153,9 @@ impl<S: Sink> Actor<S> {
                 active.frame_published(now.newest, self.plan.frame_deadline);
             }
         }
+        if now.still > before.still {
+            self.sink.still(&self.plan.name, now.still - before.still);
+        }
         if now.faults > before.faults || now.losses > before.losses {
             self.status.last_error = now.fault.clone().or(self.status.last_error.take());
         }
