@@ -51,20 +51,15 @@ pub fn read(mut section: Section<'_>) -> Option<MotionSettings> {
 /// `rect` or `polygon`.
 fn area(section: &mut Section<'_>) -> Option<Area> {
     let at = section.at.clone();
-    let given = (section.take("rect"), section.take("polygon"));
-    let (key, node, read): (_, _, fn(&Node) -> Result<Area, String>) = match given {
-        (Some(node), None) => ("rect", node, rect),
-        (None, Some(node)) => ("polygon", node, polygon),
+    match (section.take("rect"), section.take("polygon")) {
+        (Some(node), None) => rect(&node).map_err(|fault| section.fault(&node.at, "rect", fault)).ok(),
+        (None, Some(node)) => polygon(&node).map_err(|fault| section.fault(&node.at, "polygon", fault)).ok(),
         (None, None) | (Some(_), Some(_)) => {
-            section.fault(
-                &at,
-                "rect",
-                "give either rect = [left, top, right, bottom] or polygon = [[x, y], …]",
-            );
-            return None;
+            let remedy = "give either rect = [left, top, right, bottom] or polygon = [[x, y], …]";
+            section.fault(&at, "rect", remedy);
+            None
         }
-    };
-    read(&node).map_err(|fault| section.fault(&node.at, key, fault)).ok()
+    }
 }
 
 fn items(node: &Node) -> Result<&[Node], String> {
