@@ -264,7 +264,7 @@ fn the_motion_gate_is_off_unless_there_is_a_table_and_its_faults_are_told() {
         ("zones = [{ polygon = [[0, 0], [1, 1]] }]", "has 2 corners; use 3 to 32"),
         ("ignore = [{ polygon = [[0, 0], [1], [0, 1]] }]", "a corner is [x, y]"),
         ("zones = [{ min_area = 0.1 }]", "give either rect"),
-        ("zones = [{ rectangle = 1 }]", "did you mean"),
+        ("zones = [{ rectangle = 1 }]", "unknown key; known here: threshold, min_area, rect, polygon"),
     ] {
         let faults = faults(&with(table));
         assert!(faults.iter().any(|fault| fault.contains(wanted)), "{table}: {faults:?}");
