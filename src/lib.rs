@@ -28,8 +28,12 @@
 //! is allocated once → run → decode the outputs → result → agent → MQTT and metrics.
 //!
 //! The buffer holds one frame and the newest wins: a model slower than the camera skips frames, and
-//! each skipped number is counted with its reason ([`domain::ledger`]). The watchdog is fed by
-//! finished frames.
+//! each skipped number is counted with its reason ([`domain::ledger`]). No model is run on a frame that
+//! is too old ([`domain::admission`]), and where it is wanted still pictures are not even published
+//! ([`domain::motion`]). The watchdog is fed by finished frames.
+//!
+//! A camera is an actor of its own ([`agent::camera`]): it restarts its child, is paused while nobody
+//! needs its frames, and may have several pipelines, each with its own pace and its own account.
 //!
 //! # An update's way
 //!

@@ -226,6 +226,7 @@ fn camera_plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> 
         name: pipeline.name.clone(),
         source: pipeline.source.clone(),
         fps: readers().map(|one| one.fps).fold(pipeline.fps, f32::max),
+        motion: pipeline.motion.clone(),
         stall_timeout: pipeline.stall_timeout,
         exe: exe.to_path_buf(),
         channel,

@@ -84,6 +84,7 @@ impl Commands {
             Command::Rollback { slot } => self.follow(self.updater.rollback(&slot), &replies).await,
             Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies).await,
             Command::Snapshot { pipeline, max_edge } => self.snapshot(pipeline.as_ref(), max_edge).await,
+            Command::Pause { pipeline, paused } => self.pause(pipeline.as_ref(), paused).await,
             Command::Restart => Ok(json!({ "restarting": true })),
         };
         replies
@@ -117,6 +118,20 @@ impl Commands {
                 return Err(Reason::new(ReasonCode::Internal, detail));
             }
         }
+    }
+
+    async fn pause(
+        &self,
+        pipeline: Option<&PipelineName>,
+        paused: bool,
+    ) -> Result<serde_json::Value, Reason> {
+        let camera = self.device.pipeline(pipeline)?.camera();
+        camera.hold(paused).await?;
+        // All that look at it are meant: a camera cannot be paused for one of them.
+        let name = &camera.plan().name;
+        let on_it = self.device.slots().filter(|(_, handle)| handle.camera().plan().name == *name);
+        let names: Vec<String> = on_it.map(|(_, handle)| handle.plan().name.to_string()).collect();
+        Ok(json!({ "source_of": name, "pipelines": names.join(" "), "paused": paused }))
     }
 
     async fn snapshot(

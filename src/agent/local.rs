@@ -11,12 +11,13 @@
 //! | `POST /v1/install` `{"slot"?, "file"}` | [`Progress`], one JSON object a line, until it has ended |
 //! | `POST /v1/update` `{"slot", "release"}` | the same |
 //! | `POST /v1/rollback` `{"slot"}`, `POST /v1/abort` `{"slot"}` | the same |
+//! | `POST /v1/pause` `{"pipeline"?}`, `POST /v1/resume` `{"pipeline"?}` | the same |
 //! | `GET /metrics` | OpenMetrics text |
 //!
 //! A client that goes away does not stop its command: an update is stopped with `abort`.
 
 use crate::domain::command::{Command, Progress, Request};
-use crate::domain::{CommandId, Reason, ReasonCode, Release, SlotName};
+use crate::domain::{CommandId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, State};
@@ -91,6 +92,8 @@ pub async fn serve(socket: Socket, api: LocalApi, shutdown: CancellationToken) -
         .route("/v1/update", post(update))
         .route("/v1/rollback", post(rollback))
         .route("/v1/abort", post(abort))
+        .route("/v1/pause", post(pause))
+        .route("/v1/resume", post(resume))
         .route("/metrics", get(|State(api): State<LocalApi>| async move { metrics(&api.metrics) }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api);
@@ -243,6 +246,12 @@ struct SlotBody {
     slot: SlotName,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PipelineBody {
+    pipeline: Option<PipelineName>,
+}
+
 async fn install(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
     command(&api, peer, &body, |body: InstallBody| {
         if !body.file.is_absolute() {
@@ -269,6 +278,18 @@ async fn rollback(
 
 async fn abort(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
     command(&api, peer, &body, |body: SlotBody| Ok(Command::Abort { slot: body.slot }))
+}
+
+async fn pause(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
+    command(&api, peer, &body, |body: PipelineBody| {
+        Ok(Command::Pause { pipeline: body.pipeline, paused: true })
+    })
+}
+
+async fn resume(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
+    command(&api, peer, &body, |body: PipelineBody| {
+        Ok(Command::Pause { pipeline: body.pipeline, paused: false })
+    })
 }
 
 async fn status(State(api): State<LocalApi>) -> Response {

@@ -64,6 +64,10 @@ impl Sink for Outlet {
         self.telemetry.captured(pipeline, frames);
     }
 
+    fn still(&self, pipeline: &PipelineName, pictures: u64) {
+        self.telemetry.still(pipeline, pictures);
+    }
+
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason) {
         tracing::warn!(%pipeline, role, %reason, "child lost");
         self.telemetry.child_restarted(role);

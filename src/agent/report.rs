@@ -94,7 +94,14 @@ impl Reports {
         let telemetry = self.telemetry.clone();
         let read = tokio::task::spawn_blocking(move || telemetry.snapshot(&processes, mqtt));
         // It ends early only when the runtime does.
-        read.await.unwrap_or_else(|_| self.telemetry.snapshot(&[], mqtt))
+        let mut report = read.await.unwrap_or_else(|_| self.telemetry.snapshot(&[], mqtt));
+        for (_, handle) in self.device.slots() {
+            let camera = handle.status().borrow().camera.clone();
+            for figures in report.pipelines.iter_mut().filter(|one| one.name == handle.plan().name) {
+                (figures.source, figures.source_restarts) = (camera.state, camera.losses);
+            }
+        }
+        report
     }
 
     /// The judgement now.

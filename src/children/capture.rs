@@ -11,9 +11,11 @@
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
 use crate::children::snapshot;
 use crate::domain::frame::FrameView;
+use crate::domain::motion::{Detector, Gate, MotionSettings};
 use crate::domain::pace::Pace as Cap;
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameMeta, Reason, ReasonCode};
+use crate::inference::reduce::Reducer;
 use crate::inference::source::{self, Next, Pace, Source, Trouble};
 use crate::process::frames::FramePublisher;
 use crate::process::protocol::{FrameChannel, FromCapture, ToCapture};
@@ -23,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// The same fault again is told at most this often; a dead camera fails at every frame.
 const SAME_FAULT_EVERY: Duration = Duration::from_secs(10);
+/// Between two signs of life while no frame is published.
+const LIFE_EVERY: Duration = Duration::from_millis(500);
 /// A live source is waited for so long before orders are looked at again.
 const LISTEN: Duration = Duration::from_millis(100);
 
@@ -32,11 +36,11 @@ const LISTEN: Duration = Duration::from_millis(100);
 /// Why the source cannot be read; the agent has been told.
 pub fn run(socket: UnixStream) -> Result<(), Reason> {
     let Some(message) = first::<ToCapture>(&socket)? else { return Ok(()) };
-    let ToCapture::Configure { source, fps, channel, first_seq } = message else {
+    let ToCapture::Configure { source, fps, channel, first_seq, motion } = message else {
         return Err(Reason::new(ReasonCode::Internal, "child: the first message was not configure"));
     };
     let mut answers = Answers::new(&socket)?;
-    match Camera::open(&source, fps, &channel, first_seq) {
+    match Camera::open(&source, fps, &channel, first_seq, motion.as_ref()) {
         Ok((camera, description)) => {
             let orders = Orders::listen(socket)?;
             let served = match answers.say(&FromCapture::Opened { description }) {
@@ -66,6 +70,11 @@ struct Camera {
     period: Duration,
     /// Keeps a live source at the wanted pace.
     cap: Cap,
+    /// Holds still pictures back.
+    watch: Option<Watch>,
+    /// Pictures held back that were not told.
+    still: u64,
+    life_told: Instant,
     /// The number of the next frame.
     seq: u64,
     /// The frame before it, for snapshots, and the memory for the next one.
@@ -73,6 +82,29 @@ struct Camera {
     bytes: Vec<u8>,
     spare: Vec<u8>,
     fault_told: Option<(Reason, Instant)>,
+}
+
+/// The motion gate.
+struct Watch {
+    reducer: Reducer,
+    detector: Detector,
+    gate: Gate,
+}
+
+impl Watch {
+    fn new(settings: &MotionSettings) -> Self {
+        Self { reducer: Reducer::default(), detector: Detector::new(settings), gate: Gate::new(settings) }
+    }
+
+    /// True when the picture is to be held back. One that cannot be judged goes on: whoever decodes it
+    /// tells what is wrong with it.
+    fn is_still(&mut self, frame: FrameView<'_>) -> bool {
+        let now = frame.meta.captured_mono_ns;
+        match self.reducer.grey(frame) {
+            Ok(Some(grey)) => !self.gate.open(self.detector.see(grey, now), now),
+            Ok(None) | Err(_) => false,
+        }
+    }
 }
 
 /// What asking the source has led to.
@@ -101,6 +133,7 @@ impl Camera {
         fps: f32,
         channel: &FrameChannel,
         first_seq: u64,
+        motion: Option<&MotionSettings>,
     ) -> Result<(Self, String), Reason> {
         if !(fps.is_finite() && fps > 0.0) {
             return Err(Reason::new(
@@ -117,6 +150,9 @@ impl Camera {
             publisher: FramePublisher::create(channel)?,
             period,
             cap,
+            watch: motion.map(Watch::new),
+            still: 0,
+            life_told: Instant::now(),
             seq: first_seq,
             newest: None,
             bytes: Vec::new(),
@@ -184,7 +220,7 @@ impl Camera {
         let (unix_ns, mono_ns) = (monotonic::unix_ns(), monotonic::now_ns());
         let captured_mono_ns = picture.captured_mono_ns.map_or(mono_ns, |at| at.min(mono_ns));
         if live && !self.cap.take(captured_mono_ns) {
-            return Ok(Step::Went);
+            return self.alive(answers);
         }
         let age = i64::try_from(mono_ns - captured_mono_ns).unwrap_or(i64::MAX);
         let meta = FrameMeta {
@@ -195,6 +231,13 @@ impl Camera {
             height: picture.height,
             format: picture.format,
         };
+        let shown = FrameView { meta, bytes: &self.spare };
+        if self.watch.as_mut().is_some_and(|watch| watch.is_still(shown)) {
+            std::mem::swap(&mut self.bytes, &mut self.spare);
+            self.newest = Some(meta);
+            self.still += 1;
+            return self.alive(answers);
+        }
         if let Err(error) = self.publisher.publish(&meta, &self.spare) {
             return self.trouble(Trouble::Frame(error.into()), answers);
         }
@@ -202,6 +245,15 @@ impl Camera {
         self.newest = Some(meta);
         self.seq += 1;
         answers.say(&FromCapture::Published { seq: meta.seq })?;
+        Ok(Step::Went)
+    }
+
+    /// A sign of life in place of a frame, now and then.
+    fn alive(&mut self, answers: &mut Answers) -> Result<Step, End> {
+        if self.life_told.elapsed() >= LIFE_EVERY {
+            self.life_told = Instant::now();
+            answers.say(&FromCapture::Alive { still: std::mem::take(&mut self.still) })?;
+        }
         Ok(Step::Went)
     }
 

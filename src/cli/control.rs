@@ -1,10 +1,10 @@
-//! `edgewarden status`, `install`, `update`, `rollback`, `abort`: asks the running agent over its
+//! `edgewarden status`, `install`, `update`, `rollback`, `abort`, `pause`, `resume`: asks the running agent over its
 //! Unix socket. The exit status of a refused bundle is that of its reason.
 
 use super::local::{Client, Which};
 use super::ui::{self, Json};
 use crate::domain::command::Progress;
-use crate::domain::{Release, SlotName};
+use crate::domain::{PipelineName, Release, SlotName};
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -62,6 +62,17 @@ pub struct SlotArgs {
     json: Json,
 }
 
+/// Arguments of `pause` and `resume`.
+#[derive(Debug, clap::Args)]
+pub struct PipelineArgs {
+    /// The pipeline; may be left out where the device has one
+    pipeline: Option<PipelineName>,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    json: Json,
+}
+
 /// Runs `status`.
 pub fn status(args: StatusArgs) -> anyhow::Result<()> {
     let client = args.which.client()?;
@@ -106,6 +117,16 @@ pub fn rollback(args: SlotArgs) -> anyhow::Result<()> {
 /// Runs `abort`.
 pub fn abort(args: SlotArgs) -> anyhow::Result<()> {
     follow(&args.which.client()?, "abort", json!({ "slot": args.slot }), args.json)
+}
+
+/// Runs `pause`.
+pub fn pause(args: PipelineArgs) -> anyhow::Result<()> {
+    follow(&args.which.client()?, "pause", json!({ "pipeline": args.pipeline }), args.json)
+}
+
+/// Runs `resume`.
+pub fn resume(args: PipelineArgs) -> anyhow::Result<()> {
+    follow(&args.which.client()?, "resume", json!({ "pipeline": args.pipeline }), args.json)
 }
 
 /// Sends a command and shows its progress until it has ended.

@@ -51,6 +51,10 @@ pub enum Command {
     Rollback(control::SlotArgs),
     /// Stop the deployment under way on a slot
     Abort(control::SlotArgs),
+    /// Pause a pipeline's source, for all pipelines that look at it
+    Pause(control::PipelineArgs),
+    /// Let a paused source go on
+    Resume(control::PipelineArgs),
     /// Run a bundle on pictures and print the answers
     Predict(predict::Args),
     /// Make and examine bundles
@@ -84,6 +88,8 @@ pub fn main() -> ExitCode {
         Command::Update(args) => control::update(args),
         Command::Rollback(args) => control::rollback(args),
         Command::Abort(args) => control::abort(args),
+        Command::Pause(args) => control::pause(args),
+        Command::Resume(args) => control::resume(args),
         Command::Predict(args) => predict::run(args),
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),

@@ -3,7 +3,7 @@
 
 use super::ui;
 use crate::domain::deployment::{DeploymentState, SlotState};
-use crate::domain::health::{HealthState, PipelineHealth, PipelineState};
+use crate::domain::health::{HealthState, PipelineHealth, PipelineState, SourceState};
 use crate::domain::metrics::{MetricsReport, PipelineMetrics};
 use crate::domain::status::DeviceStatus;
 use anyhow::Context;
@@ -93,6 +93,7 @@ fn row(pipeline: &PipelineHealth, figures: Option<&PipelineMetrics>, metrics: &M
     let state = match pipeline.state {
         PipelineState::NoModel => "no model",
         PipelineState::Starting => "starting",
+        PipelineState::Running if pipeline.source.state == SourceState::Still => "still",
         PipelineState::Running => "running",
         PipelineState::SourceFailed => "source failed",
         PipelineState::ModelFailed => "model failed",

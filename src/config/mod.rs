@@ -8,6 +8,7 @@
 pub mod settings;
 
 mod file;
+mod motion;
 mod pipeline;
 mod read;
 mod source;

@@ -1,12 +1,13 @@
 //! What a pipeline looks at: a source of its own, or that of another pipeline.
 //!
 //! Several models on one camera are several pipelines of which one has the source and the others name
-//! it with `source_of`. What belongs to the camera (its stall timeout) is set where the source is.
+//! it with `source_of`. What belongs to the camera (its stall timeout, the motion gate) is set where the source is.
 
 use super::file::{Faults, Node, Place, Section, Value};
 use super::settings::PipelineSettings;
 use super::source;
 use super::value::{duration, number, parsed};
+use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{PipelineName, SlotName};
 use std::time::Duration;
@@ -57,7 +58,7 @@ pub enum Look {
 }
 
 /// Reads `source` or `source_of`; `None` with the faults noted.
-pub fn look(section: &mut Section<'_>) -> Option<Look> {
+pub fn look(section: &mut Section<'_>, motion: bool) -> Option<Look> {
     let at = section.at.clone();
     let shared = section.take("source_of");
     let own = section.table("source");
@@ -68,6 +69,13 @@ pub fn look(section: &mut Section<'_>) -> Option<Look> {
                 if let Some(node) = section.take(key) {
                     section.fault(&node.at, key, "belongs to the source; set it at the pipeline that has it");
                 }
+            }
+            if motion {
+                section.fault(
+                    &node.at,
+                    "motion",
+                    "belongs to the source; set it at the pipeline that has it",
+                );
             }
             match parsed(&node) {
                 Ok(pipeline) => Some(Look::Of(pipeline, node.at)),
@@ -100,6 +108,7 @@ pub struct Draft {
     pub max_age: Option<Duration>,
     pub stall_timeout: Duration,
     pub crop: Option<[f32; 4]>,
+    pub motion: Option<MotionSettings>,
     pub look: Look,
 }
 
@@ -148,6 +157,7 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
             max_age: draft.max_age,
             stall_timeout,
             crop: draft.crop,
+            motion: draft.motion.clone(),
             source,
             source_of,
         })

@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, pipeline};
+use super::{ConfigErrors, Surroundings, motion, pipeline};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
 use std::collections::{BTreeMap, HashMap};
@@ -377,12 +377,22 @@ fn read_pipeline(
     }
     let fps = section.or("fps", 15.0, number(0.01..=240.0));
     let max_age = section.or("max_age", Some(secs(2)), pipeline::max_age);
-    let look = pipeline::look(&mut section);
+    let motion = section.table("motion").map(motion::read);
+    let look = pipeline::look(&mut section, motion.is_some());
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
     let crop = pipeline::crop(&mut section);
     section.finish();
     known.push(name.clone());
-    Some(pipeline::Draft { name, slot, fps, max_age, stall_timeout, crop, look: look? })
+    Some(pipeline::Draft {
+        name,
+        slot,
+        fps,
+        max_age,
+        stall_timeout,
+        crop,
+        motion: motion.transpose_or()?,
+        look: look?,
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
 use crate::domain::manifest::Provider;
+use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{DeviceId, PipelineName, SlotName};
 use std::net::SocketAddr;
@@ -186,6 +187,8 @@ pub struct PipelineSettings {
     pub stall_timeout: Duration,
     /// The part of each picture that the model looks at: left, top, width, height as shares of it.
     pub crop: Option<[f32; 4]>,
+    /// Hold still pictures back; of the source, like it.
+    pub motion: Option<MotionSettings>,
     /// What it looks at.
     pub source: SourceSettings,
     /// The pipeline whose source that is; its own name where it has one of its own.

@@ -337,6 +337,34 @@ fn several_pipelines_look_at_one_source() {
 }
 
 #[test]
+fn the_motion_gate_is_off_unless_there_is_a_table_and_its_faults_are_told() {
+    let with = |table: &str| format!("{SMALLEST}[pipeline.motion]\n{table}\n");
+    assert_eq!(read(SMALLEST).unwrap().pipelines[0].motion, None);
+    let settings =
+        read(&with("threshold = 20\nignore = [{ polygon = [[0, 0], [1, 0], [0, 0.5]] }]")).unwrap();
+    let motion = settings.pipelines[0].motion.as_ref().unwrap();
+    let corners = vec![[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]];
+    assert_eq!((&motion.zones[0].area, motion.zones[0].threshold), (&corners, 20.0), "the whole picture");
+    assert_eq!((motion.hold_ms, motion.keep_alive_ms, motion.ignore.len()), (2000, 10_000, 1));
+    for (table, wanted) in [
+        ("threshold = 0", "pipeline.motion.threshold: 0 is out of range"),
+        ("keep_alive = \"0s\"", "pipeline.motion.keep_alive"),
+        ("zones = [{ rect = [0.5, 0.0, 0.5, 1.0] }]", "write [left, top, right, bottom] in shares"),
+        ("zones = [{ rect = [0, 0, 2, 1] }]", "2 is out of range; use 0 to 1"),
+        ("zones = [{ polygon = [[0, 0], [1, 1]] }]", "has 2 corners; use 3 to 32"),
+        ("ignore = [{ polygon = [[0, 0], [1], [0, 1]] }]", "a corner is [x, y]"),
+        ("zones = [{ min_area = 0.1 }]", "give either rect"),
+        ("zones = [{ rectangle = 1 }]", "unknown key; known here: threshold, min_area, rect, polygon"),
+    ] {
+        let faults = faults(&with(table));
+        assert!(faults.iter().any(|fault| fault.contains(wanted)), "{table}: {faults:?}");
+    }
+    let shared = "[[pipeline]]\nname = \"b\"\nsource_of = \"main\"\nmotion = { hold = \"1s\" }\n";
+    let faults = faults(&format!("{SMALLEST}{shared}"));
+    assert!(faults.len() == 1 && faults[0].contains("pipeline.motion: belongs to the source"), "{faults:?}");
+}
+
+#[test]
 fn two_pipelines_of_one_name_are_refused() {
     let faults = faults(&format!("{SMALLEST}{SMALLEST}"));
     assert_eq!(

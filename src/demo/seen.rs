@@ -204,6 +204,7 @@ impl Seen {
 mod tests {
     use super::*;
     use crate::domain::deployment::{BundleRef, DeploymentState};
+    use crate::domain::health::SourceState;
     use crate::domain::metrics::PipelineMetrics;
     use crate::domain::{Detection, Digest, Output};
 
@@ -220,8 +221,14 @@ mod tests {
 
     fn metrics(skipped: u64, failed: u64) -> Heard {
         let frames = FrameCounts { skipped, failed, ..FrameCounts::default() };
-        let pipeline =
-            PipelineMetrics { name: "belt".parse().unwrap(), frames, fps: 0.0, latency_ms: BTreeMap::new() };
+        let pipeline = PipelineMetrics {
+            name: "belt".parse().unwrap(),
+            frames,
+            source: SourceState::Running,
+            source_restarts: 0,
+            fps: 0.0,
+            latency_ms: BTreeMap::new(),
+        };
         Heard::Metrics(MetricsReport { pipelines: vec![pipeline], ..MetricsReport::default() })
     }
 

@@ -41,6 +41,13 @@ pub enum Command {
         /// Longest edge, pixels.
         max_edge: u32,
     },
+    /// Pause a pipeline's source, for all pipelines that look at it, or let it go on. Local socket only.
+    Pause {
+        /// The pipeline; may be left out where the device has one.
+        pipeline: Option<PipelineName>,
+        /// True to pause, false to go on.
+        paused: bool,
+    },
     /// End the agent and start it anew in its place; the process id stays.
     Restart,
 }
@@ -55,6 +62,8 @@ impl Command {
             Command::Abort { .. } => "abort",
             Command::Status => "status",
             Command::Snapshot { .. } => "snapshot",
+            Command::Pause { paused: true, .. } => "pause",
+            Command::Pause { paused: false, .. } => "resume",
             Command::Restart => "restart",
         }
     }

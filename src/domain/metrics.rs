@@ -1,5 +1,6 @@
 //! The device's figures: what `telemetry` measures and MQTT and Prometheus carry.
 
+use super::health::SourceState;
 use super::id::PipelineName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +33,12 @@ pub struct PipelineMetrics {
     pub name: PipelineName,
     /// Frames since the agent started.
     pub frames: FrameCounts,
+    /// How its source is.
+    #[serde(default)]
+    pub source: SourceState,
+    /// Times that its source was lost and started again.
+    #[serde(default)]
+    pub source_restarts: u64,
     /// Answered frames per second over the sliding window.
     pub fps: f64,
     /// Milliseconds by stage over the sliding window: `decode`, `preprocess`, `infer`,
@@ -59,6 +66,9 @@ pub struct FrameCounts {
     pub paced: u64,
     /// Ended in an error.
     pub failed: u64,
+    /// Held back by the motion gate; never published, and not in `captured`.
+    #[serde(default)]
+    pub still: u64,
 }
 
 /// A distribution, in the unit of its field.

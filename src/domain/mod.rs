@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod manifest;
 pub mod metrics;
+pub mod motion;
 pub mod pace;
 pub mod probation;
 pub mod reason;

@@ -19,6 +19,7 @@ pub mod planes;
 pub mod postprocess;
 pub mod preprocess;
 pub mod prove;
+pub mod reduce;
 pub mod session;
 pub mod source;
 

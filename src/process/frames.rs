@@ -574,6 +574,17 @@ mod tests {
     }
 
     #[test]
+    fn as_many_pipelines_as_the_configuration_allows_read_one_channel() {
+        let mut own = Own::new();
+        own.1.readers = MAX_READERS;
+        let publisher = FramePublisher::create(&own.1).unwrap();
+        // A model and a candidate each.
+        let all: Vec<_> = (0..2 * MAX_READERS).map(|_| FrameSubscriber::open(&own.1).unwrap()).collect();
+        publisher.publish(&meta(1), b"frame").unwrap();
+        assert!(all.iter().all(|one| one.take().unwrap().unwrap().view().bytes == b"frame"));
+    }
+
+    #[test]
     fn a_path_that_no_socket_can_have_is_refused_with_the_remedy() {
         let own = Own::new();
         let mut channel = own.1.clone();

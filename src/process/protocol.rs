@@ -7,6 +7,7 @@
 use crate::domain::admission::AdmissionSettings;
 use crate::domain::ledger::Skip;
 use crate::domain::manifest::Provider;
+use crate::domain::motion::MotionSettings;
 use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
@@ -44,6 +45,9 @@ pub enum ToCapture {
         channel: FrameChannel,
         /// The next frame gets this number; numbers go on over restarts of the child.
         first_seq: u64,
+        /// Hold still pictures back.
+        #[serde(default)]
+        motion: Option<MotionSettings>,
     },
     /// Answer with the newest frame as a JPEG.
     Snapshot {
@@ -72,6 +76,11 @@ pub enum FromCapture {
     Published {
         /// The newest frame's number.
         seq: u64,
+    },
+    /// The source lives and gives pictures that are not published: said now and then while it is so.
+    Alive {
+        /// Pictures since it was last said that were held back because nothing moved in them.
+        still: u64,
     },
     /// A picture or a read failed; the source goes on.
     Fault {

@@ -1,6 +1,7 @@
 //! Counters and sliding windows. The clock is an argument.
 
 use crate::domain::deployment::Stage;
+use crate::domain::health::SourceState;
 use crate::domain::ledger::Skip;
 use crate::domain::metrics::{FrameCounts, PipelineMetrics, Quantiles};
 use crate::domain::{FrameResult, PipelineName};
@@ -125,6 +126,11 @@ impl Metrics {
         self.pipeline(name, now).frames.captured += frames;
     }
 
+    /// Pictures that a source held back because nothing moved in them.
+    pub fn still(&mut self, name: &PipelineName, pictures: u64, now: Instant) {
+        self.pipeline(name, now).frames.still += pictures;
+    }
+
     /// Frames that went by without an answer.
     pub fn skipped(&mut self, name: &PipelineName, frames: u64, why: Skip, now: Instant) {
         let counts = &mut self.pipeline(name, now).frames;
@@ -192,6 +198,8 @@ impl Metrics {
         let figures = |(name, pipeline): (&PipelineName, &mut Pipeline)| PipelineMetrics {
             name: name.clone(),
             frames: pipeline.frames,
+            source: SourceState::default(),
+            source_restarts: 0,
             fps: pipeline.stages[0].rate(now),
             latency_ms: STAGES
                 .iter()
@@ -272,6 +280,7 @@ mod tests {
         metrics.captured(&name, 10, now);
         metrics.skipped(&name, 3, Skip::Busy, now);
         metrics.skipped(&name, 2, Skip::Stale, now);
+        metrics.still(&name, 7, now);
         metrics.failed(&name, now);
         for _ in 0..6 {
             metrics.answered(&name, &result(20.0), now);
@@ -285,6 +294,7 @@ mod tests {
                 skipped: 3,
                 stale: 2,
                 failed: 1,
+                still: 7,
                 ..FrameCounts::default()
             }
         );

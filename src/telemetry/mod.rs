@@ -57,6 +57,11 @@ impl Telemetry {
         self.metrics().captured(pipeline, frames, Instant::now());
     }
 
+    /// Pictures that a source held back because nothing moved in them.
+    pub fn still(&self, pipeline: &PipelineName, pictures: u64) {
+        self.metrics().still(pipeline, pictures, Instant::now());
+    }
+
     /// A frame that was answered.
     pub fn answered(&self, pipeline: &PipelineName, result: &FrameResult) {
         self.metrics().answered(pipeline, result, Instant::now());

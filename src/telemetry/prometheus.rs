@@ -2,6 +2,7 @@
 //!
 //! Names follow its conventions: base units, `_total` for counters, one unit a metric.
 
+use crate::domain::health::SourceState;
 use crate::domain::metrics::MetricsReport;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -89,6 +90,27 @@ fn pipelines(page: &mut Page, report: &MetricsReport) {
             ]
             .map(|(outcome, n)| (vec![label(&p.name), ("outcome", outcome.to_owned())], n))
         }),
+    );
+    page.count(
+        "pictures_still",
+        "Pictures that were held back because nothing moved in them",
+        all.iter().map(|p| (vec![label(&p.name)], p.frames.still)),
+    );
+    page.level(
+        "source_state",
+        "1 for the state that the source is in",
+        None,
+        all.iter().flat_map(|p| {
+            SourceState::ALL.map(|state| {
+                let labels = vec![label(&p.name), ("state", state.as_str().to_owned())];
+                (labels, f64::from(u8::from(p.source == state)))
+            })
+        }),
+    );
+    page.count(
+        "source_restarts",
+        "Times that the source was lost and started again",
+        all.iter().map(|p| (vec![label(&p.name)], p.source_restarts)),
     );
     page.level(
         "frames_per_second",
@@ -229,8 +251,11 @@ mod tests {
                     skipped: 3,
                     stale: 4,
                     failed: 1,
+                    still: 8,
                     ..FrameCounts::default()
                 },
+                source: SourceState::Lost,
+                source_restarts: 3,
                 fps: 14.5,
                 latency_ms: BTreeMap::from([
                     ("infer".to_owned(), quantiles),
@@ -267,6 +292,10 @@ mod tests {
             r#"edgewarden_frames_total{pipeline="belt",outcome="skipped"} 3"#,
             r#"edgewarden_frames_total{pipeline="belt",outcome="stale"} 4"#,
             r#"edgewarden_frames_total{pipeline="belt",outcome="failed"} 1"#,
+            r#"edgewarden_pictures_still_total{pipeline="belt"} 8"#,
+            r#"edgewarden_source_state{pipeline="belt",state="lost"} 1.0"#,
+            r#"edgewarden_source_state{pipeline="belt",state="running"} 0.0"#,
+            r#"edgewarden_source_restarts_total{pipeline="belt"} 3"#,
             r#"edgewarden_frames_per_second{pipeline="belt"} 14.5"#,
             r#"edgewarden_latency_seconds{pipeline="belt",stage="infer",quantile="0.95"} 0.03"#,
             "edgewarden_swaps_total{} 2",

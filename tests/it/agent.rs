@@ -7,6 +7,8 @@ mod bad_repository;
 mod bad_things;
 /// The broker away and back, and every command over MQTT.
 mod broker;
+/// The camera: shared, paused, still, away and back.
+mod camera;
 /// `kill -9` at every stage of a deployment.
 mod crash;
 /// The local socket, the service manager, two agents on one machine.

@@ -64,7 +64,7 @@ impl Place {
     }
 
     fn camera(&self, source: SourceSettings, fps: f32, first_seq: u64) -> ToCapture {
-        ToCapture::Configure { source, fps, channel: self.channel.clone(), first_seq }
+        ToCapture::Configure { source, fps, channel: self.channel.clone(), first_seq, motion: None }
     }
 
     fn synthetic(&self, fps: f32, first_seq: u64) -> ToCapture {
@@ -158,6 +158,7 @@ async fn published(child: &mut CaptureChild) -> u64 {
         FromCapture::Published { seq } => Some(seq),
         FromCapture::Failed { reason } => panic!("{reason}"),
         FromCapture::Opened { .. }
+        | FromCapture::Alive { .. }
         | FromCapture::Fault { .. }
         | FromCapture::Snapshot { .. }
         | FromCapture::Ended => None,

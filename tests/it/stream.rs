@@ -237,7 +237,8 @@ fn capture(
         readers: 1,
     };
     let source = SourceSettings::Stream(shell(script, StreamFormat::Mjpeg, false));
-    let configure = ToCapture::Configure { source, fps: 50.0, channel: channel.clone(), first_seq: 1 };
+    let configure =
+        ToCapture::Configure { source, fps: 50.0, channel: channel.clone(), first_seq: 1, motion: None };
     let child = tokio::runtime::Handle::current().block_on(async {
         let mut child = CaptureChild::start_capture(Edgewarden::path(), "belt", configure).await.unwrap();
         loop {

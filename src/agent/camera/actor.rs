@@ -133,14 +133,16 @@ impl Camera {
     async fn look(&mut self) {
         match &self.state {
             State::Up { alive, paused: false, .. } if alive.elapsed() >= self.silence() => {
-                self.lost(Reason::new(
-                    ReasonCode::ChildHung,
-                    format!(
+                // What it complained of since its last frame says more than its silence.
+                let stalled = || {
+                    let detail = format!(
                         "source of pipeline {}: no frame for {:?}; its process is started again",
-                        self.plan.name,
-                        self.silence()
-                    ),
-                ));
+                        self.plan.name, self.plan.stall_timeout
+                    );
+                    Reason::new(ReasonCode::ChildHung, detail)
+                };
+                let reason = self.status.fault.clone().unwrap_or_else(stalled);
+                self.lost(reason);
             }
             State::Away { until } if Instant::now() >= *until => {
                 if let Err(reason) = self.start().await {
@@ -157,6 +159,7 @@ impl Camera {
             fps: self.plan.fps,
             channel: self.plan.channel.clone(),
             first_seq: self.status.newest + 1,
+            motion: self.plan.motion.clone(),
         };
         let child = CaptureChild::start_capture(&self.plan.exe, self.plan.name.as_str(), configure).await?;
         let now = Instant::now();
@@ -176,7 +179,10 @@ impl Camera {
                 return self.lost(Reason::new(ReasonCode::ChildCrashed, detail));
             }
         };
-        if let State::Up { alive, .. } = &mut self.state {
+        // A fault is no sign of life: a source that gives nothing else is lost in the end.
+        if !matches!(message, FromCapture::Fault { .. })
+            && let State::Up { alive, .. } = &mut self.state
+        {
             *alive = Instant::now();
         }
         match message {
@@ -193,6 +199,14 @@ impl Camera {
                 }
                 for (max_edge, reply) in std::mem::take(&mut self.for_next_frame) {
                     self.ask_child(max_edge, reply);
+                }
+            }
+            FromCapture::Alive { still } => {
+                self.status.still += still;
+                let paused = matches!(&self.state, State::Up { paused: true, .. });
+                if still > 0 && !paused {
+                    self.status.fault = None;
+                    self.turn(SourceState::Still);
                 }
             }
             FromCapture::Fault { reason } => {

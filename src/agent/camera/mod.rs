@@ -9,6 +9,7 @@ mod actor;
 pub use actor::spawn;
 
 use crate::domain::health::SourceState;
+use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{PipelineName, Reason, ReasonCode};
 use crate::process::protocol::FrameChannel;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub source: SourceSettings,
     /// Frames a second at most: what the fastest of its pipelines wants.
     pub fps: f32,
+    /// Hold still pictures back.
+    pub motion: Option<MotionSettings>,
     /// A source that gives nothing for so long is restarted.
     pub stall_timeout: Duration,
     /// The program that the child is.
@@ -48,6 +51,8 @@ pub struct Status {
     pub fault: Option<Reason>,
     /// The newest frame that it published; numbers go on over restarts.
     pub newest: u64,
+    /// Pictures held back because nothing moved in them, so far.
+    pub still: u64,
     /// Pictures that were bad, so far.
     pub faults: u64,
     /// Times that it was lost, so far; it is started again after each.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How often deadlines are looked at while there may be any, and while nothing runs.
+/// How often deadlines are looked at while one may run out, and while none is set.
 const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// Shortest and longest wait before a lost active child is started again.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -118,7 +118,7 @@ impl<S: Sink> Actor<S> {
                 Ok(()) = self.seen.changed() => self.camera_changed(),
                 Some((id, event)) = from_runners.recv() => self.runner_said(id, event).await,
                 () = tokio::time::sleep_until(look.into()) => {
-                    look += TICK.1;
+                    look = Instant::now() + TICK.1;
                     self.judge_deadlines();
                     self.respawn().await;
                     if let Some(loss) = self.untold_loss.take() {
@@ -133,7 +133,7 @@ impl<S: Sink> Actor<S> {
 
     /// True while there is no deadline to look at.
     fn is_idle(&self) -> bool {
-        self.runners().next().is_none() && self.respawn_at.is_none() && self.untold_loss.is_none()
+        !self.runners().any(Runner::owes) && self.respawn_at.is_none() && self.untold_loss.is_none()
     }
 
     /// True while a model answers frames or is about to.
@@ -152,6 +152,9 @@ impl<S: Sink> Actor<S> {
             if let Some(active) = &mut self.active {
                 active.frame_published(now.newest, self.plan.frame_deadline);
             }
+        }
+        if now.still > before.still {
+            self.sink.still(&self.plan.name, now.still - before.still);
         }
         if now.faults > before.faults || now.losses > before.losses {
             self.status.last_error = now.fault.clone().or(self.status.last_error.take());

@@ -64,6 +64,8 @@ pub trait Sink: Send + Sync + 'static {
     fn skipped(&self, pipeline: &PipelineName, count: u64, why: Skip);
     /// The source published frames.
     fn published(&self, pipeline: &PipelineName, frames: u64);
+    /// The source held pictures back because nothing moved in them.
+    fn still(&self, pipeline: &PipelineName, pictures: u64);
     /// A child of the pipeline was lost and is started again.
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason);
 }

@@ -189,6 +189,11 @@ impl Runner {
         (times.len() >= BASELINE_LEAST).then(|| times[times.len() / 2])
     }
 
+    /// True while an answer is owed, which has a deadline.
+    pub(super) fn owes(&self) -> bool {
+        self.owed.is_some()
+    }
+
     /// Why it must be taken for hung, if an answer is owed for too long.
     pub(super) fn overdue(&self) -> Option<Reason> {
         let (since, deadline) = self.owed?;

@@ -130,6 +130,7 @@ pub fn copy_tree(from: &Path, to: &Path) {
 pub struct Options {
     table: toml::Table,
     pipeline: toml::Table,
+    others: Vec<toml::Table>,
     environment: Vec<(String, String)>,
     broker: Option<String>,
 }
@@ -166,6 +167,7 @@ impl Default for Options {
         Self {
             table: text.parse().unwrap(),
             pipeline: pipeline.parse().unwrap(),
+            others: Vec::new(),
             environment: Vec::new(),
             broker: None,
         }
@@ -214,8 +216,16 @@ impl Options {
 
     fn write(&self, folder: &Path) {
         let mut table = self.table.clone();
-        table.insert("pipeline".into(), toml::Value::Array(vec![self.pipeline.clone().into()]));
+        let pipelines = [&self.pipeline].into_iter().chain(&self.others);
+        let pipelines = pipelines.map(|one| one.clone().into()).collect();
+        table.insert("pipeline".into(), toml::Value::Array(pipelines));
         std::fs::write(folder.join("agent.toml"), table.to_string()).unwrap();
+    }
+
+    /// Adds a pipeline, as it stands below `[[pipeline]]`.
+    pub fn and(mut self, pipeline: &str) -> Self {
+        self.others.push(pipeline.parse().expect("a table"));
+        self
     }
 
     /// Gives the daemon an environment variable.
