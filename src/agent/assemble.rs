@@ -208,6 +208,7 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
         required: settings.runtime.required,
         intra_threads: settings.runtime.intra_threads,
         engine_cache: settings.paths.state.join("engines"),
+        tuning: settings.runtime.tuning.clone(),
     };
     let channel = FrameChannel {
         root: settings.paths.runtime.join("frames"),

@@ -1,6 +1,7 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
 use crate::domain::manifest::Provider;
+use crate::domain::runtime::Tuning;
 use crate::domain::source::SourceSettings;
 use crate::domain::{DeviceId, PipelineName, SlotName};
 use std::net::SocketAddr;
@@ -66,6 +67,8 @@ pub struct RuntimeSection {
     pub required: bool,
     /// Threads inside one operator; over the bundle's hint.
     pub intra_threads: Option<usize>,
+    /// Everything else of the runtime; over the bundle's hints, key by key.
+    pub tuning: Tuning,
     /// A frame that takes longer than this means that the child hangs.
     pub frame_deadline: Duration,
     /// Loading a model (and building its engine) may take so long.

@@ -9,6 +9,8 @@
 pub mod draw;
 pub mod engine;
 pub mod golden;
+pub mod graph_cache;
+pub mod hardware;
 pub mod inspect;
 pub mod library;
 pub mod picture;

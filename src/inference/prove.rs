@@ -26,9 +26,8 @@ pub struct Range {
 impl Range {
     /// What the pre-processing of a picture gives for pixels of 0 to 255.
     pub fn of(spec: &InputSpec) -> Self {
-        let one = |list: &[f32], at: usize, or: f32| {
-            list.get(at).or_else(|| list.first()).copied().unwrap_or(or)
-        };
+        let one =
+            |list: &[f32], at: usize, or: f32| list.get(at).or_else(|| list.first()).copied().unwrap_or(or);
         let value = |pixel: f32, at: usize| {
             f64::from((pixel * spec.scale - one(&spec.mean, at, 0.0)) / one(&spec.std, at, 1.0))
         };

@@ -9,7 +9,7 @@ use super::{Engine, golden};
 use crate::bundle::{self, OpenBundle};
 use crate::domain::frame::FrameView;
 use crate::domain::manifest::*;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{RuntimeSettings, Tuning};
 use crate::domain::{FrameFormat, Manifest, Reason, ReasonCode};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,7 @@ fn settings() -> RuntimeSettings {
         required: false,
         intra_threads: None,
         engine_cache: std::env::temp_dir(),
+        tuning: Tuning { save_optimized: Some(false), ..Tuning::default() },
     }
 }
 

@@ -14,6 +14,8 @@ mod cli;
 mod config;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
+/// What makes a model slow: found, mended, proved.
+mod intake;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
 /// An ONNX file, a bundle, answers on pictures.

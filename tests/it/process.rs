@@ -4,7 +4,7 @@
 use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
-use edgewarden::domain::runtime::RuntimeSettings;
+use edgewarden::domain::runtime::{RuntimeSettings, Tuning};
 use edgewarden::domain::source::SourceSettings;
 use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
@@ -75,6 +75,7 @@ impl Place {
                 required: true,
                 intra_threads: Some(1),
                 engine_cache: self.folder("engines"),
+                tuning: Tuning::default(),
             },
             channel: self.channel.clone(),
         }

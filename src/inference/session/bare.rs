@@ -52,23 +52,6 @@ impl Bare {
         Ok(Self { session, ports })
     }
 
-    /// Writes the model to `to` as the runtime understands it, without any optimisation: the shapes of all
-    /// tensors that it can know are stated there.
-    ///
-    /// # Errors
-    /// `LoadFailed` as above, and when the file cannot be written.
-    pub fn describe(model: &Path, settings: &RuntimeSettings, to: &Path) -> Result<(), Reason> {
-        let (environment, version) = environment(&settings.library)?;
-        let save = || -> Result<_, ort::Error> {
-            let mut builder = ort::session::Session::builder(&environment)?
-                .with_log_level(LogLevel::Error)?
-                .with_optimization_level(GraphOptimizationLevel::Disable)?
-                .with_optimized_model_path(to)?;
-            builder.commit_from_file(model)
-        };
-        save().map(drop).map_err(|error| model_fault(model, &error, &version))
-    }
-
     /// What the model wants and gives.
     pub fn ports(&self) -> &Ports {
         &self.ports
@@ -104,10 +87,8 @@ impl Bare {
 }
 
 fn tensor(element: TensorElementType, input: &Numbers) -> Result<DynTensor, Reason> {
-    let fault =
-        |error: ort::Error| internal(format!("make the input {:?}: {}", input.name, message(&error)));
-    let mut tensor =
-        DynTensor::new(&Allocator::default(), element, input.shape.clone()).map_err(fault)?;
+    let fault = |error: ort::Error| internal(format!("make the input {:?}: {}", input.name, message(&error)));
+    let mut tensor = DynTensor::new(&Allocator::default(), element, input.shape.clone()).map_err(fault)?;
     macro_rules! fill {
         ($type:ty, $convert:expr) => {{
             let (_, values) = tensor.try_extract_tensor_mut::<$type>().map_err(fault)?;
