@@ -15,6 +15,7 @@ use crate::mqtt;
 use crate::sys::notify::Pulse;
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,16 +85,26 @@ impl Reports {
     /// All figures now.
     pub async fn metrics(&self) -> MetricsReport {
         let mut processes = vec![("agent".to_owned(), std::process::id())];
+        let mut shares = HashMap::new();
         for (_, handle) in self.device.slots() {
             let name = &handle.plan().name;
             let status = handle.status();
             processes.extend(status.borrow().pids.iter().map(|(role, pid)| (format!("{role}:{name}"), *pid)));
+            shares.extend(
+                status.borrow().serving.as_ref().map(|serving| (name.clone(), serving.shares.clone())),
+            );
         }
         let mqtt = self.mqtt.as_ref().map(mqtt::Handle::figures).unwrap_or_default();
         let telemetry = self.telemetry.clone();
         let read = tokio::task::spawn_blocking(move || telemetry.snapshot(&processes, mqtt));
         // It ends early only when the runtime does.
-        read.await.unwrap_or_else(|_| self.telemetry.snapshot(&[], mqtt))
+        let mut report = read.await.unwrap_or_else(|_| self.telemetry.snapshot(&[], mqtt));
+        for pipeline in &mut report.pipelines {
+            let shares = shares.remove(&pipeline.name).unwrap_or_default();
+            pipeline.provider_share =
+                shares.into_iter().map(|share| (share.provider, f64::from(share.time))).collect();
+        }
+        report
     }
 
     /// The judgement now.
@@ -201,6 +212,7 @@ fn pipeline_health(
         release: status.serving.as_ref().map(|serving| serving.bundle.release.clone()),
         provider: status.serving.as_ref().map(|serving| serving.provider),
         fallback: status.serving.as_ref().and_then(|serving| serving.fallback.clone()),
+        shares: status.serving.as_ref().map(|serving| serving.shares.clone()).unwrap_or_default(),
         fps,
         last_error: holding.or_else(|| status.last_error.clone()),
         failed_deployment,

@@ -3,6 +3,7 @@
 //! Answers go to standard output, everything else to standard error. Exit status: 0 good, 1 failed,
 //! 2 refused for trust, 64 wrong usage.
 
+pub mod bench;
 pub mod bundle;
 pub mod check;
 pub mod child;
@@ -53,6 +54,8 @@ pub enum Command {
     Abort(control::SlotArgs),
     /// Run a bundle on pictures and print the answers
     Predict(predict::Args),
+    /// Measure a bundle on this machine by provider and number of threads
+    Bench(bench::Args),
     /// Make and examine bundles
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(args) => control::rollback(args),
         Command::Abort(args) => control::abort(args),
         Command::Predict(args) => predict::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),
         Command::Completions(args) => completions::run(args),

@@ -20,7 +20,8 @@ pub struct RuntimeArgs {
     pub providers: Vec<Provider>,
 }
 
-fn provider(text: &str) -> Result<Provider, String> {
+/// A provider by its name.
+pub fn provider(text: &str) -> Result<Provider, String> {
     let found = Provider::ALL.into_iter().find(|provider| provider.as_str() == text);
     found.ok_or_else(|| "use tensorrt, cuda, openvino, xnnpack or cpu".to_owned())
 }

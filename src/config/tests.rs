@@ -150,7 +150,10 @@ source = { kind = "synthetic", widht = 10 }
     let faults = faults(text);
     let expect = [
         (3, "device.id: device id \"a/b\": use 1 to 64"),
-        (5, "runtime.providers: \"vulkan\" is not known; use \"tensorrt\" or \"cuda\" or \"cpu\""),
+        (
+            5,
+            "runtime.providers: \"vulkan\" is not known; use \"tensorrt\" or \"cuda\" or \"openvino\" or \"xnnpack\" or \"cpu\"",
+        ),
         (6, "runtime.frame_dedline: unknown key; did you mean frame_deadline?"),
         (7, "runtime.load_deadline: expected a time span, found a whole number; write a number and its unit"),
         (9, "mqtt.url: \"http://\" is no way to a broker"),

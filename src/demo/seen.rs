@@ -220,8 +220,13 @@ mod tests {
 
     fn metrics(skipped: u64, failed: u64) -> Heard {
         let frames = FrameCounts { skipped, failed, ..FrameCounts::default() };
-        let pipeline =
-            PipelineMetrics { name: "belt".parse().unwrap(), frames, fps: 0.0, latency_ms: BTreeMap::new() };
+        let pipeline = PipelineMetrics {
+            name: "belt".parse().unwrap(),
+            frames,
+            fps: 0.0,
+            provider_share: BTreeMap::new(),
+            latency_ms: BTreeMap::new(),
+        };
         Heard::Metrics(MetricsReport { pipelines: vec![pipeline], ..MetricsReport::default() })
     }
 

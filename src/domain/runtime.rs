@@ -270,8 +270,9 @@ fn is_profile(text: &str) -> bool {
 pub struct ProviderShare {
     /// The provider as it is written in the configuration; as the runtime calls it where that is another.
     pub provider: String,
-    /// Operators that it ran.
-    pub nodes: u32,
+    /// Operators that it ran; absent where nobody counted, since all others were never asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
     /// Its share of the time of all operators in the first run, 0 to 1.
     pub time: f32,
 }

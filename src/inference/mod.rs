@@ -25,3 +25,5 @@ pub use engine::{Engine, LoadReport};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tuning_tests;

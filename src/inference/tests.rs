@@ -13,7 +13,7 @@ use crate::domain::runtime::{RuntimeSettings, Tuning};
 use crate::domain::{FrameFormat, Manifest, Reason, ReasonCode};
 use std::path::{Path, PathBuf};
 
-fn settings() -> RuntimeSettings {
+pub(super) fn settings() -> RuntimeSettings {
     let local = concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so");
     let library = std::env::var_os("EDGEWARDEN_ONNXRUNTIME").unwrap_or_else(|| local.into());
     RuntimeSettings {
@@ -45,7 +45,7 @@ fn bundle_of(model: &[u8], edit: impl FnOnce(&mut Manifest)) -> (tempfile::TempD
     (dir, bundle)
 }
 
-fn bundle(name: &str, edit: impl FnOnce(&mut Manifest)) -> (tempfile::TempDir, OpenBundle) {
+pub(super) fn bundle(name: &str, edit: impl FnOnce(&mut Manifest)) -> (tempfile::TempDir, OpenBundle) {
     bundle_of(&std::fs::read(model(name)).unwrap(), edit)
 }
 
@@ -157,7 +157,7 @@ fn a_jpeg_at_any_scale_gives_the_same_answer() {
 }
 
 #[track_caller]
-fn refused(result: Result<Engine, Reason>, code: ReasonCode, words: &str) {
+pub(super) fn refused(result: Result<Engine, Reason>, code: ReasonCode, words: &str) {
     let Err(reason) = result else { panic!("was loaded") };
     assert_eq!(reason.code, code, "{reason}");
     assert!(

@@ -5,7 +5,7 @@
 //! agent that was killed leaves no orphans.
 
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{ProviderShare, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,12 @@ pub enum FromInfer {
         load_ms: f32,
         /// Version of ONNX Runtime.
         runtime_version: String,
+        /// How much each provider runs, the largest share first.
+        #[serde(default)]
+        shares: Vec<ProviderShare>,
+        /// True when the graph that an earlier start had optimised was used.
+        #[serde(default)]
+        saved_graph: bool,
     },
     /// The model cannot be loaded; the child ends after this.
     Failed {

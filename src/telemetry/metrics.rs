@@ -191,6 +191,8 @@ impl Metrics {
             name: name.clone(),
             frames: pipeline.frames,
             fps: pipeline.stages[0].rate(now),
+            // The agent knows what serves, and fills it in.
+            provider_share: BTreeMap::new(),
             latency_ms: STAGES
                 .iter()
                 .zip(&mut pipeline.stages)

@@ -8,6 +8,8 @@ mod support;
 mod agent;
 /// The rules of the source tree itself: rooms, vendors, heads, sizes.
 mod architecture;
+/// Measuring a bundle on this machine.
+mod bench;
 /// The command line: help, exit statuses, completions, and what it says to a running agent.
 mod cli;
 /// `agent.toml` through the binary: every fault at once, and what `check` tells.

@@ -14,7 +14,7 @@ pub use actor::spawn;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{ProviderShare, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
 use crate::process::protocol::FrameChannel;
@@ -73,6 +73,8 @@ pub struct Serving {
     pub fallback: Option<String>,
     /// Version of ONNX Runtime.
     pub runtime_version: String,
+    /// How much each provider runs, the largest share first.
+    pub shares: Vec<ProviderShare>,
 }
 
 /// A pipeline as others may see it.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The processor runs all of it: nobody else was asked.
 pub(super) fn all_cpu() -> Vec<ProviderShare> {
-    vec![ProviderShare { provider: Provider::Cpu.as_str().to_owned(), nodes: 0, time: 1.0 }]
+    vec![ProviderShare { provider: Provider::Cpu.as_str().to_owned(), nodes: None, time: 1.0 }]
 }
 
 /// The shares in a profile (a JSON array of events), the largest first; empty where it names nobody. A
@@ -28,7 +28,7 @@ pub(super) fn of_profile(profile: &str) -> Vec<ProviderShare> {
         let known = Provider::ALL.into_iter().find(|known| provider_name(*known) == provider);
         ProviderShare {
             provider: known.map_or(provider, |known| known.as_str()).to_owned(),
-            nodes: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
+            nodes: u32::try_from(nodes.len()).ok(),
             time: if all > 0.0 { (time / all) as f32 } else { 0.0 },
         }
     };
@@ -53,7 +53,10 @@ mod tests {
         ]"#;
         let shares = of_profile(profile);
         let told: Vec<_> = shares.iter().map(|s| (s.provider.as_str(), s.nodes, s.time)).collect();
-        assert_eq!(told, [("cuda", 1, 0.9), ("cpu", 1, 0.1), ("NewExecutionProvider", 1, 0.0)]);
+        assert_eq!(
+            told,
+            [("cuda", Some(1), 0.9), ("cpu", Some(1), 0.1), ("NewExecutionProvider", Some(1), 0.0)]
+        );
         assert!(of_profile("").is_empty() && of_profile("[]").is_empty());
     }
 }
