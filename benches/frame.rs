@@ -8,7 +8,7 @@
 use edgewarden::bundle;
 use edgewarden::domain::StageTimes;
 use edgewarden::domain::manifest::Provider;
-use edgewarden::domain::runtime::RuntimeSettings;
+use edgewarden::domain::runtime::{RuntimeSettings, Tuning};
 use edgewarden::inference::Engine;
 use edgewarden::inference::library::find_library;
 use edgewarden::inference::picture::Picture;
@@ -38,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         required: true,
         intra_threads: Some(threads),
         engine_cache: std::env::temp_dir(),
+        tuning: Tuning { save_optimized: Some(false), ..Tuning::default() },
     };
     let mut engine = Engine::load(&bundle, &settings)?;
     let (mut stages, mut bare, mut found) = (Vec::new(), Vec::new(), 0);

@@ -11,7 +11,7 @@ mod colour_model;
 use edgewarden::bundle;
 use edgewarden::domain::frame::FrameView;
 use edgewarden::domain::manifest::{Decode, ElementType, Fit, Provider};
-use edgewarden::domain::runtime::RuntimeSettings;
+use edgewarden::domain::runtime::{RuntimeSettings, Tuning};
 use edgewarden::domain::{FrameFormat, FrameMeta, FrameResult, Manifest};
 use edgewarden::inference::Engine;
 use edgewarden::process::codec::Writer;
@@ -77,6 +77,7 @@ fn engine(model: &str, edit: impl FnOnce(&mut Manifest)) -> Option<Engine> {
         required: true,
         intra_threads: Some(1),
         engine_cache: dir.path().to_owned(),
+        tuning: Tuning::default(),
     };
     Some(Engine::load(&bundle::open(dir.path(), None).unwrap(), &settings).unwrap())
 }

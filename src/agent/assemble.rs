@@ -240,6 +240,7 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
         required: settings.runtime.required,
         intra_threads: settings.runtime.intra_threads,
         engine_cache: settings.paths.state.join("engines"),
+        tuning: settings.runtime.tuning.clone(),
     };
     Plan {
         name: pipeline.name.clone(),

@@ -16,6 +16,7 @@ use crate::mqtt;
 use crate::sys::notify::Pulse;
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,10 +86,14 @@ impl Reports {
     /// All figures now.
     pub async fn metrics(&self) -> MetricsReport {
         let mut processes = vec![("agent".to_owned(), std::process::id())];
+        let mut shares = HashMap::new();
         for (_, handle) in self.device.slots() {
             let name = &handle.plan().name;
             let status = handle.status();
             processes.extend(status.borrow().pids.iter().map(|(role, pid)| (format!("{role}:{name}"), *pid)));
+            shares.extend(
+                status.borrow().serving.as_ref().map(|serving| (name.clone(), serving.shares.clone())),
+            );
         }
         let mqtt = self.mqtt.as_ref().map(mqtt::Handle::figures).unwrap_or_default();
         let telemetry = self.telemetry.clone();
@@ -100,6 +105,11 @@ impl Reports {
             for figures in report.pipelines.iter_mut().filter(|one| one.name == handle.plan().name) {
                 (figures.source, figures.source_restarts) = (camera.state, camera.losses);
             }
+        }
+        for pipeline in &mut report.pipelines {
+            let shares = shares.remove(&pipeline.name).unwrap_or_default();
+            pipeline.provider_share =
+                shares.into_iter().map(|share| (share.provider, f64::from(share.time))).collect();
         }
         report
     }
@@ -226,6 +236,7 @@ fn pipeline_health(
         release: status.serving.as_ref().map(|serving| serving.bundle.release.clone()),
         provider: status.serving.as_ref().map(|serving| serving.provider),
         fallback: status.serving.as_ref().and_then(|serving| serving.fallback.clone()),
+        shares: status.serving.as_ref().map(|serving| serving.shares.clone()).unwrap_or_default(),
         fps,
         last_error: holding.or_else(|| status.last_error.clone()),
         failed_deployment,

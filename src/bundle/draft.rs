@@ -251,7 +251,7 @@ pub fn manifest(
         decode: guess.decode.clone(),
         labels,
         needs: Needs { opset: header.opset, ir_version: header.ir_version, ..Needs::default() },
-        runtime: RuntimeHints { intra_threads: Some(1) },
+        runtime: RuntimeHints { intra_threads: Some(1), ..RuntimeHints::default() },
         golden: Vec::new(),
         tolerance: Tolerance::default(),
     }

@@ -222,12 +222,12 @@ fn missing_shapes(graph: &Graph) -> Option<Finding> {
         .filter(|n| graph.described.contains(*n))
         .count();
     // A few that nobody can know (what a filter keeps) are no reason to complain.
-    (all > 0 && known * 10 < all * 9).then(|| {
-        mendable(
-            Kind::MissingShapes,
-            format!("the shapes of {} of {all} tensors between the operators are not stated", all - known),
-            "TensorRT takes no part of a model whose shapes it cannot know; on the processor it costs nothing",
-        )
+    (all > 0 && known * 10 < all * 9).then(|| Finding {
+        kind: Kind::MissingShapes,
+        what: format!("the shapes of {} of {all} tensors between the operators are not stated", all - known),
+        why: "TensorRT takes no part of a model whose shapes it cannot know; on the processor it costs nothing",
+        remedy: "for TensorRT run python -m onnxruntime.tools.symbolic_shape_infer on it".into(),
+        mendable: false,
     })
 }
 

@@ -4,7 +4,7 @@
 //! is fetched.
 
 use super::{MANIFEST, MAX_FILE, MAX_FILES, MAX_MANIFEST, path};
-use crate::domain::manifest::{Decode, ElementType, FORMAT, InputSpec, Keep, Layout};
+use crate::domain::manifest::{Decode, ElementType, FORMAT, InputSpec, Keep, Layout, RuntimeHints};
 use crate::domain::{Manifest, Output, Reason, ReasonCode};
 use crate::sys::durable;
 use serde::Deserialize;
@@ -94,6 +94,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Reason> {
     {
         return malformed(format!("runtime.intra_threads: {threads}; use 1 to 64"));
     }
+    check_hints(&manifest.runtime, &listed)?;
     let tolerance = manifest.tolerance;
     within("tolerance.score", tolerance.score, 0.0, 1.0)?;
     within("tolerance.iou", tolerance.iou, 0.0, 1.0)?;
@@ -108,6 +109,35 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Reason> {
         if !is_finite(&sample.expected) {
             return malformed(format!("golden: {} expects a number that is not finite", sample.input));
         }
+    }
+    Ok(())
+}
+
+fn check_hints(hints: &RuntimeHints, listed: &dyn Fn(&str) -> bool) -> Result<(), Reason> {
+    if let Some((key, fault)) = hints.tuning().faults().into_iter().next() {
+        return malformed(format!("runtime.{key}: {fault}"));
+    }
+    if hints.inter_threads.is_some_and(|threads| !(1..=64).contains(&threads)) {
+        return malformed("runtime.inter_threads: use 1 to 64".into());
+    }
+    if let Some(table) = &hints.tensorrt.calibration_table
+        && (!listed(table) || table.contains('/'))
+    {
+        return malformed(format!(
+            "runtime.tensorrt.calibration_table: {:?} is not one of `files` at the top of the bundle",
+            shorten(table)
+        ));
+    }
+    let texts = [
+        &hints.tensorrt.profile_min,
+        &hints.tensorrt.profile_opt,
+        &hints.tensorrt.profile_max,
+        &hints.openvino.device,
+        &hints.openvino.precision,
+    ];
+    // They are handed to a library that ends texts at a null.
+    if texts.into_iter().flatten().any(|text| text.len() > 1000 || text.contains('\0')) {
+        return malformed("runtime: a text is longer than 1000 bytes or holds a null".into());
     }
     Ok(())
 }
@@ -254,7 +284,7 @@ pub fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), Reason> {
 mod tests {
     use super::super::tests::sample;
     use super::*;
-    use crate::domain::manifest::{GoldenSample, RuntimeHints};
+    use crate::domain::manifest::GoldenSample;
 
     type Edit = fn(&mut Manifest);
 
@@ -292,7 +322,7 @@ mod tests {
             }),
             ("tolerance.iou", |m| m.tolerance.iou = 1.5),
             ("labels", |m| m.labels.push("x".repeat(300))),
-            ("runtime", |m| m.runtime = RuntimeHints { intra_threads: Some(0) }),
+            ("runtime", |m| m.runtime = RuntimeHints { intra_threads: Some(0), ..Default::default() }),
             ("same output", |m| {
                 m.decode = Decode::BoxesScores {
                     boxes: "a".into(),

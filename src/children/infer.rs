@@ -14,7 +14,7 @@ use crate::domain::frame::FrameView;
 use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::{Digest, Output, Reason, ReasonCode, StageTimes};
 use crate::inference::engine::{Back, Front, Respond};
-use crate::inference::{Engine, golden};
+use crate::inference::{Engine, golden, graph_cache};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
 use crate::sys::lockdown::{self, Enforcement};
@@ -96,8 +96,14 @@ fn load(
     runtime: &RuntimeSettings,
     channel: &FrameChannel,
 ) -> Result<(Loaded, FrameSubscriber, FromInfer), Reason> {
+    // Only the folder of its own model: what a model that took this process over leaves in the cache is
+    // read by nobody but itself. The manifest is checked against its digest when the bundle is opened; a
+    // false one leads to that error and no further.
+    let (manifest, _) = bundle::read(dir)?;
+    let cache = graph_cache::folder(&runtime.engine_cache, &manifest);
+    let cache = cache.unwrap_or_else(|| runtime.engine_cache.clone());
     // Made by whoever comes first; a folder that does not exist cannot be allowed.
-    for folder in [&runtime.engine_cache, &channel.root] {
+    for folder in [&cache, &channel.root] {
         std::fs::create_dir_all(folder).map_err(|e| {
             let detail = format!("create folder {}: {e}; make it writable for the agent", folder.display());
             Reason::new(ReasonCode::Internal, detail)
@@ -105,7 +111,7 @@ fn load(
     }
     let mut read: Vec<PathBuf> = lockdown::library_folders(&runtime.library);
     read.push(dir.to_owned());
-    let write = [runtime.engine_cache.clone(), channel.root.clone()];
+    let write = [cache, channel.root.clone()];
     match lockdown::lock_down(&read, &write) {
         Enforcement::Full => tracing::debug!("locked in"),
         Enforcement::Partial(what) => tracing::warn!("the model's process is locked in, but {what}"),
@@ -122,6 +128,8 @@ fn load(
         fallback: report.fallback.clone(),
         load_ms: report.load_ms,
         runtime_version: report.runtime_version.clone(),
+        shares: report.shares.clone(),
+        saved_graph: report.saved_graph,
     };
     Ok((Loaded { engine, bundle }, subscriber, hello))
 }

@@ -160,5 +160,5 @@ fn summary(failed: usize, warned: usize) -> String {
 
 /// The provider of a word; the words are those of the configuration.
 fn provider(word: &str) -> Option<Provider> {
-    [Provider::TensorRt, Provider::Cuda, Provider::Cpu].into_iter().find(|provider| provider.as_str() == word)
+    Provider::ALL.into_iter().find(|provider| provider.as_str() == word)
 }

@@ -3,6 +3,7 @@
 //! Answers go to standard output, everything else to standard error. Exit status: 0 good, 1 failed,
 //! 2 refused for trust, 64 wrong usage.
 
+pub mod bench;
 pub mod bundle;
 pub mod check;
 pub mod child;
@@ -57,6 +58,8 @@ pub enum Command {
     Resume(control::PipelineArgs),
     /// Run a bundle on pictures and print the answers
     Predict(predict::Args),
+    /// Measure a bundle on this machine by provider and number of threads
+    Bench(bench::Args),
     /// Make and examine bundles
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Pause(args) => control::pause(args),
         Command::Resume(args) => control::resume(args),
         Command::Predict(args) => predict::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),
         Command::Completions(args) => completions::run(args),

@@ -1,19 +1,23 @@
 //! `edgewarden predict`: a bundle's answers on pictures, one JSON line each.
+//!
+//! Several engines work at once, each with a thread of its own; the answers come out in the order of the
+//! pictures whatever the order in which they are ready.
+
+mod batch;
+mod csv;
+mod pictures;
 
 use super::exit::{Own, Told};
 use super::runtime::RuntimeArgs;
 use crate::bundle;
-use crate::domain::{Classification, Detection, Reason, ReasonCode, StageTimes, result::RawTensor};
-use crate::inference::picture::{self, Picture};
-use crate::inference::{Engine, draw};
-use anyhow::Context;
+use crate::domain::manifest::Provider;
+use crate::domain::{Reason, ReasonCode};
+use batch::{Answer, Batch};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
-use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-/// Pictures from which a progress bar is worth its place.
+/// Pictures from which a progress bar, and more than one engine, is worth its place.
 const MANY: usize = 5;
 
 /// Arguments.
@@ -21,28 +25,24 @@ const MANY: usize = 5;
 pub struct Args {
     /// The bundle: its folder or a `.bundle` file
     bundle: PathBuf,
-    /// Pictures: JPEG, PNG, WebP, BMP or PNM; turned as their Exif data asks for
+    /// Pictures (JPEG, PNG, WebP, BMP or PNM; turned as their Exif data asks for), folders of pictures, or
+    /// patterns such as 'day/*.jpg'
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Also write the pictures, with the boxes on them, into this folder
     #[arg(long, value_name = "DIR")]
     draw: Option<PathBuf>,
+    /// Also write the answers into this file, one line for each box, class or raw output
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Engines that work at once [default: all cores for many pictures, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
     /// Print JSON lines; this is what it does in any case
     #[arg(long, hide = true)]
     json: bool,
     #[command(flatten)]
     runtime: RuntimeArgs,
-}
-
-/// One line of the answer.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    image: String,
-    detections: &'a [Detection],
-    classes: &'a [Classification],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    tensors: &'a [RawTensor],
-    timing_ms: StageTimes,
 }
 
 /// Runs the command.
@@ -52,80 +52,65 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Place::Folder(dir) => bundle::open(dir, None).map_err(Own)?,
         Place::Unpacked(dir) => bundle::open(dir.path(), None)?,
     };
-    let mut engine = Engine::load(&bundle, &args.runtime.settings()?)?;
-    if let Some(why) = &engine.report().fallback {
-        anstream::eprintln!("edgewarden: runs on {}: {why}", engine.report().provider.as_str());
+    let images = pictures::all(&args.images)?;
+    let mut settings = args.runtime.settings()?;
+    let jobs = jobs(&args, images.len());
+    if jobs > 1 {
+        // The cores are taken by the engines.
+        settings.intra_threads = settings.intra_threads.or(Some(1));
     }
-    let mut drawings = args.draw.as_deref().map(|dir| Drawings::into(dir, &args.images)).transpose()?;
-    let bar = progress(args.images.len());
-    let mut bad = 0;
-    for image in &args.images {
-        let answer = answer(&mut engine, image, drawings.as_mut());
+    let drawings = args.draw.as_deref().map(|dir| pictures::drawings(dir, &images)).transpose()?;
+    let mut table = args.csv.as_deref().map(csv::Table::create).transpose()?;
+    let bar = progress(images.len());
+    let mut bad = 0_usize;
+    let batch =
+        Batch { bundle: &bundle, settings: &settings, images: &images, drawings: drawings.as_deref() };
+    let ended = batch.run(jobs, |image, answer: anyhow::Result<Answer>| {
         let mut told = Ok(());
         bar.suspend(|| match &answer {
-            Ok(line) => told = writeln!(std::io::stdout(), "{line}"),
+            Ok(answer) => {
+                told = writeln!(std::io::stdout(), "{}", answer.line);
+            }
             Err(error) => {
                 bad += 1;
                 anstream::eprintln!("edgewarden: {}", super::exit::line(error));
             }
         });
-        if let Err(error) = told {
-            // A reader that went away (`| head`) is no failure.
-            return if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
-        }
         bar.inc(1);
-    }
+        if let (Some(table), Ok(answer)) = (&mut table, &answer) {
+            table.add(image, &answer.output)?;
+        }
+        Ok(told?)
+    });
     bar.finish_and_clear();
+    match ended {
+        // A reader that went away (`| head`) is no failure.
+        Err(error) if is_broken_pipe(&error) => return Ok(()),
+        ended => ended?,
+    }
+    if let Some(table) = table {
+        table.finish()?;
+    }
     if bad > 0 {
+        if images.len() >= MANY {
+            anstream::eprintln!("edgewarden: {bad} of {} pictures got no answer", images.len());
+        }
         return Err(Told.into());
     }
     Ok(())
 }
 
-fn answer(engine: &mut Engine, image: &Path, drawings: Option<&mut Drawings>) -> anyhow::Result<String> {
-    let picture = Picture::read(image)?;
-    let (output, timing_ms) = engine.run(picture.view()).map_err(|reason| picture::named(image, reason))?;
-    if let Some(drawings) = drawings {
-        draw::write(&picture, &output.detections, &drawings.place(image))?;
-    }
-    let line = Line {
-        image: image.to_string_lossy().into_owned(),
-        detections: &output.detections,
-        classes: &output.classes,
-        tensors: &output.tensors,
-        timing_ms,
-    };
-    Ok(serde_json::to_string(&line)?)
+/// One engine for few pictures, since each has to be loaded; and for a GPU, which they would share.
+fn jobs(args: &Args, images: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let of_threads = cores / args.runtime.threads.map_or(1, usize::from);
+    let processor = args.runtime.providers.iter().all(|provider| *provider == Provider::Cpu);
+    let default = if images < MANY || !processor { 1 } else { of_threads };
+    args.jobs.map_or(default, usize::from).clamp(1, images.max(1))
 }
 
-/// The folder of drawn pictures, and what must not be written over: drawings of this run, and the
-/// pictures themselves.
-struct Drawings {
-    dir: PathBuf,
-    taken: HashSet<PathBuf>,
-}
-
-impl Drawings {
-    fn into(dir: &Path, images: &[PathBuf]) -> anyhow::Result<Self> {
-        let fault = || format!("make folder {}", dir.display());
-        std::fs::create_dir_all(dir).with_context(fault)?;
-        let dir = dir.canonicalize().with_context(fault)?;
-        // What cannot be found is no picture either.
-        let taken = images.iter().filter_map(|image| image.canonicalize().ok()).collect();
-        Ok(Self { dir, taken })
-    }
-
-    /// Where the drawing of a picture goes: under its name, with a number where that is taken.
-    fn place(&mut self, image: &Path) -> PathBuf {
-        let stem = image.file_stem().unwrap_or(image.as_os_str()).to_string_lossy();
-        let mut to = self.dir.join(format!("{stem}.jpg"));
-        let mut number = 2_usize;
-        while !self.taken.insert(to.clone()) {
-            to = self.dir.join(format!("{stem}-{number}.jpg"));
-            number += 1;
-        }
-        to
-    }
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn progress(total: usize) -> ProgressBar {
@@ -174,25 +159,5 @@ impl Place {
         })?;
         bundle::archive::extract(path, into.path())?;
         Ok(Place::Unpacked(into))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drawings_never_take_the_place_of_another_or_of_a_picture() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().canonicalize().unwrap();
-        let original = dir.join("b.jpg");
-        std::fs::write(&original, "x").unwrap();
-        let mut drawings = Drawings::into(&dir, std::slice::from_ref(&original)).unwrap();
-        let mut place = |name: &str| drawings.place(Path::new(name)).file_name().unwrap().to_owned();
-        assert_eq!(place("one/a.jpg"), "a.jpg");
-        assert_eq!(place("two/a.png"), "a-2.jpg");
-        assert_eq!(place("three/a.jpg"), "a-3.jpg");
-        assert_eq!(place("b.jpg"), "b-2.jpg");
-        assert_eq!(place("v1.2.png"), "v1.2.jpg");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::domain::Reason;
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{RuntimeSettings, Tuning};
 use crate::inference::library::find_library;
 use std::path::PathBuf;
 
@@ -20,10 +20,10 @@ pub struct RuntimeArgs {
     pub providers: Vec<Provider>,
 }
 
-fn provider(text: &str) -> Result<Provider, String> {
-    let all = [Provider::TensorRt, Provider::Cuda, Provider::Cpu];
-    let found = all.into_iter().find(|provider| provider.as_str() == text);
-    found.ok_or_else(|| "use tensorrt, cuda or cpu".to_owned())
+/// A provider by its name.
+pub fn provider(text: &str) -> Result<Provider, String> {
+    let found = Provider::ALL.into_iter().find(|provider| provider.as_str() == text);
+    found.ok_or_else(|| "use tensorrt, cuda, openvino, xnnpack or cpu".to_owned())
 }
 
 impl RuntimeArgs {
@@ -38,6 +38,8 @@ impl RuntimeArgs {
             required: false,
             intra_threads: self.threads.map(usize::from),
             engine_cache: std::env::temp_dir(),
+            // Others may write to that folder, so no graph is believed that lies there.
+            tuning: Tuning { save_optimized: Some(false), ..Tuning::default() },
         })
     }
 }

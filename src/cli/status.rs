@@ -4,7 +4,9 @@
 use super::ui;
 use crate::domain::deployment::{DeploymentState, SlotState};
 use crate::domain::health::{HealthState, PipelineHealth, PipelineState, SourceState};
+use crate::domain::manifest::Provider;
 use crate::domain::metrics::{MetricsReport, PipelineMetrics};
+use crate::domain::runtime::ProviderShare;
 use crate::domain::status::DeviceStatus;
 use anyhow::Context;
 use std::fmt::Write;
@@ -114,13 +116,22 @@ fn row(pipeline: &PipelineHealth, figures: Option<&PipelineMetrics>, metrics: &M
         pipeline.name.to_string(),
         state.to_owned(),
         pipeline.release.as_ref().map_or_else(dash, ToString::to_string),
-        pipeline.provider.map_or_else(dash, |provider| provider.as_str().to_owned()),
+        pipeline.provider.map_or_else(dash, |provider| providers(provider, &pipeline.shares)),
         format!("{:.1}", pipeline.fps),
         total.map_or_else(dash, |total| format!("{:.1} / {:.1} / {:.1}", total.p50, total.p95, total.p99)),
         figures.map_or_else(dash, |figures| figures.frames.skipped.to_string()),
         figures.map_or_else(dash, |figures| figures.frames.failed.to_string()),
         if memory == 0 { dash() } else { ui::size(memory) },
     ]
+}
+
+/// The provider, with its share of the time where it does not run all of the model.
+fn providers(provider: Provider, shares: &[ProviderShare]) -> String {
+    let name = provider.as_str();
+    match shares.iter().find(|share| share.provider == name) {
+        Some(share) if shares.len() > 1 => format!("{name} {:.0} %", share.time * 100.0),
+        Some(_) | None => name.to_owned(),
+    }
 }
 
 fn deployment_line(slot: &SlotState, deployment: &DeploymentState) -> String {

@@ -126,7 +126,13 @@ fn runtime(mut section: Section<'_>, around: &Surroundings) -> RuntimeSection {
         .unwrap_or_else(|| "/usr/lib/edgewarden/onnxruntime/libonnxruntime.so".into());
     let library = section.or("library", library, path);
     let at = section.at.clone();
-    let word = one_of(&[("tensorrt", Provider::TensorRt), ("cuda", Provider::Cuda), ("cpu", Provider::Cpu)]);
+    let word = one_of(&[
+        ("tensorrt", Provider::TensorRt),
+        ("cuda", Provider::Cuda),
+        ("openvino", Provider::OpenVino),
+        ("xnnpack", Provider::Xnnpack),
+        ("cpu", Provider::Cpu),
+    ]);
     let providers = match section.list("providers", 8, word) {
         Some(list) if list.is_empty() => {
             section.fault(&at, "providers", "names none; write [\"cpu\"] or leave the key out");
@@ -146,6 +152,7 @@ fn runtime(mut section: Section<'_>, around: &Surroundings) -> RuntimeSection {
         required: section.or("required", false, boolean),
         intra_threads: section.optional("intra_threads", whole(1..=256)).map(|threads| threads as usize),
         overlap: section.or("overlap", None, switch_or_auto),
+        tuning: super::runtime::tuning(&mut section),
         frame_deadline: section.or("frame_deadline", secs(5), duration(ms(50)..=secs(600))),
         load_deadline: section.or("load_deadline", secs(1200), duration(secs(1)..=secs(6 * 3600))),
     };

@@ -2,6 +2,7 @@
 
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
+use crate::domain::runtime::Tuning;
 use crate::domain::source::SourceSettings;
 use crate::domain::{DeviceId, PipelineName, SlotName};
 use std::net::SocketAddr;
@@ -69,6 +70,8 @@ pub struct RuntimeSection {
     pub intra_threads: Option<usize>,
     /// Prepare the next frame while the model runs; absent: where there are two processors or more.
     pub overlap: Option<bool>,
+    /// Everything else of the runtime; over the bundle's hints, key by key.
+    pub tuning: Tuning,
     /// A frame that takes longer than this means that the child hangs.
     pub frame_deadline: Duration,
     /// Loading a model (and building its engine) may take so long.

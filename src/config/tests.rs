@@ -94,7 +94,9 @@ fn the_examples_in_the_example_are_valid() {
 /// The keys that the code asks for are those that an unknown key is compared with.
 #[test]
 fn the_example_names_every_key() {
-    for table in ["device", "paths", "runtime", "mqtt", "repository", "update", "health", "log"] {
+    let runtime = ["runtime.cpu", "runtime.tensorrt", "runtime.cuda", "runtime.openvino", "runtime.xnnpack"];
+    let tables = ["device", "paths", "runtime", "mqtt", "repository", "update", "health", "log"];
+    for table in tables.into_iter().chain(runtime) {
         let known = faults(&format!("{SMALLEST}[{table}]\nqqqqqqqqqqqqqqqq = 1\n"))
             .into_iter()
             .find_map(|line| Some(line.split_once("known here: ")?.1.to_owned()))
@@ -103,7 +105,10 @@ fn the_example_names_every_key() {
         let section = uncommented.split(&format!("\n[{table}]\n")).nth(1).unwrap();
         let section = section.split("\n[").next().unwrap();
         for key in known.split(", ") {
-            assert!(section.contains(&format!("\n{key} = ")), "agent.toml: [{table}] lacks {key}");
+            let shown = section.starts_with(&format!("{key} = "))
+                || section.contains(&format!("\n{key} = "))
+                || uncommented.contains(&format!("\n[{table}.{key}]\n"));
+            assert!(shown, "agent.toml: [{table}] lacks {key}");
         }
     }
 }
@@ -180,7 +185,10 @@ source = { kind = "synthetic", widht = 10 }
     let faults = faults(text);
     let expect = [
         (3, "device.id: device id \"a/b\": use 1 to 64"),
-        (5, "runtime.providers: \"vulkan\" is not known; use \"tensorrt\" or \"cuda\" or \"cpu\""),
+        (
+            5,
+            "runtime.providers: \"vulkan\" is not known; use \"tensorrt\" or \"cuda\" or \"openvino\" or \"xnnpack\" or \"cpu\"",
+        ),
         (6, "runtime.frame_dedline: unknown key; did you mean frame_deadline?"),
         (7, "runtime.load_deadline: expected a time span, found a whole number; write a number and its unit"),
         (9, "mqtt.url: \"http://\" is no way to a broker"),
@@ -484,5 +492,33 @@ proptest::proptest! {
                 proptest::prop_assert!(fault.at.line >= 1 && fault.at.line <= text.matches('\n').count() + 1);
             }
         }
+    }
+}
+
+#[test]
+fn the_runtimes_settings_are_checked_where_they_stand() {
+    let with = |text: &str| format!("{SMALLEST}[runtime]\n{text}\n");
+    let settings =
+        read(&with("providers = [\"xnnpack\", \"cpu\"]\ntensorrt.fp16 = true\ncpu.arena_limit = \"64MiB\""));
+    let runtime = settings.unwrap().runtime;
+    assert_eq!(runtime.providers, [Provider::Xnnpack, Provider::Cpu]);
+    assert_eq!(runtime.tuning.tensorrt.fp16, Some(true));
+    assert_eq!(runtime.tuning.cpu.arena_limit, Some(64 << 20));
+    for (text, fault) in [
+        ("tensorrt.fp61 = true", "runtime.tensorrt.fp61: unknown key; did you mean fp16?"),
+        ("tensorrt.builder_level = 9", "runtime.tensorrt.builder_level: 9 is out of range; use 0 to 5"),
+        ("cuda.memory_limit = 5", "runtime.cuda.memory_limit: 5 bytes is out of range"),
+        ("optimization = \"most\"", "runtime.optimization: \"most\" is not known; use \"disabled\" or"),
+        (
+            "cpu = { arena = false, arena_limit = \"1MiB\" }",
+            "runtime.cpu.arena_limit: limits an arena that is off",
+        ),
+        ("tensorrt.profile_min = \"input:1x3\"", "runtime.tensorrt.profile_min: a profile needs"),
+        ("tensorrt.calibration_table = \"t\"", "runtime.tensorrt.calibration_table: unknown key"),
+        ("onednn.threads = 1", "runtime.onednn: unknown key"),
+        ("xnnpack = 1", "runtime.xnnpack: expected a table"),
+    ] {
+        let told = faults(&with(text));
+        assert!(told.len() == 1 && told[0].contains(fault), "{text}: {told:?}");
     }
 }

@@ -5,6 +5,7 @@ use super::id::{DeviceId, PipelineName, Release, SlotName};
 use super::manifest::Provider;
 use super::metrics::BoardMetrics;
 use super::reason::Reason;
+use super::runtime::ProviderShare;
 use serde::{Deserialize, Serialize};
 
 /// Below this share of free memory a model may not load any more.
@@ -176,6 +177,9 @@ pub struct PipelineHealth {
     /// Why that is not the first one configured, where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// How much of the model each provider runs, the largest share first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<ProviderShare>,
     /// Answered frames per second.
     pub fps: f64,
     /// The newest error of its source, its model or a frame, while it holds.
@@ -443,6 +447,7 @@ mod tests {
             release: None,
             provider: Some(Provider::Cpu),
             fallback: None,
+            shares: Vec::new(),
             fps: 15.0,
             last_error: None,
             failed_deployment: None,

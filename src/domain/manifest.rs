@@ -5,6 +5,9 @@
 
 use super::id::{Digest, ModelName, Release};
 use super::result::Output;
+use super::runtime::{
+    CpuTuning, CudaTuning, OpenVinoTuning, Optimization, TensorRtTuning, Tuning, XnnpackTuning,
+};
 use serde::{Deserialize, Serialize};
 
 /// The version of this format that this agent writes.
@@ -401,28 +404,79 @@ pub enum Provider {
     TensorRt,
     /// NVIDIA CUDA.
     Cuda,
+    /// Intel OpenVINO.
+    OpenVino,
+    /// XNNPACK: another set of kernels for the processor.
+    Xnnpack,
     /// The processor.
     Cpu,
 }
 
 impl Provider {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::TensorRt, Self::Cuda, Self::OpenVino, Self::Xnnpack, Self::Cpu];
+
     /// As written in configuration, payloads and manifests.
     pub fn as_str(self) -> &'static str {
         match self {
             Provider::TensorRt => "tensorrt",
             Provider::Cuda => "cuda",
+            Provider::OpenVino => "openvino",
+            Provider::Xnnpack => "xnnpack",
             Provider::Cpu => "cpu",
         }
     }
 }
 
-/// How the runtime is best set up.
+/// How the runtime is best set up. The words are those of [`Tuning`], without a level of their own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuntimeHints {
     /// Threads inside one operator; the runtime's choice when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intra_threads: Option<usize>,
+    /// [`Tuning::inter_threads`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inter_threads: Option<usize>,
+    /// [`Tuning::optimization`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimization: Option<Optimization>,
+    /// [`Tuning::memory_pattern`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_pattern: Option<bool>,
+    /// [`Tuning::cpu`]
+    #[serde(skip_serializing_if = "CpuTuning::is_empty")]
+    pub cpu: CpuTuning,
+    /// [`Tuning::tensorrt`]
+    #[serde(skip_serializing_if = "TensorRtTuning::is_empty")]
+    pub tensorrt: TensorRtTuning,
+    /// [`Tuning::cuda`]
+    #[serde(skip_serializing_if = "CudaTuning::is_empty")]
+    pub cuda: CudaTuning,
+    /// [`Tuning::openvino`]
+    #[serde(skip_serializing_if = "OpenVinoTuning::is_empty")]
+    pub openvino: OpenVinoTuning,
+    /// [`Tuning::xnnpack`]
+    #[serde(skip_serializing_if = "XnnpackTuning::is_empty")]
+    pub xnnpack: XnnpackTuning,
+}
+
+impl RuntimeHints {
+    /// The hints in the device's words.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            inter_threads: self.inter_threads,
+            optimization: self.optimization,
+            memory_pattern: self.memory_pattern,
+            // Where the device keeps what is no matter of the bundle.
+            save_optimized: None,
+            cpu: self.cpu.clone(),
+            tensorrt: self.tensorrt.clone(),
+            cuda: self.cuda.clone(),
+            openvino: self.openvino.clone(),
+            xnnpack: self.xnnpack.clone(),
+        }
+    }
 }
 
 /// An input with a known answer.

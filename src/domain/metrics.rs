@@ -41,6 +41,9 @@ pub struct PipelineMetrics {
     pub source_restarts: u64,
     /// Answered frames per second over the sliding window.
     pub fps: f64,
+    /// Share of the model's time by provider, 0 to 1, as the first run showed it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provider_share: BTreeMap<String, f64>,
     /// Milliseconds by stage over the sliding window: `decode`, `preprocess`, `infer`,
     /// `postprocess`, `total` (their sum) and `end_to_end` (capture to answer).
     pub latency_ms: BTreeMap<String, Quantiles>,

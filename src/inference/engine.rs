@@ -13,7 +13,7 @@ use crate::bundle::OpenBundle;
 use crate::bundle::model::{self, Ports};
 use crate::domain::frame::FrameView;
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{ProviderShare, RuntimeSettings};
 use crate::domain::{Manifest, Output, Reason, ReasonCode, StageTimes};
 use std::time::Instant;
 
@@ -28,6 +28,10 @@ pub struct LoadReport {
     pub load_ms: f32,
     /// Version of ONNX Runtime.
     pub runtime_version: String,
+    /// How much each provider runs, the largest share first.
+    pub shares: Vec<ProviderShare>,
+    /// True when the graph that an earlier start had optimised was used.
+    pub saved_graph: bool,
 }
 
 /// A loaded bundle. Its memory is kept from frame to frame.
@@ -78,8 +82,7 @@ impl Engine {
         else {
             return Err(named(Reason::new(ReasonCode::Malformed, "the manifest lists no picture input")));
         };
-        let mut settings = settings.clone();
-        settings.intra_threads = settings.intra_threads.or(manifest.runtime.intra_threads);
+        let settings = settings.over(&manifest.runtime);
         let plan = |ports: &Ports| {
             let faults = model::disagreements(manifest, ports);
             if !faults.is_empty() {
@@ -96,7 +99,7 @@ impl Engine {
                 outputs: outputs.into_iter().map(str::to_owned).collect(),
             })
         };
-        let (mut session, chosen) = Session::load(&bundle.model(), &settings, plan).map_err(named)?;
+        let (mut session, chosen) = Session::load(bundle, &settings, plan).map_err(named)?;
         let wanted = &manifest.needs.providers;
         if !wanted.is_empty() && !wanted.contains(&chosen.provider) {
             let wanted: Vec<_> = wanted.iter().map(|provider| provider.as_str()).collect();
@@ -116,6 +119,8 @@ impl Engine {
         let report = LoadReport {
             provider: chosen.provider,
             fallback: chosen.fallback,
+            shares: chosen.shares,
+            saved_graph: chosen.saved_graph,
             runtime_version: session.runtime_version().to_owned(),
             load_ms: milliseconds(start, Instant::now()),
         };

@@ -11,6 +11,8 @@
 pub mod draw;
 pub mod engine;
 pub mod golden;
+pub mod graph_cache;
+pub mod hardware;
 pub mod inspect;
 pub mod library;
 pub mod picture;
@@ -27,3 +29,5 @@ pub use engine::{Engine, LoadReport};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tuning_tests;

@@ -2,9 +2,10 @@
 //!
 //! Here is what happens with every frame: the input's memory, the run, the outputs. How a session comes
 //! to be is in the folder: `environment` (the library of this process), `builder` (one attempt a
-//! provider), `providers` (their options), `ports` (what a model wants and gives), `shares` (who really
-//! runs it), `fault` (the runtime's words as one line).
+//! provider), `providers` (their options), `arena` (a limit for memory), `ports` (what a model wants and gives), `shares` (who really
+//! runs it), `fault` (the runtime's words as one line). `bare` runs a model for proofs, without any of it.
 
+mod arena;
 pub mod bare;
 mod builder;
 mod environment;
@@ -20,6 +21,7 @@ use super::preprocess::{Padding, TensorMut};
 use crate::bundle::model::Ports;
 use crate::domain::Reason;
 use crate::domain::manifest::{ElementType, Provider};
+use crate::domain::runtime::ProviderShare;
 use fault::{Fault, failed, internal, message};
 use half::f16;
 use ort::memory::Allocator;
@@ -42,12 +44,16 @@ pub struct Plan {
 }
 
 /// Which provider runs the model, and why not the first that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
     /// The provider that really runs it.
     pub provider: Provider,
     /// Why the ones before it in the configured order do not.
     pub fallback: Option<String>,
+    /// How much each provider runs, the largest share first.
+    pub shares: Vec<ProviderShare>,
+    /// True when the graph that an earlier start had optimised was used.
+    pub saved_graph: bool,
 }
 
 /// A loaded model with its input and output memory.

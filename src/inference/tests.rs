@@ -9,11 +9,11 @@ use super::{Engine, golden};
 use crate::bundle::{self, OpenBundle};
 use crate::domain::frame::FrameView;
 use crate::domain::manifest::*;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{RuntimeSettings, Tuning};
 use crate::domain::{FrameFormat, Manifest, Reason, ReasonCode};
 use std::path::{Path, PathBuf};
 
-fn settings() -> RuntimeSettings {
+pub(super) fn settings() -> RuntimeSettings {
     let local = concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so");
     let library = std::env::var_os("EDGEWARDEN_ONNXRUNTIME").unwrap_or_else(|| local.into());
     RuntimeSettings {
@@ -22,6 +22,7 @@ fn settings() -> RuntimeSettings {
         required: false,
         intra_threads: None,
         engine_cache: std::env::temp_dir(),
+        tuning: Tuning { save_optimized: Some(false), ..Tuning::default() },
     }
 }
 
@@ -44,7 +45,7 @@ fn bundle_of(model: &[u8], edit: impl FnOnce(&mut Manifest)) -> (tempfile::TempD
     (dir, bundle)
 }
 
-fn bundle(name: &str, edit: impl FnOnce(&mut Manifest)) -> (tempfile::TempDir, OpenBundle) {
+pub(super) fn bundle(name: &str, edit: impl FnOnce(&mut Manifest)) -> (tempfile::TempDir, OpenBundle) {
     bundle_of(&std::fs::read(model(name)).unwrap(), edit)
 }
 
@@ -218,7 +219,7 @@ fn a_jpeg_at_any_scale_gives_the_same_answer() {
 }
 
 #[track_caller]
-fn refused(result: Result<Engine, Reason>, code: ReasonCode, words: &str) {
+pub(super) fn refused(result: Result<Engine, Reason>, code: ReasonCode, words: &str) {
     let Err(reason) = result else { panic!("was loaded") };
     assert_eq!(reason.code, code, "{reason}");
     assert!(

@@ -8,7 +8,7 @@ use crate::domain::admission::AdmissionSettings;
 use crate::domain::ledger::Skip;
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
-use crate::domain::runtime::{Feed, RuntimeSettings};
+use crate::domain::runtime::{Feed, ProviderShare, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
 use serde::{Deserialize, Serialize};
@@ -156,6 +156,12 @@ pub enum FromInfer {
         load_ms: f32,
         /// Version of ONNX Runtime.
         runtime_version: String,
+        /// How much each provider runs, the largest share first.
+        #[serde(default)]
+        shares: Vec<ProviderShare>,
+        /// True when the graph that an earlier start had optimised was used.
+        #[serde(default)]
+        saved_graph: bool,
     },
     /// The model cannot be loaded; the child ends after this.
     Failed {

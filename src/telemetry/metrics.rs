@@ -201,6 +201,8 @@ impl Metrics {
             source: SourceState::default(),
             source_restarts: 0,
             fps: pipeline.stages[0].rate(now),
+            // The agent knows what serves, and fills it in.
+            provider_share: BTreeMap::new(),
             latency_ms: STAGES
                 .iter()
                 .zip(&mut pipeline.stages)

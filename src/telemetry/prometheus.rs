@@ -119,6 +119,17 @@ fn pipelines(page: &mut Page, report: &MetricsReport) {
         all.iter().map(|p| (vec![label(&p.name)], p.fps)),
     );
     page.level(
+        "provider_share",
+        "Share of the model's time by execution provider, in its first run",
+        None,
+        all.iter().flat_map(|p| {
+            let share = |(provider, share): (&String, &f64)| {
+                (vec![label(&p.name), ("provider", provider.clone())], *share)
+            };
+            p.provider_share.iter().map(share)
+        }),
+    );
+    page.level(
         "latency",
         "Time per frame by stage over the sliding window",
         Some(Unit::Seconds),
@@ -257,6 +268,7 @@ mod tests {
                 source: SourceState::Lost,
                 source_restarts: 3,
                 fps: 14.5,
+                provider_share: BTreeMap::from([("cpu".to_owned(), 1.0)]),
                 latency_ms: BTreeMap::from([
                     ("infer".to_owned(), quantiles),
                     ("decode".to_owned(), Quantiles::default()),

@@ -12,6 +12,7 @@
 //! slots/<slot>/current        link to ../../models/<digest>: the truth about which bundle serves
 //! slots/<slot>/previous       link to the one before
 //! downloads/<sha256>          a file on its way, whole or in part
+//! engines/<sha256>/           what the inference processes made of the model with that SHA-256
 //! ```
 
 pub mod driver;
@@ -33,6 +34,8 @@ pub struct Folders {
     pub slots: PathBuf,
     /// Files on their way.
     pub downloads: PathBuf,
+    /// What was made of models for this machine, by the SHA-256 of the model.
+    pub engines: PathBuf,
 }
 
 impl Folders {
@@ -43,8 +46,9 @@ impl Folders {
             models: state.join("models"),
             slots: state.join("slots"),
             downloads: state.join("downloads"),
+            engines: state.join("engines"),
         };
-        for folder in [&folders.models, &folders.slots, &folders.downloads] {
+        for folder in [&folders.models, &folders.slots, &folders.downloads, &folders.engines] {
             durable::create_dir_synced(folder)?;
             durable::remove_temporaries(folder)?;
         }

@@ -80,9 +80,29 @@ pub fn collect_garbage(folders: &Folders, keep: &BTreeSet<Digest>, downloads: bo
             durable::remove_dir_synced(&model.path())?;
         }
     }
+    drop_engines(folders)?;
     if downloads {
         for file in fs::read_dir(&folders.downloads).map_err(failed("list", &folders.downloads))? {
             durable::remove_file_synced(&file.map_err(failed("list", &folders.downloads))?.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was made of models that are in no bundle any more. A bundle that cannot be read keeps
+/// nothing: whatever it runs is made anew.
+fn drop_engines(folders: &Folders) -> Result<(), Reason> {
+    let mut needed = BTreeSet::new();
+    for bundle in fs::read_dir(&folders.models).map_err(failed("list", &folders.models))?.flatten() {
+        let digest = bundle.file_name().to_str().and_then(|name| name.parse().ok());
+        let manifest = digest.and_then(|digest| stage::read_manifest(&bundle.path(), &digest).ok());
+        let model = manifest.as_ref().and_then(|m| m.files.iter().find(|file| file.path == m.model));
+        needed.extend(model.map(|file| file.sha256));
+    }
+    for made in fs::read_dir(&folders.engines).map_err(failed("list", &folders.engines))?.flatten() {
+        let model: Option<Digest> = made.file_name().to_str().and_then(|name| name.parse().ok());
+        if model.is_some_and(|model| !needed.contains(&model)) {
+            durable::remove_dir_synced(&made.path())?;
         }
     }
     Ok(())
@@ -186,7 +206,18 @@ mod tests {
         set(&folders, &slot(), Some(&bundles[1]), Some(&bundles[0])).unwrap();
         set(&folders, &"other".parse().unwrap(), Some(&bundles[2]), None).unwrap();
         fs::write(folders.downloads.join("x"), b"x").unwrap();
+        let model = |bundle: &BundleRef| {
+            let manifest = stage::read_manifest(&folders.model(&bundle.digest), &bundle.digest).unwrap();
+            manifest.files.iter().find(|file| file.path == manifest.model).unwrap().sha256
+        };
+        let engine = |model: Digest| folders.engines.join(model.to_string());
+        let (present, absent) = (model(&bundles[0]), Digest::from_bytes([7; 32]));
+        for made in [present, absent] {
+            fs::create_dir(engine(made)).unwrap();
+            fs::write(engine(made).join("graph"), b"x").unwrap();
+        }
         collect_garbage(&folders, &BTreeSet::from([bundles[3].digest]), false).unwrap();
+        assert!(engine(present).exists() && !engine(absent).exists());
         assert!(bundles.iter().all(|bundle| folders.model(&bundle.digest).exists()));
         assert!(folders.downloads.join("x").exists());
         collect_garbage(&folders, &BTreeSet::new(), true).unwrap();

@@ -8,12 +8,16 @@ mod support;
 mod agent;
 /// The rules of the source tree itself: rooms, vendors, heads, sizes.
 mod architecture;
+/// Measuring a bundle on this machine.
+mod bench;
 /// The command line: help, exit statuses, completions, and what it says to a running agent.
 mod cli;
 /// `agent.toml` through the binary: every fault at once, and what `check` tells.
 mod config;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
+/// What makes a model slow: found, mended, proved.
+mod intake;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
 /// An ONNX file, a bundle, answers on pictures.

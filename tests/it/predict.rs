@@ -202,3 +202,56 @@ fn what_is_no_bundle_and_no_model_is_told() {
     }
     assert!(!temp.path().join("x").exists());
 }
+
+#[test]
+fn a_folder_goes_through_several_engines_and_comes_out_in_order() {
+    let temp = tempfile::tempdir().unwrap();
+    let bundle = temp.path().join("means");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/models/mean_f32.onnx");
+    run(edgewarden().args(["bundle", "init", model]).arg(&bundle));
+    let pictures = temp.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    // The strongest colour tells which picture it was.
+    for at in 0..24_usize {
+        let mut colour = [10, 10, 10];
+        colour[at % 3] = 250;
+        let picture = image::RgbImage::from_pixel(40, 30, image::Rgb(colour));
+        picture.save(pictures.join(format!("{at:02}.png"))).unwrap();
+    }
+    std::fs::write(pictures.join("notes.txt"), "no picture").unwrap();
+    let csv = temp.path().join("answers.csv");
+    let by_folder =
+        run(edgewarden().arg("predict").arg(&bundle).arg(&pictures).args(["--jobs", "3", "--csv"]).arg(&csv));
+    let answers = lines(&by_folder);
+    assert_eq!(answers.len(), 24);
+    for (at, answer) in answers.iter().enumerate() {
+        assert!(answer["image"].as_str().unwrap().ends_with(&format!("{at:02}.png")), "{answer}");
+        assert_eq!(answer["classes"][0]["class"], at % 3);
+    }
+    let table = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(table.lines().count(), 1 + 24 * 3, "a head, and three classes for each picture");
+    assert!(table.lines().nth(1).unwrap().contains("00.png,class,"), "{table}");
+
+    // The same by a pattern, with one engine.
+    let pattern = pictures.join("*.png");
+    let by_pattern = run(edgewarden().arg("predict").arg(&bundle).arg(pattern).args(["--jobs", "1"]));
+    let bare = |answers: Vec<Value>| {
+        answers
+            .into_iter()
+            .map(|answer| (answer["image"].clone(), answer["classes"].clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bare(answers), bare(lines(&by_pattern)));
+
+    // Those that fail are named, the others answered, and the exit status tells.
+    for at in [3, 17] {
+        std::fs::write(pictures.join(format!("{at:02}.png")), "broken").unwrap();
+    }
+    let output =
+        edgewarden().arg("predict").arg(&bundle).arg(&pictures).args(["--jobs", "4"]).output().unwrap();
+    assert_eq!((output.status.code(), lines(&output).len()), (Some(1), 22));
+    let told = String::from_utf8(output.stderr).unwrap();
+    let told: Vec<_> = told.lines().collect();
+    assert!(told[0].contains("03.png") && told[1].contains("17.png"), "{told:?}");
+    assert_eq!(told[2], "edgewarden: 2 of 24 pictures got no answer");
+}

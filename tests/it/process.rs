@@ -5,7 +5,7 @@ use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::domain::admission::AdmissionSettings;
 use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
-use edgewarden::domain::runtime::{Feed, RuntimeSettings};
+use edgewarden::domain::runtime::{Feed, RuntimeSettings, Tuning};
 use edgewarden::domain::source::SourceSettings;
 use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
@@ -81,6 +81,7 @@ impl Place {
                 required: true,
                 intra_threads: Some(1),
                 engine_cache: self.folder("engines"),
+                tuning: Tuning::default(),
             },
             feed: self.feed,
             channel: self.channel.clone(),

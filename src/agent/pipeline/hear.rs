@@ -23,11 +23,20 @@ impl<S: Sink> Actor<S> {
             }
         };
         match message {
-            FromInfer::Loaded { provider, fallback, load_ms, runtime_version, .. } => {
+            FromInfer::Loaded {
+                release: _,
+                provider,
+                fallback,
+                load_ms,
+                runtime_version,
+                shares,
+                saved_graph,
+            } => {
+                tracing::debug!(load_ms, saved_graph, "a model is loaded");
                 let Some(runner) = self.runner_mut(id) else { return };
                 let serve_now = matches!(runner.phase, Phase::Loading { serve_then: true });
                 let bundle = runner.bundle.clone();
-                runner.loaded(Serving { bundle, provider, fallback, runtime_version }, load_ms);
+                runner.loaded(Serving { bundle, provider, fallback, runtime_version, shares }, load_ms);
                 let (from, plan) = (self.ledger.newest() + 1, self.plan.clone());
                 let Some(runner) = self.runner_mut(id) else { return };
                 let told = if serve_now {

@@ -16,7 +16,7 @@ use crate::domain::admission::AdmissionSettings;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::{Feed, RuntimeSettings};
+use crate::domain::runtime::{Feed, ProviderShare, RuntimeSettings};
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
 use crate::process::protocol::FrameChannel;
 use std::path::PathBuf;
@@ -81,6 +81,8 @@ pub struct Serving {
     pub fallback: Option<String>,
     /// Version of ONNX Runtime.
     pub runtime_version: String,
+    /// How much each provider runs, the largest share first.
+    pub shares: Vec<ProviderShare>,
 }
 
 /// A pipeline as others may see it.

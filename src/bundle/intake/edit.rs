@@ -1,7 +1,7 @@
 //! Changing a model: what is asked for is changed, every other byte stays.
 
 use super::{Fixed, WEIGHTS_MAY_BE_FED, fold, narrow};
-use crate::bundle::onnx::graph::{Axis, Model, Value, field};
+use crate::bundle::onnx::graph::{Axis, Model, field};
 use crate::bundle::onnx::wire::{Field, Message};
 use std::collections::BTreeMap;
 
@@ -152,59 +152,4 @@ fn close(
     kind.set(Field::bytes(1, tensor.to_bytes()));
     value.set(Field::bytes(2, kind.to_bytes()));
     Ok((changed, value.to_bytes()))
-}
-
-/// Adds the shapes that `described`, the same model as the runtime wrote it, states of tensors that this
-/// one does not describe; how many. Only fully known shapes are taken.
-///
-/// # Errors
-/// What is wrong with either, in words.
-pub fn describe(bytes: &[u8], described: &[u8]) -> Result<(usize, Vec<u8>), String> {
-    let view = Model::parse(bytes)?;
-    let made: std::collections::BTreeSet<&str> =
-        view.graph.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str).collect();
-    let ends: Vec<&Value> = view.graph.inputs.iter().chain(&view.graph.outputs).collect();
-    let mut model = Message::parse(bytes)?;
-    let graph = model.content(field::MODEL_GRAPH).ok_or("it holds no graph")?.to_vec();
-    let mut graph = Message::parse(&graph)?;
-    let other = Message::parse(described)?;
-    let other = other.content(field::MODEL_GRAPH).ok_or("it holds no graph")?;
-    let (mut count, mut added) = (0, Vec::new());
-    for value in Message::parse(other)?.contents(field::VALUE_INFO) {
-        let (name, known) = known_shape(value)?;
-        if known
-            && made.contains(name.as_str())
-            && !view.graph.described.contains(&name)
-            && !ends.iter().any(|end| end.name == name)
-        {
-            count += 1;
-            added.push((name, value.to_vec()));
-        }
-    }
-    let names: Vec<_> = added.iter().map(|(name, _)| name.clone()).collect();
-    // An entry without a shape would stand beside the new one.
-    graph.fields.retain(|entry| {
-        entry.number != field::VALUE_INFO
-            || !entry
-                .content()
-                .and_then(|bytes| Message::parse(bytes).ok())
-                .is_some_and(|value| names.contains(&value.text(1)))
-    });
-    graph.fields.extend(added.into_iter().map(|(_, bytes)| Field::bytes(field::VALUE_INFO, bytes)));
-    model.set(Field::bytes(field::MODEL_GRAPH, graph.to_bytes()));
-    Ok((count, model.to_bytes()))
-}
-
-/// The name of a `ValueInfoProto`, and whether all of its axes are known.
-fn known_shape(value: &[u8]) -> Result<(String, bool), String> {
-    let value = Message::parse(value)?;
-    let nested = |message: &Message<'_>, number: u32| message.content(number).map(<[u8]>::to_vec);
-    let axes = nested(&value, 2)
-        .and_then(|kind| nested(&Message::parse(&kind).ok()?, 1))
-        .and_then(|tensor| nested(&Message::parse(&tensor).ok()?, 2));
-    let Some(axes) = axes else { return Ok((value.text(1), false)) };
-    let known = Message::parse(&axes)?
-        .contents(1)
-        .all(|axis| Message::parse(axis).is_ok_and(|axis| axis.value(1).is_some_and(|length| length > 0)));
-    Ok((value.text(1), known))
 }

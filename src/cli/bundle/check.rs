@@ -1,7 +1,8 @@
 //! `edgewarden bundle check`: does the bundle hold together, and does its model run?
 
-use super::told;
+use super::{slow_shapes, told, told_of};
 use crate::bundle;
+use crate::bundle::intake::Finding;
 use crate::cli::exit::Told;
 use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};
@@ -31,6 +32,8 @@ struct Findings {
     faults: Vec<Reason>,
     /// Not wrong, but worth a look.
     notes: Vec<String>,
+    /// What makes the model slow.
+    slow: Vec<Finding>,
 }
 
 /// Runs the command.
@@ -45,6 +48,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         for line in &found.notes {
             say!("note   {line}");
+        }
+        for finding in &found.slow {
+            say!("slow   {}", told_of(finding));
         }
         for reason in &found.faults {
             say!("fault  {reason}");
@@ -62,6 +68,8 @@ fn examine(args: &Args, found: &mut Findings) {
     let manifest = &bundle.manifest;
     let files = ui::count(manifest.files.len(), "file");
     found.passed.push(format!("{}: manifest and {files}", manifest.release()));
+    // Of a file that cannot be read the engine tells more.
+    found.slow = slow_shapes(&bundle.model(), &manifest.inputs).unwrap_or_default();
     let engine = args.runtime.settings().and_then(|settings| Engine::load(&bundle, &settings));
     let mut engine = match engine {
         Ok(engine) => engine,

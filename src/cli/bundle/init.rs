@@ -1,5 +1,7 @@
 //! `edgewarden bundle init`: from an ONNX file to a draft of a bundle.
 
+use super::{slow_shapes, told_of};
+use crate::bundle::intake::Finding;
 use crate::bundle::{self, MANIFEST, draft, onnx};
 use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say, word};
@@ -63,11 +65,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     bundle::write_manifest(&args.dir, &manifest)?;
     manifest = bundle::seal(&args.dir)?;
 
+    let slow = slow_shapes(&args.model, &manifest.inputs)?;
     if args.json {
-        say!("{}", serde_json::to_string_pretty(&manifest)?);
+        let mut draft = serde_json::to_value(&manifest)?;
+        draft["slow"] = serde_json::to_value(&slow)?;
+        say!("{}", serde_json::to_string_pretty(&draft)?);
         return Ok(());
     }
-    explain(&args.dir, &manifest, &guess.why)
+    explain(&args.dir, &manifest, &guess.why, &slow)
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -78,7 +83,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn explain(dir: &Path, manifest: &Manifest, why: &str) -> anyhow::Result<()> {
+fn explain(dir: &Path, manifest: &Manifest, why: &str, slow: &[Finding]) -> anyhow::Result<()> {
     let shown = dir.display();
     say!("Wrote {} from what the model shows:", dir.join(MANIFEST).display());
     for input in &manifest.inputs {
@@ -110,6 +115,12 @@ fn explain(dir: &Path, manifest: &Manifest, why: &str) -> anyhow::Result<()> {
     }
     if !manifest.labels.is_empty() {
         say!("  labels                   {}, in order", ui::count(manifest.labels.len(), "class name"));
+    }
+    if !slow.is_empty() {
+        say!("What makes it slow:");
+        for finding in slow {
+            say!("  {}", told_of(finding));
+        }
     }
     say!("Next:");
     say!("  edgewarden predict {shown} PICTURE.jpg");

@@ -3,12 +3,17 @@
 mod check;
 mod golden;
 mod init;
+mod optimize;
 mod seal;
 mod show;
 pub mod verify;
 
 use super::ui;
-use crate::domain::Output;
+use crate::bundle::intake::{self, Finding, Fixed};
+use crate::bundle::onnx;
+use crate::domain::manifest::InputSpec;
+use crate::domain::{Output, Reason};
+use std::path::Path;
 
 /// Subcommands.
 #[derive(Debug, clap::Subcommand)]
@@ -17,6 +22,8 @@ pub enum Command {
     Init(init::Args),
     /// Compare a bundle with its model, run it once, list every fault
     Check(check::Args),
+    /// Mend what makes a model slow, and prove that its answers stay
+    Optimize(optimize::Args),
     /// Print what a bundle says of itself
     Show(show::Args),
     /// Take the present answers on some pictures as the golden samples
@@ -32,11 +39,26 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args),
+        Command::Optimize(args) => optimize::run(args),
         Command::Show(args) => show::run(args),
         Command::Golden(args) => golden::run(args),
         Command::Seal(args) => seal::run(args),
         Command::Verify(args) => verify::run(args),
     }
+}
+
+/// What makes a model slow, its inputs always fed as the manifest says.
+fn slow_shapes(model: &Path, inputs: &[InputSpec]) -> Result<Vec<Finding>, Reason> {
+    let fixed: Vec<_> =
+        inputs.iter().map(|input| Fixed { name: input.name.clone(), shape: input.shape.clone() }).collect();
+    let view =
+        onnx::graph::Model::parse(&onnx::read(model)?).map_err(|error| onnx::no_model(model, &error))?;
+    Ok(intake::examine(&view, &fixed))
+}
+
+/// A finding in one line.
+fn told_of(finding: &Finding) -> String {
+    format!("{}: {}; {}", finding.what, finding.why, finding.remedy)
 }
 
 /// An answer in few words.

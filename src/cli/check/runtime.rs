@@ -4,7 +4,7 @@
 use super::Finding;
 use crate::config::settings::RuntimeSection;
 use crate::domain::manifest::Provider;
-use crate::domain::runtime::RuntimeSettings;
+use crate::domain::runtime::{RuntimeSettings, Tuning};
 use crate::domain::{Reason, ReasonCode};
 use crate::inference::{inspect, library};
 use serde::{Deserialize, Serialize};
@@ -133,6 +133,7 @@ fn run_model(path: &Path, provider: Provider) -> Result<(), Reason> {
         required: true,
         intra_threads: Some(1),
         engine_cache: folder.path().to_owned(),
+        tuning: Tuning::default(),
     };
     inspect::inspect(&model, &settings).map(drop)
 }

@@ -52,23 +52,6 @@ impl Bare {
         Ok(Self { session, ports })
     }
 
-    /// Writes the model to `to` as the runtime understands it, without any optimisation: the shapes of all
-    /// tensors that it can know are stated there.
-    ///
-    /// # Errors
-    /// `LoadFailed` as above, and when the file cannot be written.
-    pub fn describe(model: &Path, settings: &RuntimeSettings, to: &Path) -> Result<(), Reason> {
-        let (environment, version) = environment(&settings.library)?;
-        let save = || -> Result<_, ort::Error> {
-            let mut builder = ort::session::Session::builder(&environment)?
-                .with_log_level(LogLevel::Error)?
-                .with_optimization_level(GraphOptimizationLevel::Disable)?
-                .with_optimized_model_path(to)?;
-            builder.commit_from_file(model)
-        };
-        save().map(drop).map_err(|error| model_fault(model, &error, &version))
-    }
-
     /// What the model wants and gives.
     pub fn ports(&self) -> &Ports {
         &self.ports
