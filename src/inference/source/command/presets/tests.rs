@@ -162,10 +162,7 @@ fn what_is_installed_and_the_board_choose_the_program() {
         assert_eq!(program(&login, &tools), of_login, "{tools:?}");
     }
     let jetson = line(&plain, &only(false, true, Board::Jetson));
-    assert!(
-        jetson.contains("decodebin '!' nvvidconv '!' video/x-raw,format=NV12 '!' videoconvert"),
-        "{jetson}"
-    );
+    assert!(jetson.contains("decodebin '!' nvvidconv '!' video/x-raw,format=NV12 '!' queue"), "{jetson}");
     let curl = Tools { curl: true, ..Tools::default() };
     assert_eq!(program(&http(false, None), &curl), "curl");
     assert_eq!(program(&http(false, None), &only(true, true, Board::Jetson)), "ffmpeg");
