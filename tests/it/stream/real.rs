@@ -37,7 +37,7 @@ fn readers() -> Vec<Via> {
 #[test]
 fn every_frame_of_a_film_comes_once_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    // The second has rows that no alignment fits; GStreamer's y4menc cannot write it.
+    // The second has rows that no alignment fits.
     for (size, vias) in [((640, 360), readers()), ((322, 242), readers().into_iter().take(1).collect())] {
         for via in vias {
             let path = film(folder.path(), size, 120);
@@ -55,6 +55,17 @@ fn every_frame_of_a_film_comes_once_and_in_order() {
             }
             assert_eq!(ask(&mut *source, &mut Vec::new()), Ok(None), "{via:?}");
         }
+    }
+}
+
+#[test]
+fn a_width_that_gstreamer_cannot_write_is_told_before_a_picture_is_askew() {
+    let folder = tempfile::tempdir().unwrap();
+    if readers().contains(&Via::Gstreamer) {
+        let path = film(folder.path(), (322, 242), 5);
+        let trouble = ask(&mut *video(&path, false, by(Via::Gstreamer)), &mut Vec::new());
+        let Err(Trouble::Frame(reason)) = trouble else { panic!("{trouble:?}") };
+        assert!(reason.detail.contains("in steps of 8"), "{reason}");
     }
 }
 

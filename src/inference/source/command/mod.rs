@@ -69,9 +69,12 @@ enum Cutter {
 }
 
 impl Cutter {
-    fn new(format: StreamFormat) -> Self {
-        match format {
+    fn new(launch: &Launch) -> Self {
+        match launch.format {
             StreamFormat::Mjpeg => Cutter::Jpeg(JpegCutter::default()),
+            StreamFormat::Y4m if launch.name().starts_with("gst-launch") => {
+                Cutter::Y4m(Y4mCutter::of_gstreamer())
+            }
             StreamFormat::Y4m => Cutter::Y4m(Y4mCutter::default()),
         }
     }
@@ -193,7 +196,7 @@ impl Command {
         let program = Program::start(&self.launch)?;
         Ok(Run {
             program,
-            cutter: Cutter::new(self.launch.format),
+            cutter: Cutter::new(&self.launch),
             since: Instant::now(),
             pictures: 0,
             from: 0,

@@ -355,6 +355,12 @@ fn gstreamer_out(launch: &mut Launch, reading: &Reading, tools: &Tools) -> Resul
         }
         None => {}
     }
+    if launch.live {
+        // The newest frame wins here, too, should the reader be slow. Before y4menc, whose first buffer
+        // holds the header of the stream and must not be left out.
+        launch.args(["!", "queue", "leaky=downstream"]);
+        launch.args(["max-size-buffers=2", "max-size-bytes=0", "max-size-time=0"]);
+    }
     launch.args(["!", "videoconvert", "!", "video/x-raw,format=I420", "!", "y4menc", "!"]);
     Ok(())
 }
@@ -377,15 +383,6 @@ fn gstreamer_rtsp(
     // Sound has a branch of its own and is left out.
     launch.args(["!", "application/x-rtp,media=video"]);
     gstreamer_out(&mut launch, reading, tools)?;
-    // The newest frame wins here, too, should the reader be slow.
-    launch.args([
-        "queue",
-        "leaky=downstream",
-        "max-size-buffers=2",
-        "max-size-bytes=0",
-        "max-size-time=0",
-        "!",
-    ]);
     launch.args(["fdsink", "fd=1", "sync=false"]);
     Ok(launch)
 }

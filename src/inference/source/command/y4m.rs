@@ -34,6 +34,8 @@ pub struct Y4mCutter {
     len: usize,
     /// As long as a picture once the header is known, however much of it is filled.
     picture: Vec<u8>,
+    /// Widths must be a multiple of this.
+    step: u32,
 }
 
 impl Default for Y4mCutter {
@@ -45,11 +47,18 @@ impl Default for Y4mCutter {
             found: Found { width: 0, height: 0, format: FrameFormat::I420 },
             len: 0,
             picture: Vec::new(),
+            step: 1,
         }
     }
 }
 
 impl Y4mCutter {
+    /// For what GStreamer writes: other widths than multiples of 8 come with padded rows that their
+    /// header does not tell of, and the pictures would be askew.
+    pub fn of_gstreamer() -> Self {
+        Self { step: 8, ..Self::default() }
+    }
+
     /// Takes bytes up to the end of a picture: how many, and what it is when it is whole; it is then
     /// had from [`Y4mCutter::take`].
     ///
@@ -184,6 +193,13 @@ impl Y4mCutter {
                 "Y4M of {width}x{height}; 4:2:0 needs even sizes (ffmpeg: -vf crop=trunc(iw/2)*2:trunc(ih/2)*2)"
             ));
         }
+        if width % self.step != 0 {
+            return Err(format!(
+                "Y4M of {width}x{height}, which GStreamer pads to rows of another length; scale it to a width in \
+                 steps of {} (source.width and source.height), or use ffmpeg",
+                self.step
+            ));
+        }
         let len = format.exact_len(width, height).unwrap_or(usize::MAX);
         if len > MAX_FRAME {
             return Err(format!(
@@ -287,6 +303,9 @@ mod tests {
         assert!(fault("YUV4MPEG2 W60000 H60000\n").contains("scale it down"));
         assert!(fault("YUV4MPEG2 W2 H2\nFRAMES\n").contains("should begin"));
         assert!(fault(&format!("YUV4MPEG2 W2 H2\n{}", "x".repeat(MAX_LINE + 1))).contains("should begin"));
+        let mut padded = Y4mCutter::of_gstreamer();
+        let (_, Err(Unreadable::Stream(told))) = padded.push(b"YUV4MPEG2 W322 H242\n") else { panic!() };
+        assert!(told.contains("steps of 8"), "{told}");
         for endless in ["x", "words\n"] {
             assert!(fault(&endless.repeat(MAX_GREETING + 1)).contains("must begin with YUV4MPEG2"));
         }

@@ -50,7 +50,7 @@ fn each_preset_becomes_its_command() {
     let each = "-map 0:v:0 -vf 'crop=trunc(iw/2)*2:trunc(ih/2)*2,settb=1/25,setpts=N' -r 25 -pix_fmt yuv420p -f \
                 yuv4mpegpipe pipe:1";
     let i420 = "'!' videoconvert '!' video/x-raw,format=I420 '!' y4menc '!'";
-    let queue = "queue leaky=downstream max-size-buffers=2 max-size-bytes=0 max-size-time=0 '!'";
+    let queue = "'!' queue leaky=downstream max-size-buffers=2 max-size-bytes=0 max-size-time=0";
     let table = [
         (
             rtsp(false, Reading::default()),
@@ -76,7 +76,7 @@ fn each_preset_becomes_its_command() {
             format!(
                 "gst-launch-1.0 -q rtspsrc 'location=\"rtsp://cam/a?x=1\"' protocols=tcp latency=100 '!' \
                  application/x-rtp,media=video '!' decodebin '!' videoconvert '!' videoscale '!' \
-                 video/x-raw,format=NV12 {i420} {queue} fdsink fd=1 sync=false"
+                 video/x-raw,format=NV12 {queue} {i420} fdsink fd=1 sync=false"
             ),
         ),
         (
@@ -85,7 +85,7 @@ fn each_preset_becomes_its_command() {
                 "gst-launch-1.0 -q rtspsrc 'location=\"rtsp://cam/a?x=1\"' protocols=tcp latency=100 \
                  'user-id=\"me\"' 'user-pw=\"***\"' EXTRA '!' application/x-rtp,media=video '!' parsebin '!' DEC \
                  '!' videoconvert '!' videoscale '!' video/x-raw,format=NV12,width=640,height=480 '!' videorate \
-                 drop-only=true max-rate=3 {i420} {queue} fdsink fd=1 sync=false"
+                 drop-only=true max-rate=3 {queue} {i420} fdsink fd=1 sync=false"
             ),
         ),
         (video("/a b:c.mp4", false, Reading::default()), format!("{ffmpeg} -i 'file:/a b:c.mp4' {each}")),
@@ -95,7 +95,7 @@ fn each_preset_becomes_its_command() {
             format!(
                 "gst-launch-1.0 -q filesrc 'location=\"/a\\\"b\\\\.mp4\"' EXTRA '!' parsebin '!' DEC '!' \
                  videoconvert '!' videoscale '!' video/x-raw,format=NV12,width=640,height=480 '!' videorate \
-                 drop-only=true max-rate=3 {i420} fdsink fd=1 sync=true"
+                 drop-only=true max-rate=3 {queue} {i420} fdsink fd=1 sync=true"
             ),
         ),
         (
@@ -162,10 +162,7 @@ fn what_is_installed_and_the_board_choose_the_program() {
         assert_eq!(program(&login, &tools), of_login, "{tools:?}");
     }
     let jetson = line(&plain, &only(false, true, Board::Jetson));
-    assert!(
-        jetson.contains("decodebin '!' nvvidconv '!' video/x-raw,format=NV12 '!' videoconvert"),
-        "{jetson}"
-    );
+    assert!(jetson.contains("decodebin '!' nvvidconv '!' video/x-raw,format=NV12 '!' queue"), "{jetson}");
     let curl = Tools { curl: true, ..Tools::default() };
     assert_eq!(program(&http(false, None), &curl), "curl");
     assert_eq!(program(&http(false, None), &only(true, true, Board::Jetson)), "ffmpeg");
