@@ -5,7 +5,7 @@
 use crate::support::device::{Device, Options, PATIENCE};
 use crate::support::{Config, Edgewarden, HANG, wait_until};
 use edgewarden::domain::frame::FrameFormat;
-use edgewarden::domain::health::PipelineState;
+use edgewarden::domain::health::{PipelineState, ProblemCode};
 use edgewarden::domain::source::{SourceSettings, V4l2Settings};
 use edgewarden::domain::{Reason, ReasonCode};
 use edgewarden::inference::source::{self, Next, Picture, Source, Trouble};
@@ -180,7 +180,9 @@ fn every_format_arrives_in_the_chosen_size_with_the_right_pixels() {
                     assert_eq!(format.exact_len(width, height), Some(bytes.len()));
                     assert_bars(&picture, &bytes);
                     let taken = picture.captured_mono_ns.expect("vivid stamps on the monotonic clock");
-                    assert!(before < taken && taken <= edgewarden::sys::monotonic::now_ns());
+                    // The driver's times are those of its own beat, a little before or after now.
+                    let (now, beat) = (edgewarden::sys::monotonic::now_ns(), 1_000_000_000);
+                    assert!(before < taken && taken <= now + beat, "{before} {taken} {now}");
                     before = taken;
                 }
                 println!("{}", source.describe());
@@ -246,8 +248,13 @@ fn damaged_and_dropped_frames_do_not_stop_the_flow() {
     }
     let mut source = open(settings(CAMERAS[0], None)).unwrap();
     frame(&mut *source);
-    press(CAMERAS[0], "inject_v4l2_buf_flag_error=1");
-    let Trouble::Frame(reason) = fault(&mut *source) else { panic!("one bad frame is no lost camera") };
+    // A bad frame is only told where no good one came with it, so one may not be enough.
+    let mut bytes = Vec::new();
+    let told = wait_until("a bad frame", HANG, || {
+        press(CAMERAS[0], "inject_v4l2_buf_flag_error=1");
+        (0..5).find_map(|_| source.next(1, &mut bytes, Duration::from_millis(500)).err())
+    });
+    let Trouble::Frame(reason) = told else { panic!("one bad frame is no lost camera") };
     assert!(reason.detail.contains("was marked as damaged by the driver"), "{reason}");
     frame(&mut *source);
     press(CAMERAS[0], "percentage_of_dropped_buffers=80");
@@ -338,9 +345,8 @@ fn the_agent_brings_an_unplugged_camera_back() {
     assert_eq!(device.child("capture"), first, "bad frames are no reason to restart");
 
     // As long as somebody has it open, the driver keeps it unplugged.
-    let mut holder = Command::new("sleep");
-    let mut holder =
-        holder.arg("600").stdin(Stdio::from(std::fs::File::open(CAMERAS[0]).unwrap())).spawn().unwrap();
+    let held = std::fs::File::open(CAMERAS[0]).unwrap();
+    let mut holder = Command::new("sleep").arg("600").stdin(Stdio::from(held)).spawn().unwrap();
     press(CAMERAS[0], "disconnect=1");
     let told = wait_until("the loss in the health", PATIENCE, || {
         let pipeline = device.status().health.pipelines.remove(0);
@@ -350,7 +356,7 @@ fn the_agent_brings_an_unplugged_camera_back() {
     println!("unplugged: {told}");
     let during = captured();
     wait_until("several tries to open it again", PATIENCE, || {
-        (device.log().matches("is gone (unplugged").count() >= 3).then_some(())
+        (device.log().matches("child lost pipeline=main role=\"capture\"").count() >= 3).then_some(())
     });
     assert_eq!(captured(), during, "no frame can come from it");
     holder.kill().unwrap();
@@ -358,8 +364,10 @@ fn the_agent_brings_an_unplugged_camera_back() {
     grows("frames after it is plugged in again");
     assert_eq!(device.pid(), agent);
     assert!(device.child("capture") != first, "its process is a new one");
-    let pipeline = device.status().health.pipelines.remove(0);
-    assert_eq!((pipeline.state, pipeline.last_error), (PipelineState::NoModel, None));
+    let health = device.status().health;
+    assert_eq!(health.pipelines[0].state, PipelineState::NoModel);
+    let failed = health.problems.iter().find(|problem| problem.code == ProblemCode::SourceFailed);
+    assert_eq!(failed, None);
     assert!(device.stop().success());
 }
 

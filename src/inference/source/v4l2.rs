@@ -4,9 +4,9 @@
 //! exposure and the like, `stream` moves the frames, `find` knows which cameras there are. The frames
 //! travel as the camera gives them.
 //!
-//! The crates that wrap this interface were not taken: `v4l` generates its records at each build with
-//! bindgen, which needs libclang, and knows no multi-planar devices. Devices that spread one frame over
-//! several pieces of memory (NV12M and the like) are refused: none of the USB cameras does.
+//! The crates that wrap this interface were not taken: they generate its records at each build with
+//! bindgen, which needs libclang. Devices that speak the multi-planar interface are read where a frame
+//! is one piece of memory; formats in several pieces (NV12M and the like) are refused.
 
 mod abi;
 mod choose;

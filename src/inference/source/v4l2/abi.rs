@@ -1,9 +1,8 @@
 //! The records of the kernel's camera interface (`linux/videodev2.h`), as far as they are used here.
 //!
 //! The crates that wrap this interface generate the same records with bindgen, which needs libclang on
-//! every machine that builds; and none of them speaks to multi-planar devices. The layouts are fixed
-//! for ever, and a test compares them with the numbers of the kernel's own calls, which hold their
-//! sizes.
+//! every machine that builds. The layouts are fixed for ever, and a test compares them with the numbers
+//! of the kernel's own calls, which hold their sizes.
 
 /// A fraction, as the kernel writes the time from one frame to the next, in seconds.
 #[repr(C)]
