@@ -27,6 +27,9 @@
 //! source → shared memory → decode at the needed size → resize, colour, normalise into a tensor that
 //! is allocated once → run → decode the outputs → result → agent → MQTT and metrics.
 //!
+//! Where there is a second processor, the next frame is prepared while the model runs; [`domain::ahead`]
+//! says when it is taken, so that it is still the newest.
+//!
 //! The buffer holds one frame and the newest wins: a model slower than the camera skips frames, and
 //! each skipped number is counted with its reason ([`domain::ledger`]). No model is run on a frame that
 //! is too old ([`domain::admission`]), and where it is wanted still pictures are not even published

@@ -61,7 +61,9 @@ pub struct Output {
     pub tensors: Vec<RawTensor>,
 }
 
-/// Milliseconds spent on one frame, by stage.
+/// Milliseconds spent on one frame, by stage. The next frame may be prepared while the model runs on
+/// this one, so the stages of a second of frames may add up to more than a second; how old an answer is
+/// when it is there, waiting included, is [`FrameResult::latency_ms`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageTimes {
     /// From the source's bytes to pixels at the needed size.
