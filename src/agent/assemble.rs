@@ -14,6 +14,7 @@ use super::report::{Parts, Reports};
 use crate::config::Settings;
 use crate::config::settings::PipelineSettings;
 use crate::domain::health::{Problem, ProblemCode};
+use crate::domain::memory::Budget;
 use crate::domain::metrics::MetricsReport;
 use crate::domain::runtime::RuntimeSettings;
 use crate::domain::source::SourceSettings;
@@ -223,6 +224,11 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> Plan {
         runtime,
         frame_deadline: settings.runtime.frame_deadline,
         load_deadline: settings.runtime.load_deadline,
+        memory_budget: Budget {
+            bytes: settings.runtime.memory_budget,
+            interval: settings.runtime.recycle_interval,
+        },
+        memory_limit: settings.runtime.memory_limit,
         exe: exe.to_path_buf(),
         channel,
     }

@@ -2,6 +2,7 @@
 
 use super::pipeline::Sink;
 use crate::domain::ledger::Skip;
+use crate::domain::memory::Excess;
 use crate::domain::{FrameResult, PipelineName, Reason};
 use crate::mqtt;
 use crate::telemetry::Telemetry;
@@ -60,6 +61,12 @@ impl Sink for Outlet {
 
     fn published(&self, pipeline: &PipelineName) {
         self.telemetry.captured(pipeline, 1);
+    }
+
+    fn recycled(&self, pipeline: &PipelineName, excess: Excess) {
+        let (has, may) = (excess.bytes >> 20, excess.budget >> 20);
+        tracing::warn!(%pipeline, "the model's process has {has} MiB, its budget is {may} MiB; a fresh one takes over");
+        self.telemetry.recycled(pipeline);
     }
 
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason) {

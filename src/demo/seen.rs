@@ -239,6 +239,7 @@ mod tests {
                 stage,
                 progress: None,
                 reason: None,
+                shadow: None,
             }),
         })
     }

@@ -1,20 +1,25 @@
 //! One pipeline at work: its capture child and the inference children on its frames.
 //!
 //! An actor owns them all (`actor`; `hear` takes what the children say), so that the swap is one
-//! decision in one place. `camera` keeps the source alive, `runner` knows one inference child. Nothing here knows why a bundle is tried or
+//! decision in one place. `camera` keeps the source alive, `runner` knows one inference child, `shadow` compares
+//! a candidate with what serves, `recycle` replaces a child that has grown. Nothing here knows why a bundle is tried or
 //! put back: that is decided in `domain` and driven from `update`.
 
 mod actor;
 mod camera;
 mod hear;
+mod recycle;
 mod runner;
+mod shadow;
 
 pub use actor::spawn;
 
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
+use crate::domain::memory::{Budget, Excess};
 use crate::domain::runtime::RuntimeSettings;
+use crate::domain::shadow::{Plan as Compare, Report};
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
 use crate::process::protocol::FrameChannel;
@@ -42,6 +47,10 @@ pub struct Plan {
     pub frame_deadline: Duration,
     /// Loading, and each step of a trial, may take so long.
     pub load_deadline: Duration,
+    /// When a serving child has outgrown its memory.
+    pub memory_budget: Budget,
+    /// Private memory that an inference child can get at all, bytes; 0: no limit.
+    pub memory_limit: u64,
     /// The program that the children are.
     pub exe: PathBuf,
     /// Where its frames travel.
@@ -58,6 +67,8 @@ pub trait Sink: Send + Sync + 'static {
     fn skipped(&self, pipeline: &PipelineName, count: u64, why: Skip);
     /// The source published a frame.
     fn published(&self, pipeline: &PipelineName);
+    /// A serving child had grown past its budget, and a fresh one of the same bundle took over.
+    fn recycled(&self, pipeline: &PipelineName, excess: Excess);
     /// A child of the pipeline was lost and is started again.
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason);
 }
@@ -99,6 +110,7 @@ pub struct Status {
 /// What can be asked of a pipeline. Answers come through the `oneshot`.
 pub(super) enum Ask {
     Try { bundle: BundleRef, dir: PathBuf, reply: oneshot::Sender<Result<TrialReport, Reason>> },
+    Shadow { plan: Compare, progress: watch::Sender<Report>, reply: oneshot::Sender<Result<(), Reason>> },
     Swap { reply: oneshot::Sender<Result<SwapReport, Reason>> },
     Serve { bundle: Option<(BundleRef, PathBuf)>, reply: oneshot::Sender<Result<(), Reason>> },
     Settle,
@@ -133,6 +145,15 @@ impl Handle {
     /// Why the candidate is no good.
     pub async fn try_candidate(&self, bundle: BundleRef, dir: PathBuf) -> Result<TrialReport, Reason> {
         self.ask(|reply| Ask::Try { bundle, dir, reply }).await?
+    }
+
+    /// The candidate that passed its trial answers live frames beside the model that serves, until enough
+    /// of them were compared; what is found so far goes to `progress`.
+    ///
+    /// # Errors
+    /// Why the candidate is not good enough.
+    pub async fn shadow(&self, plan: Compare, progress: watch::Sender<Report>) -> Result<(), Reason> {
+        self.ask(|reply| Ask::Shadow { plan, progress, reply }).await?
     }
 
     /// The candidate takes over; the model that served stays loaded, idle.
