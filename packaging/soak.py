@@ -4,8 +4,9 @@
 soak.py swap   PROGRAM BUNDLE PICTURE LIBRARY [--rounds N] [--cores LIST] [--share F]
     Hot swaps under load: frames that are lost, and the 99th percentile of the frame latency (capture to
     answer) during a swap, from the order to the takeover, beside the steady state of the same minutes.
-soak.py memory PROGRAM BUNDLE PICTURE LIBRARY [--swaps N]
-    Memory over many swaps between two releases of the same model.
+soak.py memory PROGRAM BUNDLE PICTURE LIBRARY [--swaps N] [--warm N]
+    Memory over many swaps between two releases of the same model, after some that fill the caches (that of
+    the journal alone may take 4 MiB).
 soak.py faults PROGRAM BUNDLE PICTURE LIBRARY [--minutes N]
     A camera that stalls (SIGSTOP), dies (SIGKILL), vanishes and returns (its folder is moved away), a
     model's process that hangs or dies, a candidate lost in the shadow, and good swaps between them.
@@ -163,21 +164,23 @@ def swaps(args):
     with device:
         device.until("frames", lambda: frames(device.status())["answered"] > 20)
         before, seen = frames(device.status()), []
-        for number in range(1, args.swaps + 1):
+        for number in range(1, args.warm + args.swaps + 1):
             device.update(device.releases[number % 2])
             now = own_memory(device.until("the child before to end", lambda: settled(device)))
             seen.append((now["agent"] / MIB, now["infer"] / MIB, sum(now.values()) / MIB))
         after = device.until("an account that balances", lambda: balanced(device))
     tenth = max(1, args.swaps // 10)
-    rows = [[f"{start + 1} to {start + tenth}"] +
+    warming, seen = seen[:args.warm], seen[args.warm:]
+    rows = [[f"{args.warm + start + 1} to {args.warm + start + tenth}"] +
             [f"{statistics.mean(one[column] for one in seen[start:start + tenth]):.2f}" for column in range(3)]
             for start in range(0, len(seen), tenth)]
     lost = after["unserved"] - before["unserved"] + after["failed"] - before["failed"]
-    # From the second tenth on: the first fills caches.
-    grown = [float(rows[-1][column]) - float(rows[min(1, len(rows) - 1)][column]) for column in (1, 3)]
-    print(f"Memory over {args.swaps} swaps, MiB of the processes' own (no files), means; frames lost: {lost}.")
+    grown = [float(rows[-1][column]) - float(rows[0][column]) for column in (1, 3)]
+    if warming:
+        rows.insert(0, ["first, warming", *(f"{value:.2f}" for value in warming[0])])
+    print(f"Memory over {args.swaps} swaps after {args.warm} to warm up, MiB of the processes' own (no files), means; frames lost: {lost}.")
     table(["swaps", "agent", "infer", "total"], rows)
-    print(f"agent {grown[0]:+.2f} MiB, total {grown[1]:+.2f} MiB since the second tenth\n")
+    print(f"agent {grown[0]:+.2f} MiB, total {grown[1]:+.2f} MiB from the first tenth to the last\n")
     return lost > 0 or grown[0] > 1.0 or grown[1] > 4.0
 
 
@@ -323,6 +326,7 @@ def main():
     parser.add_argument("--cores", default="0;0,1", type=lambda text: text.split(";"))
     parser.add_argument("--share", type=float, default=0.6)
     parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--warm", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

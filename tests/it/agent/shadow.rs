@@ -20,6 +20,49 @@ fn told(device: &Device) -> Option<Report> {
     device.status().slots.remove(0).deployment?.shadow
 }
 
+/// The nice values of a process's threads.
+fn nices(pid: u32) -> BTreeSet<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stat = |thread: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // The name in brackets may hold spaces; nice is the 19th field, the 17th after it.
+        text.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
+    };
+    threads.map(stat).collect()
+}
+
+/// Whether this user may raise a priority again; a candidate is not lowered otherwise.
+fn may_raise() -> bool {
+    let mut child = std::process::Command::new("nice").args(["-n", "5", "sleep", "60"]).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let may = rustix::process::setpriority_process(Some(pid), 0).is_ok();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    may
+}
+
+#[test]
+fn a_candidate_runs_at_low_priority_until_it_takes_over() {
+    if !may_raise() {
+        println!(
+            "skipped a_candidate_runs_at_low_priority_until_it_takes_over: this user may not raise a priority"
+        );
+        return;
+    }
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let device = Device::serving(Options::new(&broker, &repository), &release(1));
+    let own = nices(device.pid());
+    let sent =
+        device.send("update", update(2, json!({ "frames": 60, "min_agreement": 0, "max_slowdown": 100 })));
+    let candidate = device.child("candidate");
+    wait_until("low priority", PATIENCE, || (nices(candidate) == BTreeSet::from([19])).then_some(()));
+    assert_eq!(nices(device.child("infer")), own, "the one that serves keeps its own");
+    sent.finish().unwrap();
+    assert_eq!(device.child("infer"), candidate, "the same process serves");
+    assert_eq!(nices(candidate), own);
+}
+
 #[test]
 fn a_candidate_is_compared_on_live_frames_before_it_counts() {
     let broker = Mosquitto::start();
