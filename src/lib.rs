@@ -40,11 +40,16 @@
 //!
 //! # An update's way
 //!
-//! `Resolving → Fetching → Verifying → Staged → OnTrial → Swapping → Probation → Committed`, with a
-//! refusal from each state before the swap and a rollback from each after it. [`domain::lifecycle`]
+//! `Resolving → Fetching → Verifying → Staged → OnTrial → (Shadowing) → Swapping → Probation →
+//! Committed`, with a refusal from each state before the swap and a rollback from each after it. [`domain::lifecycle`]
 //! decides, without doing anything; [`update`] writes the new state to the journal, makes it durable,
 //! and then acts; every act may be repeated, so whatever instant the power fails at, the next start
 //! goes on from the journal. Which model runs is told by two symbolic links on disk and nothing else.
+//!
+//! In the shadow, where a deployment asks for it, the candidate answers the frames that the serving child
+//! answers too; [`domain::shadow`] compares them and nothing else sees its answers. A candidate loads and is
+//! compared at low priority ([`process::cost`]). The same handover brings a fresh child of the same bundle
+//! in when the serving one has outgrown its memory ([`domain::memory`]).
 //!
 //! At the swap the candidate is told to start first; it names the number N of the first frame that it
 //! will answer, and only then is the old one told to stop at N. No frame falls between the two.

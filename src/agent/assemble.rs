@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::config::settings::PipelineSettings;
 use crate::domain::admission::AdmissionSettings;
 use crate::domain::health::{Problem, ProblemCode};
+use crate::domain::memory::Budget;
 use crate::domain::metrics::MetricsReport;
 use crate::domain::runtime::{Feed, RuntimeSettings};
 use crate::domain::source::SourceSettings;
@@ -255,6 +256,11 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
         load_deadline: settings.runtime.load_deadline,
         exe: camera.exe.clone(),
         channel: camera.channel.clone(),
+        memory_budget: Budget {
+            bytes: settings.runtime.memory_budget,
+            interval: settings.runtime.recycle_interval,
+        },
+        memory_limit: settings.runtime.memory_limit,
     }
 }
 

@@ -73,12 +73,12 @@ impl Commands {
         let restart = request.command == Command::Restart;
         let outcome = match request.command {
             Command::Status => Ok(status.await),
-            Command::Update { slot, release } => match self.device.slot(Some(&slot)) {
-                Ok(slot) => self.follow(self.updater.update(&slot, release), &replies).await,
+            Command::Update { slot, release, shadow } => match self.device.slot(Some(&slot)) {
+                Ok(slot) => self.follow(self.updater.update(&slot, release, shadow), &replies).await,
                 Err(reason) => Err(reason),
             },
-            Command::Install { slot, file } => match self.device.slot(slot.as_ref()) {
-                Ok(slot) => self.follow(self.updater.install(&slot, file).await, &replies).await,
+            Command::Install { slot, file, shadow } => match self.device.slot(slot.as_ref()) {
+                Ok(slot) => self.follow(self.updater.install(&slot, file, shadow).await, &replies).await,
                 Err(reason) => Err(reason),
             },
             Command::Rollback { slot } => self.follow(self.updater.rollback(&slot), &replies).await,

@@ -3,11 +3,12 @@
 use super::camera;
 use super::pipeline::Handle;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
+use crate::domain::shadow;
 use crate::domain::{PipelineName, Reason, ReasonCode, SlotName};
 use crate::update::driver::Host;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// The pipelines by slot; each slot belongs to one.
 pub struct Device {
@@ -93,6 +94,15 @@ impl Host for Device {
         dir: &Path,
     ) -> Result<TrialReport, Reason> {
         self.handle(slot)?.try_candidate(bundle.clone(), dir.to_path_buf()).await
+    }
+
+    async fn shadow(
+        &self,
+        slot: &SlotName,
+        plan: shadow::Plan,
+        progress: watch::Sender<shadow::Report>,
+    ) -> Result<(), Reason> {
+        self.handle(slot)?.shadow(plan, progress).await
     }
 
     async fn swap(&self, slot: &SlotName) -> Result<SwapReport, Reason> {

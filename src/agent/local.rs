@@ -8,8 +8,8 @@
 //! | | |
 //! | --- | --- |
 //! | `GET /v1/status` | one JSON object |
-//! | `POST /v1/install` `{"slot"?, "file"}` | [`Progress`], one JSON object a line, until it has ended |
-//! | `POST /v1/update` `{"slot", "release"}` | the same |
+//! | `POST /v1/install` `{"slot"?, "file", "shadow"?}` | [`Progress`], one JSON object a line, until it has ended |
+//! | `POST /v1/update` `{"slot", "release", "shadow"?}` | the same; `shadow` as in [`ShadowWish`] |
 //! | `POST /v1/rollback` `{"slot"}`, `POST /v1/abort` `{"slot"}` | the same |
 //! | `POST /v1/pause` `{"pipeline"?}`, `POST /v1/resume` `{"pipeline"?}` | the same |
 //! | `GET /metrics` | OpenMetrics text |
@@ -17,6 +17,7 @@
 //! A client that goes away does not stop its command: an update is stopped with `abort`.
 
 use crate::domain::command::{Command, Progress, Request};
+use crate::domain::shadow::ShadowWish;
 use crate::domain::{CommandId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::{ConnectInfo, Connected};
@@ -231,6 +232,8 @@ fn metrics(text: &MetricsText) -> Response {
 struct InstallBody {
     slot: Option<SlotName>,
     file: PathBuf,
+    #[serde(default)]
+    shadow: ShadowWish,
 }
 
 #[derive(Deserialize)]
@@ -238,6 +241,8 @@ struct InstallBody {
 struct UpdateBody {
     slot: SlotName,
     release: Release,
+    #[serde(default)]
+    shadow: ShadowWish,
 }
 
 #[derive(Deserialize)]
@@ -258,13 +263,13 @@ async fn install(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Pee
             let text = format!("install {}: the path must be absolute", body.file.display());
             return Err(Reason::new(ReasonCode::BadRequest, text));
         }
-        Ok(Command::Install { slot: body.slot, file: body.file })
+        Ok(Command::Install { slot: body.slot, file: body.file, shadow: body.shadow })
     })
 }
 
 async fn update(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
     command(&api, peer, &body, |body: UpdateBody| {
-        Ok(Command::Update { slot: body.slot, release: body.release })
+        Ok(Command::Update { slot: body.slot, release: body.release, shadow: body.shadow })
     })
 }
 

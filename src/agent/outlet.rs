@@ -2,6 +2,7 @@
 
 use super::pipeline::Sink;
 use crate::domain::ledger::Skip;
+use crate::domain::memory::Excess;
 use crate::domain::{FrameResult, PipelineName, Reason};
 use crate::mqtt;
 use crate::telemetry::Telemetry;
@@ -66,6 +67,12 @@ impl Sink for Outlet {
 
     fn still(&self, pipeline: &PipelineName, pictures: u64) {
         self.telemetry.still(pipeline, pictures);
+    }
+
+    fn recycled(&self, pipeline: &PipelineName, excess: Excess) {
+        let (has, may) = (excess.bytes >> 20, excess.budget >> 20);
+        tracing::warn!(%pipeline, "the model's process has {has} MiB, its budget is {may} MiB; a fresh one takes over");
+        self.telemetry.recycled(pipeline);
     }
 
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason) {

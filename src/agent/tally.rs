@@ -69,6 +69,7 @@ mod tests {
                 stage,
                 progress: None,
                 reason: None,
+                shadow: None,
             }),
         }
     }

@@ -4,6 +4,7 @@
 use super::local::{Client, Which};
 use super::ui::{self, Json};
 use crate::domain::command::Progress;
+use crate::domain::shadow::ShadowWish;
 use crate::domain::{PipelineName, Release, SlotName};
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -33,6 +34,8 @@ pub struct InstallArgs {
     #[arg(long)]
     slot: Option<SlotName>,
     #[command(flatten)]
+    shadow: ShadowArgs,
+    #[command(flatten)]
     which: Which,
     #[command(flatten)]
     json: Json,
@@ -46,9 +49,43 @@ pub struct UpdateArgs {
     /// What to fill it with, such as detector@1.2.0
     release: Release,
     #[command(flatten)]
+    shadow: ShadowArgs,
+    #[command(flatten)]
     which: Which,
     #[command(flatten)]
     json: Json,
+}
+
+/// How the new model runs beside the one that serves before it counts; what is not given is as configured.
+#[derive(Debug, clap::Args)]
+struct ShadowArgs {
+    /// Live frames that both models answer first (0: none); the new one's answers are only compared
+    #[arg(long, value_name = "FRAMES")]
+    shadow: Option<u64>,
+    /// Seconds after which too few such frames are a refusal
+    #[arg(long, value_name = "SECONDS")]
+    shadow_max: Option<u64>,
+    /// Least agreement of the two, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    min_agreement: Option<f32>,
+    /// Times the time per frame of the model that serves, 1 or more
+    #[arg(long, value_name = "TIMES")]
+    max_slowdown: Option<f32>,
+    /// Memory of the new model's process, MiB (0: no limit)
+    #[arg(long, value_name = "MIB")]
+    max_memory: Option<u64>,
+}
+
+impl ShadowArgs {
+    fn wish(&self) -> ShadowWish {
+        ShadowWish {
+            frames: self.shadow,
+            max_seconds: self.shadow_max,
+            min_agreement: self.min_agreement,
+            max_slowdown: self.max_slowdown,
+            max_memory: self.max_memory.map(|mib| mib.saturating_mul(1 << 20)),
+        }
+    }
 }
 
 /// Arguments of `rollback` and `abort`.
@@ -100,12 +137,17 @@ pub fn install(args: InstallArgs) -> anyhow::Result<()> {
     // The agent has another working directory.
     let file =
         std::fs::canonicalize(&args.file).with_context(|| format!("install {}", args.file.display()))?;
-    follow(&args.which.client()?, "install", json!({ "slot": args.slot, "file": file }), args.json)
+    follow(
+        &args.which.client()?,
+        "install",
+        json!({ "slot": args.slot, "file": file, "shadow": args.shadow.wish() }),
+        args.json,
+    )
 }
 
 /// Runs `update`.
 pub fn update(args: UpdateArgs) -> anyhow::Result<()> {
-    let body = json!({ "slot": args.slot, "release": args.release });
+    let body = json!({ "slot": args.slot, "release": args.release, "shadow": args.shadow.wish() });
     follow(&args.which.client()?, "update", body, args.json)
 }
 

@@ -275,7 +275,11 @@ mod tests {
         let command = agent.await.unwrap();
         assert_eq!(
             command,
-            Command::Update { slot: "detector".parse().unwrap(), release: "detector@1.2.0".parse().unwrap() }
+            Command::Update {
+                slot: "detector".parse().unwrap(),
+                release: "detector@1.2.0".parse().unwrap(),
+                shadow: Default::default(),
+            }
         );
         shutdown.cancel();
         server.await.unwrap().unwrap();

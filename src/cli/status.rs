@@ -7,6 +7,7 @@ use crate::domain::health::{HealthState, PipelineHealth, PipelineState, SourceSt
 use crate::domain::manifest::Provider;
 use crate::domain::metrics::{MetricsReport, PipelineMetrics};
 use crate::domain::runtime::ProviderShare;
+use crate::domain::shadow;
 use crate::domain::status::DeviceStatus;
 use anyhow::Context;
 use std::fmt::Write;
@@ -144,6 +145,32 @@ fn deployment_line(slot: &SlotState, deployment: &DeploymentState) -> String {
     }
     if let Some(reason) = &deployment.reason {
         let _ = write!(line, ": {reason}");
+    }
+    if let Some(shadow) = &deployment.shadow {
+        let _ = write!(line, "\n    {}", shadow_line(shadow));
+    }
+    line
+}
+
+/// What the shadow run found: the candidate beside the model that served.
+fn shadow_line(shadow: &shadow::Report) -> String {
+    let shadow::Report { frames, needed, agreement, errors, current, candidate, .. } = shadow;
+    let memory = |cost: &shadow::Cost| cost.memory_bytes.map_or_else(|| "-".to_owned(), ui::size);
+    let mut line = format!(
+        "shadow: {frames} of {needed} frames, agreement {agreement:.2}, P50/P95 {:.1} / {:.1} ms (serving {:.1} / {:.1} \
+         ms), memory {} (serving {})",
+        candidate.p50_ms,
+        candidate.p95_ms,
+        current.p50_ms,
+        current.p95_ms,
+        memory(candidate),
+        memory(current)
+    );
+    if let Some(slowdown) = shadow.slowdown {
+        let _ = write!(line, ", {slowdown:.2} × the time");
+    }
+    if *errors > 0 {
+        let _ = write!(line, ", {errors} errors");
     }
     line
 }

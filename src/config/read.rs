@@ -11,6 +11,7 @@ use super::value::{
 use super::{ConfigErrors, Surroundings, motion, pipeline};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
+use crate::domain::shadow::ShadowWish;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -155,7 +156,14 @@ fn runtime(mut section: Section<'_>, around: &Surroundings) -> RuntimeSection {
         tuning: super::runtime::tuning(&mut section),
         frame_deadline: section.or("frame_deadline", secs(5), duration(ms(50)..=secs(600))),
         load_deadline: section.or("load_deadline", secs(1200), duration(secs(1)..=secs(6 * 3600))),
+        memory_budget: section.or("memory_budget", 0, bytes(0..=1 << 50)),
+        recycle_interval: section.or("recycle_interval", secs(3600), duration(secs(1)..=secs(30 * 86400))),
+        memory_limit: section.or("memory_limit", 0, memory_limit),
     };
+    if settings.memory_limit > 0 && settings.memory_budget >= settings.memory_limit {
+        let text = "is not below memory_limit, so that the model ends before it can be replaced; lower it";
+        section.fault(&at, "memory_budget", text);
+    }
     section.finish();
     settings
 }
@@ -166,6 +174,16 @@ fn switch_or_auto(node: &Node) -> Result<Option<bool>, String> {
         return Ok(None);
     }
     boolean(node).map(Some).map_err(|fault| format!("{fault}, or \"auto\""))
+}
+
+/// No limit, or one under which a runtime can at least start.
+fn memory_limit(node: &Node) -> Result<u64, String> {
+    match bytes(0..=1 << 50)(node)? {
+        limit if (1..16 << 20).contains(&limit) => {
+            Err("is less than a runtime needs; write 0 for no limit, or at least \"16MiB\"".into())
+        }
+        limit => Ok(limit),
+    }
 }
 
 /// A URL without a user or a password in it.
@@ -305,6 +323,10 @@ fn update(mut section: Section<'_>) -> UpdateSettings {
         max_error_ratio: section.or("max_error_ratio", 0.01, number(0.0..=1.0)),
         max_slowdown: section.or("max_slowdown", 2.0, number(1.0..=1000.0)),
         slow_floor_ms: section.or("slow_floor_ms", 20.0, number(0.0..=600_000.0)),
+        shadow_frames: section.or("shadow_frames", 0, whole(0..=ShadowWish::MAX_FRAMES)),
+        shadow_max: section.or("shadow_max", secs(600), duration(secs(1)..=secs(ShadowWish::MAX_SECONDS))),
+        shadow_min_agreement: section.or("shadow_min_agreement", 0.5, number(0.0..=1.0)),
+        shadow_max_memory: section.or("shadow_max_memory", 0, bytes(0..=1 << 50)),
         max_boots: section.or("max_boots", 3, whole(1..=1000)) as u32,
         disk_reserve: section.or("disk_reserve", 256 << 20, bytes(0..=1 << 50)),
         max_bundle: section.or("max_bundle", 2 << 30, bytes(1 << 10..=1 << 40)),

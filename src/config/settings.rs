@@ -3,6 +3,7 @@
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
 use crate::domain::runtime::Tuning;
+use crate::domain::shadow;
 use crate::domain::source::SourceSettings;
 use crate::domain::{DeviceId, PipelineName, SlotName};
 use std::net::SocketAddr;
@@ -76,6 +77,13 @@ pub struct RuntimeSection {
     pub frame_deadline: Duration,
     /// Loading a model (and building its engine) may take so long.
     pub load_deadline: Duration,
+    /// Memory of a serving model's process above which it is replaced by a fresh one, bytes; 0 judges by
+    /// its growth.
+    pub memory_budget: u64,
+    /// Shortest time between two such replacements of one pipeline.
+    pub recycle_interval: Duration,
+    /// Memory that a model's process can get at all, bytes (0: no limit).
+    pub memory_limit: u64,
 }
 
 /// The broker.
@@ -139,12 +147,35 @@ pub struct UpdateSettings {
     pub max_slowdown: f32,
     /// Milliseconds per frame that are never too slow, whatever the previous model took.
     pub slow_floor_ms: f32,
+    /// Frames that a candidate answers in the shadow before its swap (0: none).
+    pub shadow_frames: u64,
+    /// A shadow run that has not compared enough frames by then refuses the candidate.
+    pub shadow_max: Duration,
+    /// Least agreement of the candidate with the model that serves, 0 to 1.
+    pub shadow_min_agreement: f32,
+    /// Memory that the candidate's process may have in the shadow, bytes (0: no limit).
+    pub shadow_max_memory: u64,
     /// Restarts of the agent during one probation before it is a boot loop.
     pub max_boots: u32,
     /// Bytes of disk that an update leaves free.
     pub disk_reserve: u64,
     /// Largest bundle accepted, bytes.
     pub max_bundle: u64,
+}
+
+impl UpdateSettings {
+    /// How a candidate runs in the shadow, where the deployment asks for nothing else.
+    pub fn shadow_plan(&self) -> shadow::Plan {
+        shadow::Plan {
+            frames: self.shadow_frames,
+            max_time: self.shadow_max,
+            min_agreement: self.shadow_min_agreement,
+            max_slowdown: self.max_slowdown,
+            slow_floor_ms: self.slow_floor_ms,
+            max_memory: self.shadow_max_memory,
+            max_error_ratio: self.max_error_ratio,
+        }
+    }
 }
 
 /// How the device tells that it is well.

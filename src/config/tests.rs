@@ -522,3 +522,36 @@ fn the_runtimes_settings_are_checked_where_they_stand() {
         assert!(told.len() == 1 && told[0].contains(fault), "{text}: {told:?}");
     }
 }
+
+#[test]
+fn memory_and_shadow_settings_are_read_and_checked() {
+    let text = format!(
+        "{SMALLEST}[runtime]\nmemory_budget = \"200MiB\"\nrecycle_interval = \"10m\"\nmemory_limit = \"1GiB\"\n\
+         [update]\nshadow_frames = 200\nshadow_max = \"5m\"\nshadow_min_agreement = 0.9\nshadow_max_memory = \"300MiB\"\n"
+    );
+    let settings = read(&text).unwrap();
+    assert_eq!((settings.runtime.memory_budget, settings.runtime.memory_limit), (200 << 20, 1 << 30));
+    assert_eq!(settings.runtime.recycle_interval, Duration::from_secs(600));
+    let plan = settings.update.shadow_plan();
+    assert_eq!((plan.frames, plan.max_time), (200, Duration::from_secs(300)));
+    assert_eq!((plan.min_agreement, plan.max_memory), (0.9, 300 << 20));
+    assert_eq!(plan.max_slowdown, settings.update.max_slowdown);
+
+    let text = format!(
+        "{SMALLEST}[runtime]\nmemory_limit = \"8MiB\"\nrecycle_interval = \"10ms\"\n[update]\nshadow_min_agreement = 1.5\n\
+         shadow_max = \"0s\"\nshadow_frames = -1\n"
+    );
+    let faults = faults(&text);
+    for (line, words) in [
+        (4, "runtime.memory_limit: is less than a runtime needs"),
+        (5, "runtime.recycle_interval: "),
+        (7, "update.shadow_min_agreement: "),
+        (8, "update.shadow_max: "),
+        (9, "update.shadow_frames: "),
+    ] {
+        let found = faults.iter().any(|fault| fault.starts_with(&format!("agent.toml:{line}: {words}")));
+        assert!(found, "{words} in {faults:?}");
+    }
+    let text = format!("{SMALLEST}[runtime]\nmemory_budget = \"2GiB\"\nmemory_limit = \"1GiB\"\n");
+    assert!(self::faults(&text)[0].contains("memory_budget: is not below memory_limit"));
+}

@@ -247,6 +247,7 @@ mod tests {
                 stage,
                 progress: None,
                 reason: None,
+                shadow: None,
             }),
         })
     }

@@ -528,6 +528,7 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Verifying => "verifying",
         Stage::Staged => "staged",
         Stage::OnTrial => "on trial",
+        Stage::Shadowing => "in the shadow",
         Stage::Swapping => "swapping",
         Stage::Probation => "in probation",
         Stage::Committed => "committed",

@@ -2,11 +2,12 @@
 
 use super::id::{CommandId, PipelineName, Release, SlotName};
 use super::reason::Reason;
+use super::shadow::ShadowWish;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Bring a slot to a release of the repository.
     Update {
@@ -14,6 +15,8 @@ pub enum Command {
         slot: SlotName,
         /// The release.
         release: Release,
+        /// How the release runs in the shadow before it counts, in place of the configuration.
+        shadow: ShadowWish,
     },
     /// Bring a slot to the bundle of a file on this machine. Local socket only.
     Install {
@@ -21,6 +24,8 @@ pub enum Command {
         slot: Option<SlotName>,
         /// A `.bundle` file.
         file: PathBuf,
+        /// As for an update.
+        shadow: ShadowWish,
     },
     /// Go back to the slot's previous bundle.
     Rollback {
@@ -94,7 +99,7 @@ pub enum Progress {
 }
 
 /// A command with its sender's name for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The sender's name for it.
     pub id: CommandId,

@@ -5,6 +5,7 @@
 use super::id::{DeploymentId, Digest, Release, SlotName};
 use super::manifest::Provider;
 use super::reason::Reason;
+use super::shadow;
 use serde::{Deserialize, Serialize};
 
 /// Where a deployment stands, without the data of the step.
@@ -21,6 +22,8 @@ pub enum Stage {
     Staged,
     /// Loaded in a child, golden inputs under way.
     OnTrial,
+    /// Answers live frames beside the model that serves; its answers are compared and go nowhere.
+    Shadowing,
     /// Taking over.
     Swapping,
     /// Serving, watched.
@@ -45,6 +48,7 @@ impl Stage {
             | Stage::Verifying
             | Stage::Staged
             | Stage::OnTrial
+            | Stage::Shadowing
             | Stage::Swapping
             | Stage::Probation
             | Stage::RollingBack => false,
@@ -92,6 +96,9 @@ pub struct DeploymentState {
     /// Why it was refused or rolled back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// What the candidate's shadow run found, so far or in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<shadow::Report>,
 }
 
 /// What a candidate showed before it counts.

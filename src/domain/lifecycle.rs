@@ -1,8 +1,8 @@
 //! The way of an update, as a pure state machine.
 //!
 //! ```text
-//! Resolving → Fetching → Verifying → Staged → OnTrial → Swapping → Probation → Committed
-//!     └──────────┴───────────┴─────────┴─────────┴→ Refused    └──────────┴──→ RollingBack → RolledBack
+//! Resolving → Fetching → Verifying → Staged → OnTrial → (Shadowing) → Swapping → Probation → Committed
+//!     └──────────┴───────────┴─────────┴─────────┴──────────┴→ Refused    └──────────┴──→ RollingBack → RolledBack
 //! ```
 //!
 //! [`step`] takes what happened and gives the next deployment together with what is to be done; the
@@ -13,10 +13,18 @@
 //! Three ways lead in ([`Origin`]): a release of the repository, a bundle from a file, and the slot's
 //! previous bundle (a rollback that a person asks for). The last was tried when it came, so it is
 //! swapped in and committed without a trial.
+//!
+//! A shadow run comes only where the deployment's plan asks for frames and some bundle serves that the
+//! candidate can be compared with.
+
+mod recover;
+
+pub use recover::recover;
 
 use super::deployment::{BundleRef, DeploymentState, Stage};
 use super::id::{DeploymentId, Release, SlotName};
-use super::reason::{Reason, ReasonCode};
+use super::reason::Reason;
+use super::shadow;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -50,6 +58,12 @@ pub struct Deployment {
     pub serving: Option<BundleRef>,
     /// The bundle that was `previous` when it began.
     pub older: Option<BundleRef>,
+    /// How the candidate runs in the shadow; without it, not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<shadow::Plan>,
+    /// What its shadow run found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow_report: Option<shadow::Report>,
     /// Where it stands.
     pub state: State,
 }
@@ -80,6 +94,13 @@ pub enum State {
     /// Loaded in a child, golden inputs under way.
     OnTrial {
         /// What is tried.
+        candidate: BundleRef,
+        /// Trials begun, this one counted.
+        trials: u32,
+    },
+    /// Answers live frames beside the bundle that serves.
+    Shadowing {
+        /// What is compared.
         candidate: BundleRef,
         /// Trials begun, this one counted.
         trials: u32,
@@ -142,6 +163,8 @@ pub enum Event {
     TrialBegun,
     /// The candidate's child is loaded and all golden answers were right.
     TrialPassed,
+    /// The candidate agrees with the bundle that serves, within its limits.
+    ShadowPassed,
     /// The candidate took over, and the slot's links say so.
     Swapped {
         /// Median milliseconds per frame of the model that served before.
@@ -153,8 +176,8 @@ pub enum Event {
     Failed(Reason),
     /// The bundle that served before serves again.
     PutBack,
-    /// Somebody wants it to end ([`ReasonCode::Aborted`]), or has a newer wish
-    /// ([`ReasonCode::Superseded`]).
+    /// Somebody wants it to end ([`Aborted`](super::reason::ReasonCode::Aborted)), or has a newer wish
+    /// ([`Superseded`](super::reason::ReasonCode::Superseded)).
     Stop(Reason),
 }
 
@@ -173,6 +196,12 @@ pub enum Effect {
     Try {
         /// What to try.
         candidate: BundleRef,
+    },
+    /// Let the candidate on trial answer live frames beside the bundle that serves; gives `ShadowPassed`
+    /// or `Failed`.
+    Shadow {
+        /// How long, and what is good enough.
+        plan: shadow::Plan,
     },
     /// Let go of a candidate that did not come to serve.
     Discard,
@@ -225,8 +254,15 @@ impl Deployment {
         serving: Option<BundleRef>,
         older: Option<BundleRef>,
     ) -> (Self, Vec<Effect>) {
-        let new = Self { id, slot, release, origin, serving, older, state: State::Resolving };
+        let (shadow, shadow_report) = (None, None);
+        let state = State::Resolving;
+        let new = Self { id, slot, release, origin, serving, older, shadow, shadow_report, state };
         (new, vec![Effect::Resolve])
+    }
+
+    /// The same with a shadow run before its swap.
+    pub fn shadowed(self, plan: shadow::Plan) -> Self {
+        Self { shadow: Some(plan), ..self }
     }
 
     /// Begins a rollback that a person asks for, to the slot's previous bundle.
@@ -239,7 +275,9 @@ impl Deployment {
         let state = State::Swapping { candidate: previous.clone(), trials: 0 };
         let effects = vec![Effect::SwapBack { candidate: previous.clone() }];
         let release = previous.release.clone();
-        (Self { id, slot, release, origin: Origin::Previous, serving, older: Some(previous), state }, effects)
+        let (origin, older) = (Origin::Previous, Some(previous));
+        let (shadow, shadow_report) = (None, None);
+        (Self { id, slot, release, origin, serving, older, shadow, shadow_report, state }, effects)
     }
 
     /// Where it stands, without the data.
@@ -260,6 +298,7 @@ impl Deployment {
             | State::Verifying { candidate }
             | State::Staged { candidate, .. }
             | State::OnTrial { candidate, .. }
+            | State::Shadowing { candidate, .. }
             | State::Swapping { candidate, .. }
             | State::Probation { candidate, .. }
             | State::Committed { candidate }
@@ -279,6 +318,7 @@ impl Deployment {
             | State::Verifying { .. }
             | State::Staged { .. }
             | State::OnTrial { .. }
+            | State::Shadowing { .. }
             | State::Swapping { .. }
             | State::Probation { .. }
             | State::Committed { .. } => None,
@@ -300,6 +340,7 @@ impl Deployment {
             | State::Verifying { .. }
             | State::Staged { .. }
             | State::OnTrial { .. }
+            | State::Shadowing { .. }
             | State::Swapping { .. }
             | State::RollingBack { .. }
             | State::RolledBack { .. }
@@ -315,6 +356,7 @@ impl Deployment {
             stage: self.stage(),
             progress,
             reason: self.reason().cloned(),
+            shadow: self.shadow_report.clone(),
         }
     }
 
@@ -332,6 +374,7 @@ impl State {
             State::Verifying { .. } => Stage::Verifying,
             State::Staged { .. } => Stage::Staged,
             State::OnTrial { .. } => Stage::OnTrial,
+            State::Shadowing { .. } => Stage::Shadowing,
             State::Swapping { .. } => Stage::Swapping,
             State::Probation { .. } => Stage::Probation,
             State::Committed { .. } => Stage::Committed,
@@ -369,7 +412,16 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             let effect = Effect::Try { candidate: candidate.clone() };
             Ok((now.with(S::OnTrial { candidate, trials }), vec![effect]))
         }
-        (S::OnTrial { candidate, trials }, E::TrialPassed) => {
+        (S::OnTrial { candidate, trials }, E::TrialPassed) => match now.shadow {
+            Some(plan) if plan.frames > 0 && now.serving.is_some() => {
+                Ok((now.with(S::Shadowing { candidate, trials }), vec![Effect::Shadow { plan }]))
+            }
+            Some(_) | None => {
+                let effect = Effect::Swap { candidate: candidate.clone() };
+                Ok((now.with(S::Swapping { candidate, trials }), vec![effect]))
+            }
+        },
+        (S::Shadowing { candidate, trials }, E::ShadowPassed) => {
             let effect = Effect::Swap { candidate: candidate.clone() };
             Ok((now.with(S::Swapping { candidate, trials }), vec![effect]))
         }
@@ -399,7 +451,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             S::Resolving | S::Fetching { .. } | S::Verifying { .. } | S::Staged { .. },
             E::Failed(reason) | E::Stop(reason),
         ) => refuse(now, reason, vec![Effect::CollectGarbage]),
-        (S::OnTrial { .. }, E::Failed(reason) | E::Stop(reason)) => {
+        (S::OnTrial { .. } | S::Shadowing { .. }, E::Failed(reason) | E::Stop(reason)) => {
             refuse(now, reason, vec![Effect::Discard, Effect::CollectGarbage])
         }
         (
@@ -415,6 +467,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Verified
             | E::TrialBegun
             | E::TrialPassed
+            | E::ShadowPassed
             | E::Swapped { .. }
             | E::ProbationPassed
             | E::Failed(_)
@@ -428,6 +481,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Verified
             | E::TrialBegun
             | E::TrialPassed
+            | E::ShadowPassed
             | E::Swapped { .. }
             | E::ProbationPassed
             | E::PutBack,
@@ -438,6 +492,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Verified
             | E::TrialBegun
             | E::TrialPassed
+            | E::ShadowPassed
             | E::Swapped { .. }
             | E::ProbationPassed
             | E::PutBack,
@@ -448,6 +503,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Fetched
             | E::TrialBegun
             | E::TrialPassed
+            | E::ShadowPassed
             | E::Swapped { .. }
             | E::ProbationPassed
             | E::PutBack,
@@ -458,6 +514,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Fetched
             | E::Verified
             | E::TrialPassed
+            | E::ShadowPassed
             | E::Swapped { .. }
             | E::ProbationPassed
             | E::PutBack,
@@ -468,6 +525,18 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Fetched
             | E::Verified
             | E::TrialBegun
+            | E::ShadowPassed
+            | E::Swapped { .. }
+            | E::ProbationPassed
+            | E::PutBack,
+        )
+        | (
+            S::Shadowing { .. },
+            E::Resolved { .. }
+            | E::Fetched
+            | E::Verified
+            | E::TrialBegun
+            | E::TrialPassed
             | E::Swapped { .. }
             | E::ProbationPassed
             | E::PutBack,
@@ -479,6 +548,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Verified
             | E::TrialBegun
             | E::TrialPassed
+            | E::ShadowPassed
             | E::ProbationPassed
             | E::PutBack,
         )
@@ -489,6 +559,7 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Verified
             | E::TrialBegun
             | E::TrialPassed
+            | E::ShadowPassed
             | E::Swapped { .. }
             | E::PutBack,
         )
@@ -499,84 +570,11 @@ pub fn step(now: &Deployment, event: Event) -> Result<(Deployment, Vec<Effect>),
             | E::Verified
             | E::TrialBegun
             | E::TrialPassed
+            | E::ShadowPassed
             | E::Swapped { .. }
             | E::ProbationPassed,
         ) => Err(Refusal::OutOfPlace),
     }
-}
-
-/// How to go on after the agent ended, in whatever way, in the middle of a deployment.
-///
-/// `current` is what the slot's link says: the truth about which bundle serves. A record that fits
-/// neither before nor after its swap is stale (somebody changed the slot, or the store lost its newest
-/// part): it is closed and the slot left alone. `max_boots` bounds how often one trial or one probation
-/// may find the agent restarted.
-pub fn recover(found: Deployment, current: Option<&BundleRef>, max_boots: u32) -> (Deployment, Vec<Effect>) {
-    use State as S;
-    let before = current == found.serving.as_ref();
-    let after = current.is_some() && current == found.candidate();
-    match found.state.clone() {
-        S::Committed { .. } | S::RolledBack { .. } | S::Refused { .. } => (found, vec![]),
-
-        // What was resolved is asked again: the bytes on the disk are kept, the word is fresh.
-        S::Resolving | S::Fetching { .. } | S::Verifying { .. } if before => {
-            (found.with(S::Resolving), vec![Effect::Resolve])
-        }
-        S::Staged { .. } if before => (found, vec![Effect::BeginTrial]),
-        S::OnTrial { candidate, trials } if before => again(found, candidate, trials, max_boots),
-        // The link is set after the candidate took over, so it tells whether that was reached.
-        S::Swapping { candidate, trials } if before => match found.origin {
-            Origin::Previous => (found, vec![Effect::SwapBack { candidate }]),
-            Origin::Repository | Origin::File { .. } => again(found, candidate, trials, max_boots),
-        },
-        S::Swapping { candidate, .. } if after => match found.origin {
-            Origin::Previous => {
-                (found.with(S::Committed { candidate }), vec![Effect::RepairLinks, Effect::CollectGarbage])
-            }
-            Origin::Repository | Origin::File { .. } => {
-                let effects = vec![Effect::RepairLinks, Effect::Watch { baseline_ms: None }];
-                (found.with(S::Probation { candidate, baseline_ms: None, boots: 1 }), effects)
-            }
-        },
-        S::Probation { candidate, baseline_ms, boots } if after => {
-            let boots = boots.saturating_add(1);
-            if boots <= max_boots {
-                let effects = vec![Effect::RepairLinks, Effect::Watch { baseline_ms }];
-                return (found.with(S::Probation { candidate, baseline_ms, boots }), effects);
-            }
-            let release = &candidate.release;
-            let detail = format!("the agent restarted {boots} times while {release} was in probation");
-            let reason = Reason::new(ReasonCode::BootLoop, detail);
-            (found.with(S::RollingBack { candidate, reason }), vec![Effect::PutBack])
-        }
-        S::RollingBack { .. } if before || after => (found, vec![Effect::PutBack]),
-
-        S::Resolving
-        | S::Fetching { .. }
-        | S::Verifying { .. }
-        | S::Staged { .. }
-        | S::OnTrial { .. }
-        | S::Swapping { .. }
-        | S::Probation { .. }
-        | S::RollingBack { .. } => {
-            let detail = format!(
-                "deployment {} of {}: the slot's bundle is neither the one before nor the one after it; record closed",
-                found.id, found.release
-            );
-            let reason = Reason::new(ReasonCode::Internal, detail);
-            (found.with(S::Refused { reason }), vec![Effect::CollectGarbage])
-        }
-    }
-}
-
-/// A trial that the agent's end cut short is begun again, unless it took the agent down too often.
-fn again(found: Deployment, candidate: BundleRef, trials: u32, max_boots: u32) -> (Deployment, Vec<Effect>) {
-    if trials > max_boots {
-        let detail = format!("the agent ended {trials} times during the trial of {}", candidate.release);
-        let reason = Reason::new(ReasonCode::BootLoop, detail);
-        return (found.with(State::Refused { reason }), vec![Effect::CollectGarbage]);
-    }
-    (found.with(State::Staged { candidate, trials }), vec![Effect::BeginTrial])
 }
 
 #[cfg(test)]

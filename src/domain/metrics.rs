@@ -18,6 +18,9 @@ pub struct MetricsReport {
     pub deployments: BTreeMap<String, u64>,
     /// Restarts of child processes by their role.
     pub child_restarts: BTreeMap<String, u64>,
+    /// Models replaced by a fresh process of the same model because their memory had grown, by pipeline.
+    #[serde(default)]
+    pub recycles: BTreeMap<String, u64>,
     /// The agent and its children.
     pub processes: Vec<ProcessMetrics>,
     /// The machine.

@@ -50,6 +50,12 @@ pub enum ReasonCode {
     TooManyErrors,
     /// Outputs held NaN or infinity.
     NotFinite,
+    /// A candidate in the shadow answers other than the model that serves.
+    Disagrees,
+    /// More memory than it may have.
+    TooMuchMemory,
+    /// The kernel ended the process because memory ran out, or memory was refused to it.
+    OutOfMemory,
     /// The agent restarted too often while the candidate was in probation.
     BootLoop,
     // People
@@ -84,6 +90,9 @@ impl ReasonCode {
             | ChildHung
             | TooManyErrors
             | NotFinite
+            | Disagrees
+            | TooMuchMemory
+            | OutOfMemory
             | BootLoop
             | Aborted
             | Superseded
@@ -116,6 +125,9 @@ impl ReasonCode {
             ChildHung => "child_hung",
             TooManyErrors => "too_many_errors",
             NotFinite => "not_finite",
+            Disagrees => "disagrees",
+            TooMuchMemory => "too_much_memory",
+            OutOfMemory => "out_of_memory",
             BootLoop => "boot_loop",
             Aborted => "aborted",
             Superseded => "superseded",

@@ -8,6 +8,7 @@
 
 use super::topics::{Audience, Topic, Topics};
 use crate::domain::command::{Command, Request};
+use crate::domain::shadow::ShadowWish;
 use crate::domain::{CommandId, DeviceId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -105,6 +106,8 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
     struct Update {
         slot: SlotName,
         release: Release,
+        #[serde(default)]
+        shadow: ShadowWish,
     }
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -122,7 +125,11 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
     }
 
     match command {
-        "update" => object(payload).map(|Update { slot, release }: Update| Command::Update { slot, release }),
+        "update" => {
+            let Update { slot, release, shadow } = object(payload)?;
+            shadow.check()?;
+            Ok(Command::Update { slot, release, shadow })
+        }
         "rollback" => object(payload).map(|Slot { slot }: Slot| Command::Rollback { slot }),
         "abort" => object(payload).map(|Slot { slot }: Slot| Command::Abort { slot }),
         "status" => object(payload).map(|Nothing {}: Nothing| Command::Status),
@@ -186,7 +193,24 @@ mod tests {
             (
                 "update",
                 r#"{"slot":"detector","release":"m@1.2.0"}"#,
-                Command::Update { slot: slot.clone(), release: "m@1.2.0".parse().unwrap() },
+                Command::Update {
+                    slot: slot.clone(),
+                    release: "m@1.2.0".parse().unwrap(),
+                    shadow: ShadowWish::default(),
+                },
+            ),
+            (
+                "update",
+                r#"{"slot":"detector","release":"m@1.2.0","shadow":{"frames":200,"min_agreement":0.9}}"#,
+                Command::Update {
+                    slot: slot.clone(),
+                    release: "m@1.2.0".parse().unwrap(),
+                    shadow: ShadowWish {
+                        frames: Some(200),
+                        min_agreement: Some(0.9),
+                        ..ShadowWish::default()
+                    },
+                },
             ),
             ("rollback", r#"{"slot":"detector"}"#, Command::Rollback { slot: slot.clone() }),
             ("abort", r#" {"slot":"detector"}"#, Command::Abort { slot }),

@@ -9,6 +9,7 @@
 
 use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::{CodecError, Messages};
+use crate::process::cost::{self, OomKills};
 use crate::process::protocol::{FromCapture, FromInfer, ToCapture, ToInfer};
 use futures_util::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -57,12 +58,16 @@ pub struct Exit {
     pub clean: bool,
     /// True when this side killed it.
     pub killed: bool,
+    /// True when the kernel killed it because memory ran out.
+    pub out_of_memory: bool,
 }
 
 impl Exit {
-    /// The same as a reason: a crash, unless this side killed it (then the caller knows better).
+    /// The same as a reason: a crash, unless memory ran out or this side killed it (then the caller
+    /// knows better).
     pub fn reason(&self) -> Reason {
-        Reason::new(ReasonCode::ChildCrashed, self.text.clone())
+        let code = if self.out_of_memory { ReasonCode::OutOfMemory } else { ReasonCode::ChildCrashed };
+        Reason::new(code, self.text.clone())
     }
 }
 
@@ -114,10 +119,12 @@ where
             .stderr(Stdio::inherit())
             .process_group(0)
             .kill_on_drop(true);
+        let kills = OomKills::now();
         let process = spawn(command).await.map_err(|e| failed("run", e))?;
         // Before it is waited for, a child has a pid.
         let pid = process.id().unwrap_or_default();
         let name = format!("{name} (pid {pid})");
+        cost::limit(pid);
 
         let (read, write) = ours.into_split();
         let (to, orders) = mpsc::channel(TO_CHILD);
@@ -127,7 +134,7 @@ where
         let _ = to.try_send(configure);
         let writer = tokio::spawn(write_all(write, orders, name.clone()));
         tokio::spawn(
-            Watch { name: name.clone(), process, killed, events }
+            Watch { name: name.clone(), process, killed, events, kills }
                 .until_the_end(FramedRead::new(read, Messages::default()), writer),
         );
         Ok(Self { name, pid, to: Some(to), from, kill })
@@ -189,7 +196,12 @@ where
                 Event::Exited(exit) => return exit,
             }
         }
-        Exit { text: format!("{} had ended before", self.name), clean: false, killed: false }
+        Exit {
+            text: format!("{} had ended before", self.name),
+            clean: false,
+            killed: false,
+            out_of_memory: false,
+        }
     }
 }
 
@@ -212,6 +224,8 @@ struct Watch<Out> {
     process: tokio::process::Child,
     killed: mpsc::Receiver<()>,
     events: mpsc::Sender<Event<Out>>,
+    /// Read before it was started.
+    kills: OomKills,
 }
 
 impl<Out: DeserializeOwned + Send + 'static> Watch<Out> {
@@ -247,7 +261,7 @@ impl<Out: DeserializeOwned + Send + 'static> Watch<Out> {
             reader.abort();
         }
         writer.abort();
-        let exit = told(&self.name, status, killed, garbage);
+        let exit = told(&self.name, status, killed, garbage, || self.kills.risen());
         if !exit.clean && !exit.killed {
             tracing::warn!("{}", exit.text);
         }
@@ -277,7 +291,14 @@ async fn read_all<Out: DeserializeOwned>(
 }
 
 /// How it ended, in one line.
-fn told(name: &str, status: std::io::Result<ExitStatus>, killed: bool, garbage: Option<CodecError>) -> Exit {
+fn told(
+    name: &str,
+    status: std::io::Result<ExitStatus>,
+    killed: bool,
+    garbage: Option<CodecError>,
+    memory_ran_out: impl FnOnce() -> bool,
+) -> Exit {
+    let mut out_of_memory = false;
     let (how, clean) = match &status {
         Err(e) => (format!("could not be waited for: {e}"), false),
         Ok(status) => match (status.code(), status.signal()) {
@@ -286,8 +307,13 @@ fn told(name: &str, status: std::io::Result<ExitStatus>, killed: bool, garbage: 
             (None, Some(signal)) if killed => {
                 (format!("was killed by the agent ({})", signal_name(signal)), false)
             }
+            (None, Some(libc::SIGKILL)) if memory_ran_out() => {
+                out_of_memory = true;
+                let remedy = "use a smaller model, or leave it more memory";
+                (format!("was killed by the kernel because memory ran out; {remedy}"), false)
+            }
             (None, Some(libc::SIGKILL)) => {
-                ("was killed by SIGKILL; out of memory? (the kernel log tells)".to_owned(), false)
+                ("was killed by SIGKILL, not by the agent and not for lack of memory".to_owned(), false)
             }
             (None, Some(signal)) => (format!("was killed by {}", signal_name(signal)), false),
             (None, None) => (format!("ended: {status}"), false),
@@ -296,7 +322,7 @@ fn told(name: &str, status: std::io::Result<ExitStatus>, killed: bool, garbage: 
     let said =
         garbage.map(|error| format!(" because it said what it should not: {error}")).unwrap_or_default();
     let text = format!("{name} {how}{said}").replace('\n', " ");
-    Exit { text, clean: clean && said.is_empty(), killed }
+    Exit { text, clean: clean && said.is_empty(), killed, out_of_memory }
 }
 
 fn signal_name(number: i32) -> String {
@@ -348,7 +374,7 @@ mod tests {
     use super::*;
 
     fn exit(raw: i32, killed: bool) -> Exit {
-        told("infer belt (pid 7)", Ok(ExitStatus::from_raw(raw)), killed, None)
+        told("infer belt (pid 7)", Ok(ExitStatus::from_raw(raw)), killed, None, || false)
     }
 
     #[test]
@@ -360,9 +386,16 @@ mod tests {
             "infer belt (pid 7) ended with status 3; its last log lines tell why"
         );
         assert_eq!(exit(libc::SIGSEGV, false).text, "infer belt (pid 7) was killed by SIGSEGV");
-        assert!(exit(libc::SIGKILL, false).text.contains("out of memory?"));
+        assert!(exit(libc::SIGKILL, false).text.contains("not by the agent"));
+        assert_eq!(exit(libc::SIGKILL, false).reason().code, ReasonCode::ChildCrashed);
+        let kernel = told("x", Ok(ExitStatus::from_raw(libc::SIGKILL)), false, None, || true);
+        assert!(kernel.text.contains("memory ran out"), "{}", kernel.text);
+        assert_eq!(kernel.reason().code, ReasonCode::OutOfMemory);
+        let ours = told("x", Ok(ExitStatus::from_raw(libc::SIGKILL)), true, None, || true);
+        assert_eq!(ours.reason().code, ReasonCode::ChildCrashed, "this side killed it");
         assert_eq!(exit(libc::SIGKILL, true).text, "infer belt (pid 7) was killed by the agent (SIGKILL)");
-        let garbage = told("x", Ok(ExitStatus::from_raw(0)), true, Some(CodecError::TooLong(1 << 30)));
+        let garbage =
+            told("x", Ok(ExitStatus::from_raw(0)), true, Some(CodecError::TooLong(1 << 30)), || false);
         assert!(!garbage.clean && garbage.text.contains("longer than"), "{}", garbage.text);
     }
 

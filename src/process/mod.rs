@@ -7,4 +7,5 @@ pub mod protocol;
 
 pub mod child;
 pub mod codec;
+pub mod cost;
 pub mod frames;

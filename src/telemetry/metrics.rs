@@ -110,6 +110,8 @@ pub struct Metrics {
     pub deployments: BTreeMap<String, u64>,
     /// Restarts of children by their role.
     pub child_restarts: BTreeMap<String, u64>,
+    /// Planned replacements of a grown model's process, by pipeline.
+    pub recycles: BTreeMap<String, u64>,
 }
 
 impl Metrics {
@@ -176,6 +178,7 @@ impl Metrics {
             | Stage::Verifying
             | Stage::Staged
             | Stage::OnTrial
+            | Stage::Shadowing
             | Stage::Swapping
             | Stage::Probation
             | Stage::RollingBack => return,

@@ -92,6 +92,11 @@ impl Telemetry {
         self.metrics().child_restarted(role);
     }
 
+    /// A model whose memory had grown was replaced by a fresh process of the same model.
+    pub fn recycled(&self, pipeline: &PipelineName) {
+        *self.metrics().recycles.entry(pipeline.to_string()).or_default() += 1;
+    }
+
     /// All figures now. Reads `/proc` and `/sys` (a few milliseconds: from async code, in
     /// `spawn_blocking`); `processes` are our own by role and pid, `mqtt` what its handle tells.
     pub fn snapshot(&self, processes: &[(String, u32)], mqtt: MqttMetrics) -> MetricsReport {
@@ -105,6 +110,7 @@ impl Telemetry {
             swaps: metrics.swaps,
             deployments: metrics.deployments.clone(),
             child_restarts: metrics.child_restarts.clone(),
+            recycles: metrics.recycles.clone(),
             processes,
             board,
             mqtt,

@@ -154,6 +154,11 @@ fn pipelines(page: &mut Page, report: &MetricsReport) {
         "Child processes started again",
         report.child_restarts.iter().map(|(role, n)| (vec![("role", role.clone())], *n)),
     );
+    page.count(
+        "recycles",
+        "Models replaced by a fresh process because their memory had grown",
+        report.recycles.iter().map(|(name, n)| (vec![label(name)], *n)),
+    );
 }
 
 fn processes(page: &mut Page, report: &MetricsReport) {

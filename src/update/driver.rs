@@ -36,6 +36,7 @@ use crate::domain::command::Progress;
 use crate::domain::deployment::{BundleRef, Observation, SlotState, SwapReport, TrialReport};
 use crate::domain::lifecycle::Origin;
 use crate::domain::manifest::Provider;
+use crate::domain::shadow::{self, ShadowWish};
 use crate::domain::{Reason, ReasonCode, Release, SlotName};
 use crate::sys::blocking::blocking;
 use crate::trust::Verified;
@@ -66,6 +67,14 @@ pub trait Host: Send + Sync + 'static {
         bundle: &BundleRef,
         dir: &Path,
     ) -> impl Future<Output = Result<TrialReport, Reason>> + Send;
+    /// The candidate on trial answers live frames beside the bundle that serves, until enough of them were
+    /// compared. What is found so far goes to `progress`, the last of it before the end.
+    fn shadow(
+        &self,
+        slot: &SlotName,
+        plan: shadow::Plan,
+        progress: watch::Sender<shadow::Report>,
+    ) -> impl Future<Output = Result<(), Reason>> + Send;
     /// The candidate takes over from a frame on; the one that served stays loaded, idle.
     fn swap(&self, slot: &SlotName) -> impl Future<Output = Result<SwapReport, Reason>> + Send;
     /// What is seen of the serving bundle from now on (bounded channel; closed when the slot stops).
@@ -197,15 +206,31 @@ impl<C: Catalog> Updater<C> {
         Ok(Self { slots: started, reports, catalog, journal })
     }
 
-    /// Brings a slot to a release of the repository.
-    pub fn update(&self, slot: &SlotName, release: Release) -> Result<Ticket, Reason> {
-        self.order(slot, Wish::Deploy { release, origin: Origin::Repository })
+    /// Brings a slot to a release of the repository, with what the deployment asks for in the shadow.
+    pub fn update(&self, slot: &SlotName, release: Release, shadow: ShadowWish) -> Result<Ticket, Reason> {
+        self.deploy(slot, release, Origin::Repository, shadow)
     }
 
     /// Brings a slot to the bundle of a file on this machine.
-    pub async fn install(&self, slot: &SlotName, file: PathBuf) -> Result<Ticket, Reason> {
+    pub async fn install(
+        &self,
+        slot: &SlotName,
+        file: PathBuf,
+        shadow: ShadowWish,
+    ) -> Result<Ticket, Reason> {
         let release = self.catalog.release_of(&file).await?;
-        self.order(slot, Wish::Deploy { release, origin: Origin::File { path: file } })
+        self.deploy(slot, release, Origin::File { path: file }, shadow)
+    }
+
+    fn deploy(
+        &self,
+        slot: &SlotName,
+        release: Release,
+        origin: Origin,
+        shadow: ShadowWish,
+    ) -> Result<Ticket, Reason> {
+        shadow.check().map_err(|detail| Reason::new(ReasonCode::BadRequest, detail))?;
+        self.order(slot, Wish::Deploy { release, origin, shadow })
     }
 
     /// Brings a slot back: ends a probation under way, else swaps in the slot's previous bundle.

@@ -9,9 +9,13 @@ mod bad_things;
 mod broker;
 /// The camera: shared, paused, still, away and back.
 mod camera;
+/// What children may cost: memory, its limits, and a fresh process for one that has grown.
+mod cost;
 /// `kill -9` at every stage of a deployment.
 mod crash;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
 /// Answers on real photographs, swaps without a lost frame, children that die or hang.
 mod serving;
+/// A candidate beside the model that serves, before it counts.
+mod shadow;

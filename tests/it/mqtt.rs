@@ -128,6 +128,7 @@ fn slot_state(stage: Stage, progress: f32, detail: &str) -> SlotState {
             stage,
             progress: Some(progress),
             reason: (!detail.is_empty()).then(|| Reason::new(ReasonCode::TooSlow, detail)),
+            shadow: None,
         }),
     }
 }

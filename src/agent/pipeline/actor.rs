@@ -8,11 +8,14 @@
 //! answers; only then is the active one told to stop at N. Until its word arrives the old one goes
 //! on, and what both answer is counted once, by the [`Ledger`]'s spans.
 
+use super::recycle::Gauge;
 use super::runner::{Phase, Runner};
+use super::shadow::ShadowRun;
 use super::{Ask, Handle, Plan, Sink, Status};
 use crate::agent::camera;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::Ledger;
+use crate::domain::memory::Excess;
 use crate::domain::{Reason, ReasonCode};
 use crate::process::child::Event;
 use crate::process::protocol::FromInfer;
@@ -52,6 +55,7 @@ pub fn spawn<S: Sink>(plan: Plan, camera: camera::Handle, sink: Arc<S>) -> Handl
         backoff: BACKOFF.0,
         observer: None,
         untold_loss: None,
+        gauge: Gauge::new(plan.memory_budget),
     };
     tokio::spawn(actor.run(inbox, from_runners));
     Handle { plan, camera, asks, status }
@@ -63,10 +67,14 @@ pub(super) enum Purpose {
     Trial(oneshot::Sender<Result<TrialReport, Reason>>),
     /// Has passed its trial and waits.
     Passed,
+    /// Passed, and answers live frames beside the one that serves.
+    Shadow(Box<ShadowRun>),
     /// Passed, and takes over; the one that served becomes the standby.
     Swap(oneshot::Sender<Result<SwapReport, Reason>>),
     /// Takes over; the one that served is let go.
     Serve,
+    /// A fresh child of the bundle that serves, which takes over from one that has grown.
+    Recycle(Excess),
 }
 
 pub(super) struct Actor<S> {
@@ -91,6 +99,8 @@ pub(super) struct Actor<S> {
     pub(super) observer: Option<mpsc::Sender<Observation>>,
     /// A loss that the observer had no room for; it must not miss that.
     pub(super) untold_loss: Option<Observation>,
+    /// What the children cost.
+    pub(super) gauge: Gauge,
 }
 
 impl<S: Sink> Actor<S> {
@@ -117,9 +127,12 @@ impl<S: Sink> Actor<S> {
                 // A camera ends with its last handle, and one is here.
                 Ok(()) = self.seen.changed() => self.camera_changed(),
                 Some((id, event)) = from_runners.recv() => self.runner_said(id, event).await,
+                Some(samples) = self.gauge.read() => self.weighed(samples).await,
                 () = tokio::time::sleep_until(look.into()) => {
                     look = Instant::now() + TICK.1;
                     self.judge_deadlines();
+                    self.judge_shadow();
+                    self.look();
                     self.respawn().await;
                     if let Some(loss) = self.untold_loss.take() {
                         self.observed(loss);
@@ -170,13 +183,14 @@ impl<S: Sink> Actor<S> {
         match ask {
             Ask::Try { bundle, dir, reply } => {
                 self.drop_incoming("a newer candidate came");
-                match self.start_runner(bundle, dir, false).await {
+                match self.start_runner(bundle, dir, false, self.active.is_some()).await {
                     Ok(runner) => self.incoming = Some((runner, Purpose::Trial(reply))),
                     Err(reason) => {
                         let _ = reply.send(Err(reason));
                     }
                 }
             }
+            Ask::Shadow { plan, progress, reply } => self.shadow(plan, progress, reply),
             Ask::Swap { reply } => self.swap(reply),
             Ask::Serve { bundle, reply } => self.serve(bundle, reply).await,
             Ask::Settle => {
@@ -193,10 +207,16 @@ impl<S: Sink> Actor<S> {
         }
     }
 
-    async fn start_runner(&mut self, bundle: BundleRef, dir: PathBuf, serve: bool) -> Result<Runner, Reason> {
+    pub(super) async fn start_runner(
+        &mut self,
+        bundle: BundleRef,
+        dir: PathBuf,
+        serve: bool,
+        low: bool,
+    ) -> Result<Runner, Reason> {
         let id = self.next_id;
         self.next_id += 1;
-        Runner::start(id, &self.plan, bundle, &dir, serve, self.runner_events.clone()).await
+        Runner::start(id, &self.plan, bundle, &dir, serve, low, self.runner_events.clone()).await
     }
 
     fn swap(&mut self, reply: oneshot::Sender<Result<SwapReport, Reason>>) {
@@ -255,7 +275,7 @@ impl<S: Sink> Actor<S> {
         });
         let started = match idle {
             Some(mut runner) => runner.serve_from(from, self.plan.frame_deadline).map(|()| runner),
-            None => self.start_runner(bundle, dir, true).await,
+            None => self.start_runner(bundle, dir, true, false).await,
         };
         match started {
             Ok(runner) if self.active.is_some() => {
@@ -275,13 +295,13 @@ impl<S: Sink> Actor<S> {
     }
 
     async fn respawn(&mut self) {
-        let replaced = matches!(self.incoming, Some((_, Purpose::Serve)));
+        let replaced = matches!(self.incoming, Some((_, Purpose::Serve | Purpose::Recycle(_))));
         if self.active.is_some() || replaced || self.respawn_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
         self.respawn_at = None;
         let Some((bundle, dir)) = self.wanted.clone() else { return };
-        match self.start_runner(bundle, dir, true).await {
+        match self.start_runner(bundle, dir, true, false).await {
             Ok(runner) => self.active = Some(runner),
             Err(reason) => {
                 self.status.model_fault = Some(reason);
@@ -302,7 +322,11 @@ impl<S: Sink> Actor<S> {
         match purpose {
             Purpose::Trial(reply) => drop(reply.send(Err(reason))),
             Purpose::Swap(reply) => drop(reply.send(Err(reason))),
+            Purpose::Shadow(run) => run.refuse(reason),
             Purpose::Passed => {}
+            Purpose::Recycle(_) => {
+                tracing::warn!(pipeline = %self.plan.name, %reason, "no fresh child took over")
+            }
             Purpose::Serve => self.refuse_serving(&reason),
         }
     }

@@ -7,6 +7,7 @@ use crate::domain::deployment::{Observation, SwapReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::{FrameResult, Reason, ReasonCode};
 use crate::process::child::Event;
+use crate::process::cost::refused_memory;
 use crate::process::protocol::FromInfer;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -48,7 +49,9 @@ impl<S: Sink> Actor<S> {
                     self.lost(id, reason);
                 }
             }
-            FromInfer::Failed { reason } => self.lost(id, reason),
+            FromInfer::Failed { reason } => {
+                self.lost(id, refused_memory(reason, self.plan.memory_limit));
+            }
             FromInfer::GoldenProgress { .. } => {
                 if let Some(runner) = self.runner_mut(id) {
                     runner.golden_progress();
@@ -56,10 +59,19 @@ impl<S: Sink> Actor<S> {
             }
             FromInfer::Golden { verdict, times_ms } => self.golden(id, verdict, times_ms),
             FromInfer::Started { from } => self.started(id, from),
-            FromInfer::Frame { seq, skipped, result } => self.frame(id, seq, skipped, result),
-            FromInfer::Passed { seq, skipped, why } => self.passed(id, seq, skipped, why),
+            FromInfer::Passed { seq, skipped, why } => {
+                if !self.passed_by(id) {
+                    self.passed(id, seq, skipped, why);
+                }
+            }
+            FromInfer::Frame { seq, skipped, result } => {
+                if !self.compared(id, seq, &result) {
+                    self.frame(id, seq, skipped, result);
+                }
+            }
             FromInfer::Stopped { .. } => {
                 let before = self.ledger.totals();
+                self.shadow_stopped(id);
                 let Self { ledger, standby, leaving, .. } = self;
                 if let Some(runner) =
                     standby.iter_mut().chain(leaving.iter_mut()).find(|runner| runner.id == id)
@@ -92,12 +104,15 @@ impl<S: Sink> Actor<S> {
                     .send(Err(Reason::new(ReasonCode::Internal, "the candidate ran before it was loaded")));
             }
             (Err(reason), _) => {
-                let _ = reply.send(Err(reason));
+                let _ = reply.send(Err(refused_memory(reason, self.plan.memory_limit)));
             }
         }
     }
 
     pub(super) fn started(&mut self, id: u64, from: u64) {
+        if matches!(&self.incoming, Some((runner, Purpose::Shadow(_))) if runner.id == id) {
+            return;
+        }
         let before = self.ledger.totals();
         if self.active.as_ref().is_some_and(|active| active.id == id) {
             let (span, _) = self.ledger.open(from);
@@ -127,7 +142,11 @@ impl<S: Sink> Actor<S> {
                                 self.let_go(former);
                             }
                         }
-                        Purpose::Serve | Purpose::Passed | Purpose::Trial(_) => self.leaving.push(old),
+                        Purpose::Serve
+                        | Purpose::Recycle(_)
+                        | Purpose::Shadow(_)
+                        | Purpose::Passed
+                        | Purpose::Trial(_) => self.leaving.push(old),
                     }
                 }
             }
@@ -135,7 +154,9 @@ impl<S: Sink> Actor<S> {
             runner.started(span);
             self.wanted = Some((runner.bundle.clone(), runner.dir.clone()));
             self.active = Some(runner);
-            if let Purpose::Swap(reply) = purpose {
+            if let Purpose::Recycle(excess) = purpose {
+                self.sink.recycled(&self.plan.name, excess);
+            } else if let Purpose::Swap(reply) = purpose {
                 let _ = reply.send(Ok(SwapReport { first_seq, baseline_ms }));
             } else if let Some(standby) = self.standby.take() {
                 self.let_go(standby);
@@ -229,7 +250,7 @@ impl<S: Sink> Actor<S> {
             self.backoff = (self.backoff * 2).min(BACKOFF.1);
             self.refuse_serving(&reason);
         } else if let Some((_, purpose)) = self.incoming.take_if(|(runner, _)| runner.id == id) {
-            if matches!(purpose, Purpose::Serve) && self.active.is_none() {
+            if matches!(purpose, Purpose::Serve | Purpose::Recycle(_)) && self.active.is_none() {
                 self.respawn_at = Some(Instant::now() + self.backoff);
             }
             self.refuse(purpose, reason.clone());

@@ -1,13 +1,16 @@
 //! One pipeline at work: the inference children on the frames of its camera.
 //!
 //! An actor owns them all (`actor`; `hear` takes what the children say), so that the swap is one
-//! decision in one place; `runner` knows one inference child. The camera is an actor of its own
+//! decision in one place; `runner` knows one inference child, `shadow` compares a candidate with what
+//! serves, `recycle` replaces a child that has grown. The camera is an actor of its own
 //! ([`camera`](super::camera)), which may have other pipelines too. Nothing here knows why a bundle is
 //! tried or put back: that is decided in `domain` and driven from `update`.
 
 mod actor;
 mod hear;
+mod recycle;
 mod runner;
+mod shadow;
 
 pub use actor::spawn;
 
@@ -16,7 +19,9 @@ use crate::domain::admission::AdmissionSettings;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
+use crate::domain::memory::{Budget, Excess};
 use crate::domain::runtime::{Feed, ProviderShare, RuntimeSettings};
+use crate::domain::shadow::{Plan as Compare, Report};
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
 use crate::process::protocol::FrameChannel;
 use std::path::PathBuf;
@@ -41,6 +46,10 @@ pub struct Plan {
     pub frame_deadline: Duration,
     /// Loading, and each step of a trial, may take so long.
     pub load_deadline: Duration,
+    /// When a serving child has outgrown its memory.
+    pub memory_budget: Budget,
+    /// Private memory that an inference child can get at all, bytes; 0: no limit.
+    pub memory_limit: u64,
     /// The program that the children are.
     pub exe: PathBuf,
     /// Where its camera's frames travel.
@@ -66,6 +75,8 @@ pub trait Sink: Send + Sync + 'static {
     fn published(&self, pipeline: &PipelineName, frames: u64);
     /// The source held pictures back because nothing moved in them.
     fn still(&self, pipeline: &PipelineName, pictures: u64);
+    /// A serving child had grown past its budget, and a fresh one of the same bundle took over.
+    fn recycled(&self, pipeline: &PipelineName, excess: Excess);
     /// A child of the pipeline was lost and is started again.
     fn child_lost(&self, pipeline: &PipelineName, role: &'static str, reason: &Reason);
 }
@@ -107,6 +118,7 @@ pub struct Status {
 /// What can be asked of a pipeline. Answers come through the `oneshot`.
 pub(super) enum Ask {
     Try { bundle: BundleRef, dir: PathBuf, reply: oneshot::Sender<Result<TrialReport, Reason>> },
+    Shadow { plan: Compare, progress: watch::Sender<Report>, reply: oneshot::Sender<Result<(), Reason>> },
     Swap { reply: oneshot::Sender<Result<SwapReport, Reason>> },
     Serve { bundle: Option<(BundleRef, PathBuf)>, reply: oneshot::Sender<Result<(), Reason>> },
     Settle,
@@ -141,6 +153,15 @@ impl Handle {
     /// Why the candidate is no good.
     pub async fn try_candidate(&self, bundle: BundleRef, dir: PathBuf) -> Result<TrialReport, Reason> {
         self.ask(|reply| Ask::Try { bundle, dir, reply }).await?
+    }
+
+    /// The candidate that passed its trial answers live frames beside the model that serves, until enough
+    /// of them were compared; what is found so far goes to `progress`.
+    ///
+    /// # Errors
+    /// Why the candidate is not good enough.
+    pub async fn shadow(&self, plan: Compare, progress: watch::Sender<Report>) -> Result<(), Reason> {
+        self.ask(|reply| Ask::Shadow { plan, progress, reply }).await?
     }
 
     /// The candidate takes over; the model that served stays loaded, idle.

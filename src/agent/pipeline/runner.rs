@@ -8,6 +8,7 @@ use crate::domain::deployment::{BundleRef, TrialReport};
 use crate::domain::ledger::Span;
 use crate::domain::{Reason, ReasonCode};
 use crate::process::child::{Event, InferChild};
+use crate::process::cost;
 use crate::process::protocol::{FromInfer, ToInfer};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub(super) enum Phase {
     Starting,
     /// Answers its span.
     Serving,
+    /// Answers in the shadow.
+    Shadowing,
 }
 
 /// One inference child.
@@ -50,16 +53,19 @@ pub(super) struct Runner {
     /// Since when an answer is owed, and to be judged by which deadline.
     owed: Option<(Instant, Duration)>,
     times: VecDeque<f32>,
+    /// At low priority, until it serves.
+    low: bool,
 }
 
 impl Runner {
-    /// Starts a child and tells it to load a bundle.
+    /// Starts a child and tells it to load a bundle; at low priority when `low` and it can be raised again.
     pub(super) async fn start(
         id: u64,
         plan: &Plan,
         bundle: BundleRef,
         dir: &Path,
         serve_then: bool,
+        low: bool,
         events: mpsc::Sender<(u64, Event<FromInfer>)>,
     ) -> Result<Self, Reason> {
         let configure = ToInfer::Configure {
@@ -71,6 +77,9 @@ impl Runner {
             admission: plan.admission,
         };
         let mut child = InferChild::start_infer(&plan.exe, &bundle.release.to_string(), configure).await?;
+        // Its first message may be under way already; what it allocates comes after.
+        cost::limit_memory(child.pid(), plan.memory_limit);
+        let low = low && cost::lower(child.pid());
         let mut from_child = child.take_events();
         tokio::spawn(async move {
             while let Some(event) = from_child.recv().await {
@@ -90,6 +99,7 @@ impl Runner {
             child,
             owed: Some((Instant::now(), plan.load_deadline)),
             times: VecDeque::new(),
+            low,
         })
     }
 
@@ -135,8 +145,19 @@ impl Runner {
 
     /// Answer frames from `from` on.
     pub(super) fn serve_from(&mut self, from: u64, deadline: Duration) -> Result<(), Reason> {
+        if std::mem::take(&mut self.low) {
+            cost::raise(self.child.pid());
+        }
         self.phase = Phase::Starting;
         self.owed = Some((Instant::now(), deadline));
+        self.child.send(ToInfer::Start { from })
+    }
+
+    /// Answer frames from `from` on, in the shadow and at the priority it has. Nothing is owed: how long
+    /// it may be silent depends on what the serving child answers.
+    pub(super) fn shadow_from(&mut self, from: u64) -> Result<(), Reason> {
+        self.phase = Phase::Shadowing;
+        self.owed = None;
         self.child.send(ToInfer::Start { from })
     }
 
@@ -202,7 +223,7 @@ impl Runner {
             Phase::Golden => "a golden input",
             Phase::Idle => "stopping",
             Phase::Starting => "starting",
-            Phase::Serving => "a frame",
+            Phase::Serving | Phase::Shadowing => "a frame",
         };
         (since.elapsed() > deadline).then(|| {
             Reason::new(

@@ -1,6 +1,7 @@
 //! Every state with every event, and any sequence of events with restarts in between.
 
 use super::*;
+use crate::domain::reason::ReasonCode;
 use proptest::prelude::*;
 
 fn bundle(version: &str) -> BundleRef {
@@ -32,6 +33,7 @@ fn states() -> Vec<State> {
         State::Verifying { candidate: candidate.clone() },
         State::Staged { candidate: candidate.clone(), trials: 0 },
         State::OnTrial { candidate: candidate.clone(), trials: 1 },
+        State::Shadowing { candidate: candidate.clone(), trials: 1 },
         State::Swapping { candidate: candidate.clone(), trials: 1 },
         State::Probation { candidate: candidate.clone(), baseline_ms: Some(9.0), boots: 0 },
         State::Committed { candidate: candidate.clone() },
@@ -49,6 +51,7 @@ fn events() -> Vec<Event> {
         Event::Verified,
         Event::TrialBegun,
         Event::TrialPassed,
+        Event::ShadowPassed,
         Event::Swapped { baseline_ms: Some(9.0) },
         Event::ProbationPassed,
         Event::Failed(reason(ReasonCode::LoadFailed)),
@@ -65,11 +68,12 @@ fn column(event: &Event) -> usize {
         Event::Verified => 2,
         Event::TrialBegun => 3,
         Event::TrialPassed => 4,
-        Event::Swapped { .. } => 5,
-        Event::ProbationPassed => 6,
-        Event::Failed(_) => 7,
-        Event::PutBack => 8,
-        Event::Stop(_) => 9,
+        Event::ShadowPassed => 5,
+        Event::Swapped { .. } => 6,
+        Event::ProbationPassed => 7,
+        Event::Failed(_) => 8,
+        Event::PutBack => 9,
+        Event::Stop(_) => 10,
     }
 }
 
@@ -80,6 +84,7 @@ fn letter(stage: Stage) -> char {
         Stage::Verifying => 'V',
         Stage::Staged => 'S',
         Stage::OnTrial => 'T',
+        Stage::Shadowing => 'H',
         Stage::Swapping => 'W',
         Stage::Probation => 'P',
         Stage::Committed => 'C',
@@ -94,18 +99,20 @@ fn every_state_with_every_event() {
     // Next stage; `.` out of place, `-` ended, `b` rolling back already.
     #[rustfmt::skip]
     let table = [
-        // Resolved, Fetched, Verified, TrialBegun, TrialPassed, Swapped, ProbationPassed, Failed, PutBack, Stop
-        ('R', "F......X.X"),
-        ('F', ".V.....X.X"),
-        ('V', "..S....X.X"),
-        ('S', "...T...X.X"),
-        ('T', "....W..X.X"),
-        ('W', ".....P.B.B"),
-        ('P', "......CB.B"),
-        ('C', "----------"),
-        ('B', ".......KKb"),
-        ('K', "----------"),
-        ('X', "----------"),
+        // Resolved, Fetched, Verified, TrialBegun, TrialPassed, ShadowPassed, Swapped, ProbationPassed, Failed,
+        // PutBack, Stop
+        ('R', "F.......X.X"),
+        ('F', ".V......X.X"),
+        ('V', "..S.....X.X"),
+        ('S', "...T....X.X"),
+        ('T', "....W...X.X"),
+        ('H', ".....W..X.X"),
+        ('W', "......P.B.B"),
+        ('P', ".......CB.B"),
+        ('C', "-----------"),
+        ('B', "........KKb"),
+        ('K', "-----------"),
+        ('X', "-----------"),
     ];
     assert_eq!(states().len(), table.len());
     for (state, (row, cells)) in states().into_iter().zip(table) {
@@ -156,6 +163,7 @@ fn work(effects: &[Effect]) -> Option<Effect> {
         | Effect::Stage
         | Effect::BeginTrial
         | Effect::Try { .. }
+        | Effect::Shadow { .. }
         | Effect::Swap { .. }
         | Effect::SwapBack { .. }
         | Effect::Watch { .. }
@@ -174,6 +182,7 @@ fn leads_from(effect: &Effect) -> Stage {
         Effect::Stage => Stage::Verifying,
         Effect::BeginTrial => Stage::Staged,
         Effect::Try { .. } => Stage::OnTrial,
+        Effect::Shadow { .. } => Stage::Shadowing,
         Effect::Swap { .. } | Effect::SwapBack { .. } => Stage::Swapping,
         Effect::Watch { .. } => Stage::Probation,
         Effect::PutBack => Stage::RollingBack,
@@ -196,6 +205,7 @@ fn what_a_restart_finds() {
         [T::Resolving, T::Refused, T::Refused, T::Refused],
         [T::Resolving, T::Refused, T::Refused, T::Refused],
         [T::Resolving, T::Refused, T::Refused, T::Refused],
+        [T::Staged, T::Refused, T::Refused, T::Refused],
         [T::Staged, T::Refused, T::Refused, T::Refused],
         [T::Staged, T::Refused, T::Refused, T::Refused],
         [T::Staged, T::Probation, T::Refused, T::Refused],
@@ -255,10 +265,48 @@ fn a_rollback_by_command_needs_no_trial_and_no_probation() {
     assert_eq!(back.links(), (Some(&bundle("2.0.0")), Some(&bundle("1.0.0"))));
 }
 
+fn plan(frames: u64) -> shadow::Plan {
+    shadow::Plan {
+        frames,
+        max_time: std::time::Duration::from_secs(9),
+        min_agreement: 0.5,
+        max_slowdown: 2.0,
+        slow_floor_ms: 0.0,
+        max_memory: 0,
+        max_error_ratio: 0.0,
+    }
+}
+
+#[test]
+fn a_shadow_run_comes_between_the_trial_and_the_swap_where_it_is_asked_for() {
+    let tried = |now: Deployment| {
+        let on_trial = now.with(State::OnTrial { candidate: new(), trials: 1 });
+        step(&on_trial, Event::TrialPassed).unwrap()
+    };
+    let (shadowing, effects) = tried(begin().shadowed(plan(5)));
+    assert_eq!((shadowing.stage(), effects), (Stage::Shadowing, vec![Effect::Shadow { plan: plan(5) }]));
+    assert_eq!(step(&shadowing, Event::ShadowPassed).unwrap().0.stage(), Stage::Swapping);
+    let (refused, effects) = step(&shadowing, Event::Failed(reason(ReasonCode::Disagrees))).unwrap();
+    assert_eq!((refused.stage(), &effects[0]), (Stage::Refused, &Effect::Discard));
+
+    assert_eq!(tried(begin().shadowed(plan(0))).0.stage(), Stage::Swapping, "none is asked for");
+    let first = Deployment { serving: None, ..begin().shadowed(plan(5)) };
+    assert_eq!(tried(first).0.stage(), Stage::Swapping, "nothing to compare it with");
+}
+
+/// As the version before shadow runs wrote it.
+#[test]
+fn a_record_without_a_shadow_plan_still_reads() {
+    let text = r#"{"id":"d-1","slot":"detector","release":"detector@3.0.0","origin":{"from":"repository"},
+        "serving":null,"older":null,"state":{"stage":"resolving"}}"#;
+    let read: Deployment = serde_json::from_str(text).unwrap();
+    assert_eq!((read.stage(), read.shadow, read.shadow_report), (Stage::Resolving, None, None));
+}
+
 #[test]
 fn a_deployment_reads_back_from_the_journal_as_written() {
     for state in states() {
-        let written = begin().with(state);
+        let written = begin().shadowed(plan(7)).with(state);
         let text = serde_json::to_string(&written).unwrap();
         assert_eq!(serde_json::from_str::<Deployment>(&text).unwrap(), written, "{text}");
     }
@@ -268,18 +316,19 @@ proptest! {
     /// Any events and restarts, in any order: a trial comes before every swap and a passed probation
     /// before every commit, the links always name bundles that were good, and what has ended stays.
     #[test]
-    fn nothing_illegal_happens(moves in proptest::collection::vec(0_usize..12, 0..80), first in any::<bool>()) {
-        let mut now = begin();
+    fn nothing_illegal_happens(moves in proptest::collection::vec(0_usize..13, 0..80), first in any::<bool>(), shadow in any::<bool>()) {
+        let mut now = if shadow { begin().shadowed(plan(5)) } else { begin() };
         if first {
             (now.serving, now.older) = (None, None);
         }
         let before = (now.serving.clone(), now.older.clone());
-        let (mut tried, mut judged, mut last) = (false, false, now.clone());
+        let (mut tried, mut compared, mut judged, mut last) = (false, !shadow || first, false, now.clone());
         for number in moves {
             match events().get(number) {
                 Some(event) => {
                     let Ok((next, _)) = step(&now, event.clone()) else { continue };
                     tried |= *event == Event::TrialPassed;
+                    compared |= *event == Event::ShadowPassed;
                     judged |= *event == Event::ProbationPassed;
                     now = next;
                 }
@@ -291,11 +340,11 @@ proptest! {
             }
             let (current, previous) = (now.links().0.cloned(), now.links().1.cloned());
             match now.stage() {
-                Stage::Swapping => prop_assert!(tried),
+                Stage::Swapping => prop_assert!(tried && compared),
                 Stage::Probation => prop_assert!(tried && current == Some(new()) && previous == before.0),
                 Stage::Committed => prop_assert!(tried && judged && current == Some(new())),
                 Stage::Resolving | Stage::Fetching | Stage::Verifying | Stage::Staged | Stage::OnTrial
-                | Stage::RollingBack | Stage::RolledBack | Stage::Refused => {
+                | Stage::Shadowing | Stage::RollingBack | Stage::RolledBack | Stage::Refused => {
                     prop_assert_eq!((current, previous), before.clone())
                 }
             }

@@ -7,6 +7,7 @@ use crate::domain::command::Progress;
 use crate::domain::deployment::Stage;
 use crate::domain::lifecycle::{Deployment, Effect, Event, Origin, recover, step};
 use crate::domain::manifest::Provider;
+use crate::domain::shadow::ShadowWish;
 use crate::domain::{DeploymentId, Reason, ReasonCode, Release, SlotName};
 use crate::sys::blocking::blocking;
 use crate::update::slots::Links;
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 /// What somebody wants of a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Wish {
-    Deploy { release: Release, origin: Origin },
+    Deploy { release: Release, origin: Origin, shadow: ShadowWish },
     Rollback,
     Abort,
 }
@@ -156,7 +157,11 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                 order.answer(Ok(json!({ "slot": slot, "release": release, "changed": false })));
                 return None;
             }
-            Wish::Deploy { release, origin } => Deployment::begin(id, slot, release, origin, serving, older),
+            Wish::Deploy { release, origin, shadow } => {
+                let plan = self.shared.settings.shadow_plan().with(&shadow);
+                let (begun, effects) = Deployment::begin(id, slot, release, origin, serving, older);
+                (if plan.frames > 0 { begun.shadowed(plan) } else { begun }, effects)
+            }
             Wish::Rollback => match older {
                 Some(previous) => Deployment::begin_rollback(id, slot, serving, previous),
                 None => {
@@ -215,6 +220,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             | Stage::Verifying
             | Stage::Staged
             | Stage::OnTrial
+            | Stage::Shadowing
             | Stage::Probation => true,
             Stage::Swapping | Stage::RollingBack | Stage::Committed | Stage::RolledBack | Stage::Refused => {
                 false
@@ -233,7 +239,10 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                     None => hear = false,
                 },
                 done = &mut work => {
-                    let Done { event, found, provider } = done?;
+                    let Done { event, found, provider, shadow } = done?;
+                    if let (Some(report), Some(deployment)) = (shadow, &mut self.deployment) {
+                        deployment.shadow_report = Some(report);
+                    }
                     self.found = found.or(self.found.take());
                     self.provider = provider.or(self.provider);
                     return Some(event);
@@ -247,7 +256,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         let deployment = self.deployment.as_ref()?;
         let stop = |code, detail: String| Some(Event::Stop(Reason::new(code, detail)));
         match &order.wish {
-            Wish::Deploy { release, origin }
+            Wish::Deploy { release, origin, .. }
                 if *release == deployment.release && *origin == deployment.origin =>
             {
                 self.reporter.add(order.ticket);
@@ -304,6 +313,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                 | Stage::Verifying
                 | Stage::Staged
                 | Stage::OnTrial
+                | Stage::Shadowing
                 | Stage::Swapping
                 | Stage::Probation
                 | Stage::Committed => {
@@ -340,6 +350,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             | Stage::Verifying
             | Stage::Staged
             | Stage::OnTrial
+            | Stage::Shadowing
             | Stage::Swapping
             | Stage::RolledBack
             | Stage::Refused => {}
@@ -354,7 +365,13 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         let release = &ended.release;
         let outcome = match ended.reason() {
             Some(reason) => Err(reason.clone()),
-            None => Ok(json!({ "slot": self.slot, "release": release, "changed": true })),
+            None => {
+                let mut told = json!({ "slot": self.slot, "release": release, "changed": true });
+                if let Some(report) = &ended.shadow_report {
+                    told["shadow"] = json!(report);
+                }
+                Ok(told)
+            }
         };
         for stopper in self.stoppers.drain(..) {
             stopper.answer(match &outcome {

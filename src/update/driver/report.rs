@@ -6,6 +6,7 @@ use crate::domain::command::Progress;
 use crate::domain::deployment::{DeploymentState, SlotState, Stage};
 use crate::domain::lifecycle::Deployment;
 use crate::domain::manifest::Provider;
+use crate::domain::shadow;
 use crate::update::slots::Links;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{broadcast, watch};
@@ -70,6 +71,20 @@ impl Reporter {
         }
     }
 
+    /// What the shadow run has found so far; listeners hear of it at every hundredth, and when it is `due`.
+    pub(super) fn shadow(&self, report: shadow::Report, due: bool) {
+        let (done, needed) = (report.frames.min(report.needed), report.needed);
+        self.state.send_modify(|state| {
+            if let Some(deployment) = &mut state.deployment {
+                deployment.shadow = Some(report);
+            }
+        });
+        self.progress(done, needed.max(1));
+        if due {
+            self.change(|_| {});
+        }
+    }
+
     /// Adds somebody who waits for the deployment's end.
     pub(super) fn add(&self, ticket: watch::Sender<Progress>) {
         if let Some(deployment) = &self.state.borrow().deployment {
@@ -112,6 +127,7 @@ fn executing(deployment: &DeploymentState) -> Progress {
         Stage::Verifying => "verifying",
         Stage::Staged => "staged",
         Stage::OnTrial => "trying",
+        Stage::Shadowing => "comparing",
         Stage::Swapping => "swapping to",
         Stage::Probation => "watching",
         Stage::RollingBack => "rolling back from",

@@ -21,7 +21,7 @@ async fn an_update_goes_its_whole_way_and_success_comes_after_commit() {
     let running = bench.start(FakeHost::default()).await;
     running.host.until_called("serve 1.0.0").await;
     let mut reports = running.updater.subscribe();
-    let ticket = running.updater.update(&slot(), release("2.0.0")).unwrap();
+    let ticket = running.updater.update(&slot(), release("2.0.0"), Default::default()).unwrap();
     assert_eq!(good(ticket).await["release"], "detector@2.0.0");
     assert_eq!(bench.newest().stage(), Stage::Committed);
     assert_eq!(bench.links(), pair("2.0.0", "1.0.0"));
@@ -70,7 +70,8 @@ async fn every_way_to_be_refused_leaves_the_old_bundle_serving() {
         bench.with(&["1.0.0"]).await;
         (bench.faults, bench.resolve) = (faults, resolve);
         let running = bench.start(FakeHost { trial, ..FakeHost::default() }).await;
-        let reason = bad(running.updater.update(&slot(), release(version)).unwrap()).await;
+        let reason =
+            bad(running.updater.update(&slot(), release(version), Default::default()).unwrap()).await;
         assert_eq!(reason.code, code, "{reason}");
         assert_eq!(bench.newest().stage(), Stage::Refused);
         assert_eq!(running.until_ended().await, Stage::Refused);
@@ -98,7 +99,8 @@ async fn a_candidate_that_misbehaves_is_rolled_back() {
         let mut bench = Bench::new();
         bench.with(&["1.0.0", "2.0.0"]).await;
         let running = bench.start(host).await;
-        let reason = bad(running.updater.update(&slot(), release("3.0.0")).unwrap()).await;
+        let reason =
+            bad(running.updater.update(&slot(), release("3.0.0"), Default::default()).unwrap()).await;
         assert_eq!(reason.code, code, "{reason}");
         assert_eq!(running.until_ended().await, Stage::RolledBack);
         assert_eq!(bench.links(), pair("2.0.0", "1.0.0"));
@@ -115,11 +117,44 @@ async fn the_first_bundle_of_a_slot_can_fail_too() {
     let lost = Observation::ChildLost(Reason::new(ReasonCode::ChildCrashed, "signal 11"));
     let running = bench.start(FakeHost { frames: vec![lost], ..FakeHost::default() }).await;
     assert_eq!(
-        bad(running.updater.update(&slot(), release("1.0.0")).unwrap()).await.code,
+        bad(running.updater.update(&slot(), release("1.0.0"), Default::default()).unwrap()).await.code,
         ReasonCode::ChildCrashed
     );
     assert_eq!((bench.links(), running.host.serving()), ((None, None), None));
     assert_eq!(running.host.calls().last().unwrap(), "serve nothing");
+}
+
+#[tokio::test]
+async fn a_shadow_run_is_told_and_decides() {
+    for (answer, stage) in
+        [(Answer::Good, Stage::Committed), (Answer::Fail(ReasonCode::Disagrees), Stage::Refused)]
+    {
+        let mut bench = Bench::new();
+        bench.with(&["1.0.0", "2.0.0"]).await;
+        let running = bench.start(FakeHost { shadow: answer, ..FakeHost::default() }).await;
+        let wish = ShadowWish { frames: Some(4), ..ShadowWish::default() };
+        let ticket = running.updater.update(&slot(), release("3.0.0"), wish).unwrap();
+        match answer {
+            Answer::Good => assert_eq!(good(ticket).await["shadow"]["agreement"], 0.75),
+            _ => assert_eq!(bad(ticket).await.code, ReasonCode::Disagrees),
+        }
+        assert_eq!(running.until_ended().await, stage);
+        let told = running.updater.state(&slot()).unwrap().deployment.unwrap().shadow.unwrap();
+        assert_eq!((told.frames, told.needed), (3, 4), "the outcome has what was found");
+        let kept = running.updater.history().unwrap().pop().unwrap().deployment;
+        assert_eq!(kept.shadow_report, Some(told));
+    }
+    let mut bench = Bench::new();
+    bench.settings.shadow_frames = 4;
+    let running = bench.start(FakeHost::default()).await;
+    good(running.updater.update(&slot(), release("1.0.0"), ShadowWish::default()).unwrap()).await;
+    assert!(!running.host.calls().contains(&"shadow".to_owned()), "a first bundle has nothing beside it");
+    let none = ShadowWish { frames: Some(0), ..ShadowWish::default() };
+    good(running.updater.update(&slot(), release("2.0.0"), none).unwrap()).await;
+    assert!(!running.host.calls().contains(&"shadow".to_owned()), "this deployment asks for none");
+    let odd = ShadowWish { min_agreement: Some(2.0), ..ShadowWish::default() };
+    let refused = running.updater.update(&slot(), release("1.0.0"), odd).unwrap_err();
+    assert_eq!(refused.code, ReasonCode::BadRequest);
 }
 
 /// The places where a deployment can be held up, and how.
@@ -128,6 +163,7 @@ fn places() -> Vec<(&'static str, Stage)> {
         ("resolve", Stage::Resolving),
         ("fetch", Stage::Fetching),
         ("try", Stage::OnTrial),
+        ("shadow", Stage::Shadowing),
         ("probation", Stage::Probation),
     ]
 }
@@ -141,12 +177,13 @@ impl Bench {
             "resolve" => self.resolve = Answer::Hang,
             "fetch" => self.faults = vec![Fault::Hang],
             "try" => host.trial = Answer::Hang,
+            "shadow" => (host.shadow, self.settings.shadow_frames) = (Answer::Hang, 5),
             "swap" => host.swap = Answer::Hang,
             "probation" => host.frames = vec![],
             _ => unreachable!("{place}"),
         }
         let running = self.start(host).await;
-        let ticket = running.updater.update(&slot(), release("3.0.0")).unwrap();
+        let ticket = running.updater.update(&slot(), release("3.0.0"), Default::default()).unwrap();
         (running, ticket)
     }
 }
@@ -164,7 +201,7 @@ async fn an_abort_wins_at_every_stage() {
         assert_eq!(running.until_ended().await, expected, "{place}");
         assert_eq!(bench.links(), pair("2.0.0", "1.0.0"), "{place}");
         assert_eq!(running.host.serving().unwrap(), "detector@2.0.0", "{place}");
-        assert_eq!(running.host.calls().contains(&"discard".to_owned()), place == "try");
+        assert_eq!(running.host.calls().contains(&"discard".to_owned()), matches!(place, "try" | "shadow"));
     }
 }
 
@@ -174,7 +211,7 @@ async fn a_newer_wish_takes_the_place_of_a_running_one() {
         let mut bench = Bench::new();
         let (running, ticket) = bench.held(place).await;
         running.until(stage).await;
-        let newer = running.updater.update(&slot(), release("1.0.0")).unwrap();
+        let newer = running.updater.update(&slot(), release("1.0.0"), Default::default()).unwrap();
         assert_eq!(bad(ticket).await.code, ReasonCode::Superseded, "{place}");
         if place == "fetch" {
             good(newer).await;
@@ -195,7 +232,7 @@ async fn the_same_wish_again_joins_the_running_one() {
     let mut bench = Bench::new();
     let (running, ticket) = bench.held("probation").await;
     running.until(Stage::Probation).await;
-    let joined = running.updater.update(&slot(), release("3.0.0")).unwrap();
+    let joined = running.updater.update(&slot(), release("3.0.0"), Default::default()).unwrap();
     let feed = running.host.seen.lock().unwrap().feeds.pop().unwrap();
     for _ in 0..10 {
         feed.send(Observation::Frame { total_ms: 5.0 }).await.unwrap();
@@ -267,7 +304,7 @@ async fn a_kill_while_rolling_back_ends_with_the_old_bundle() {
     let mut bench = Bench::new();
     bench.with(&["1.0.0", "2.0.0"]).await;
     let running = bench.start(FakeHost { frames: vec![], ..FakeHost::default() }).await;
-    running.updater.update(&slot(), release("3.0.0")).unwrap();
+    running.updater.update(&slot(), release("3.0.0"), Default::default()).unwrap();
     running.until(Stage::Probation).await;
     running.updater.stop().await;
     // As if the process had ended right after the decision was recorded.
@@ -363,14 +400,15 @@ async fn wishes_that_make_no_sense_are_answered_at_once() {
     let mut bench = Bench::new();
     bench.with(&["1.0.0"]).await;
     let running = bench.start(FakeHost::default()).await;
-    let same = good(running.updater.update(&slot(), release("1.0.0")).unwrap()).await;
+    let same = good(running.updater.update(&slot(), release("1.0.0"), Default::default()).unwrap()).await;
     assert_eq!(same["changed"], false);
     assert_eq!(bad(running.updater.abort(&slot()).unwrap()).await.code, ReasonCode::BadRequest);
     assert_eq!(bad(running.updater.rollback(&slot()).unwrap()).await.code, ReasonCode::NotFound);
-    let unknown = running.updater.update(&"other".parse().unwrap(), release("1.0.0")).unwrap_err();
+    let unknown =
+        running.updater.update(&"other".parse().unwrap(), release("1.0.0"), Default::default()).unwrap_err();
     assert!(unknown.detail.contains("slot other is not configured; there is detector"), "{unknown}");
     assert_eq!(
-        running.updater.install(&slot(), "rubbish.bundle".into()).await.unwrap_err().code,
+        running.updater.install(&slot(), "rubbish.bundle".into(), Default::default()).await.unwrap_err().code,
         ReasonCode::Malformed
     );
     assert_eq!(running.host.calls(), ["serve 1.0.0"]);
@@ -381,7 +419,14 @@ async fn a_bundle_from_a_file_goes_the_same_way() {
     let mut bench = Bench::new();
     bench.with(&["1.0.0"]).await;
     let running = bench.start(FakeHost::default()).await;
-    good(running.updater.install(&slot(), "/media/usb/detector@2.0.0.bundle".into()).await.unwrap()).await;
+    good(
+        running
+            .updater
+            .install(&slot(), "/media/usb/detector@2.0.0.bundle".into(), Default::default())
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(bench.links(), pair("2.0.0", "1.0.0"));
     assert!(matches!(bench.newest().origin, Origin::File { .. }));
 }
@@ -408,7 +453,7 @@ async fn a_full_disk_refuses_the_update_and_keeps_the_model() {
     };
     full();
     let running = bench.start(FakeHost::default()).await;
-    let reason = bad(running.updater.update(&slot(), release("2.0.0")).unwrap()).await;
+    let reason = bad(running.updater.update(&slot(), release("2.0.0"), Default::default()).unwrap()).await;
     assert_eq!(reason.code, ReasonCode::DiskFull, "{reason}");
     assert_eq!(bench.links().0.unwrap(), "1.0.0");
     running.updater.stop().await;
@@ -416,7 +461,11 @@ async fn a_full_disk_refuses_the_update_and_keeps_the_model() {
     drop(running.host);
     let journal_lives = {
         let running = bench.start(FakeHost::default()).await;
-        let ended = timeout(GUARD, outcome(running.updater.update(&slot(), release("2.0.0")).unwrap())).await;
+        let ended = timeout(
+            GUARD,
+            outcome(running.updater.update(&slot(), release("2.0.0"), Default::default()).unwrap()),
+        )
+        .await;
         running.updater.stop().await;
         ended.unwrap().unwrap()
     };

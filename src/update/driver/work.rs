@@ -6,6 +6,7 @@ use crate::domain::deployment::BundleRef;
 use crate::domain::lifecycle::{Deployment, Effect, Event};
 use crate::domain::manifest::Provider;
 use crate::domain::probation::{Limits, Probation, Verdict};
+use crate::domain::shadow;
 use crate::domain::{Reason, ReasonCode, SlotName};
 use crate::sys::blocking::blocking;
 use crate::update::slots::{self, Links};
@@ -17,6 +18,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 /// How often probation looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
 
+/// A long shadow run is told of at least so often.
+const TOLD: Duration = Duration::from_secs(10);
+
 /// First and longest wait before a link that could not be set back is tried again.
 const RELINK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
@@ -27,11 +31,13 @@ pub(super) struct Done {
     pub(super) found: Option<Found>,
     /// Of a trial: the provider that runs the candidate.
     pub(super) provider: Option<Provider>,
+    /// Of a shadow run: what it found, also where that was not good enough.
+    pub(super) shadow: Option<shadow::Report>,
 }
 
 impl Done {
     fn event(event: Event) -> Self {
-        Self { event, found: None, provider: None }
+        Self { event, found: None, provider: None, shadow: None }
     }
 }
 
@@ -54,7 +60,7 @@ pub(super) async fn work<H: Host, C: Catalog>(
     Some(match effect {
         Effect::Resolve => match resolve(&shared, &deployment).await {
             Ok((candidate, found)) => {
-                Done { event: Event::Resolved { candidate }, found: Some(found), provider: None }
+                Done { found: Some(found), ..Done::event(Event::Resolved { candidate }) }
             }
             Err(reason) => Done::event(Event::Failed(reason)),
         },
@@ -76,12 +82,11 @@ pub(super) async fn work<H: Host, C: Catalog>(
         Effect::Try { candidate } => {
             let dir = shared.folders.model(&candidate.digest);
             match shared.host.try_candidate(slot, &candidate, &dir).await {
-                Ok(report) => {
-                    Done { event: Event::TrialPassed, found: None, provider: Some(report.provider) }
-                }
+                Ok(report) => Done { provider: Some(report.provider), ..Done::event(Event::TrialPassed) },
                 Err(reason) => Done::event(Event::Failed(reason)),
             }
         }
+        Effect::Shadow { plan } => compare(&shared, &reporter, slot, plan).await,
         Effect::Swap { candidate } => match shared.host.swap(slot).await {
             Ok(report) => {
                 let links = Links { current: Some(candidate), previous: deployment.serving.clone() };
@@ -161,6 +166,34 @@ fn lost(deployment: &Deployment) -> Done {
 async fn set_links<H, C>(shared: &Shared<H, C>, slot: &SlotName, links: Links) -> Result<(), Reason> {
     let (folders, slot) = (shared.folders.clone(), slot.clone());
     blocking(move || slots::set(&folders, &slot, links.current.as_ref(), links.previous.as_ref())).await
+}
+
+/// Lets the candidate run in the shadow and tells what it finds as it goes.
+async fn compare<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    reporter: &Reporter,
+    slot: &SlotName,
+    plan: shadow::Plan,
+) -> Done {
+    let (progress, mut found) = tokio::sync::watch::channel(shadow::Report::default());
+    let mut run = std::pin::pin!(shared.host.shadow(slot, plan, progress));
+    let mut told = Instant::now();
+    let ended = loop {
+        tokio::select! {
+            ended = &mut run => break ended,
+            Ok(()) = found.changed() => {
+                let report = found.borrow_and_update().clone();
+                let due = told.elapsed() >= TOLD;
+                if due {
+                    told = Instant::now();
+                }
+                reporter.shadow(report, due);
+            }
+        }
+    };
+    let report = found.borrow().clone();
+    reporter.shadow(report.clone(), true);
+    Done { shadow: Some(report), ..ended.map(|()| Event::ShadowPassed).into() }
 }
 
 async fn watch<H: Host, C: Catalog>(

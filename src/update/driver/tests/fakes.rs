@@ -28,6 +28,7 @@ impl Answer {
 /// A device that does as it is told and writes down what it was asked.
 pub(super) struct FakeHost {
     pub(super) trial: Answer,
+    pub(super) shadow: Answer,
     pub(super) swap: Answer,
     pub(super) serve: Answer,
     pub(super) frames: Vec<Observation>,
@@ -47,6 +48,7 @@ impl Default for FakeHost {
     fn default() -> Self {
         Self {
             trial: Answer::Good,
+            shadow: Answer::Good,
             swap: Answer::Good,
             serve: Answer::Good,
             frames: vec![Observation::Frame { total_ms: 5.0 }; 10],
@@ -96,6 +98,18 @@ impl Host for FakeHost {
         self.trial.give().await?;
         self.seen.lock().unwrap().candidate = Some(bundle.clone());
         Ok(TrialReport { provider: Provider::Cpu, load_ms: 1.0, golden_ms: vec![5.0] })
+    }
+
+    async fn shadow(
+        &self,
+        _: &SlotName,
+        plan: shadow::Plan,
+        progress: watch::Sender<shadow::Report>,
+    ) -> Result<(), Reason> {
+        self.note("shadow");
+        let found = shadow::Report { frames: 3, needed: plan.frames, agreement: 0.75, ..Default::default() };
+        progress.send_replace(found);
+        self.shadow.give().await
     }
 
     async fn swap(&self, _: &SlotName) -> Result<SwapReport, Reason> {
@@ -193,6 +207,10 @@ impl Bench {
             max_error_ratio: 0.1,
             max_slowdown: 2.0,
             slow_floor_ms: 1.0,
+            shadow_frames: 0,
+            shadow_max: GUARD,
+            shadow_min_agreement: 0.5,
+            shadow_max_memory: 0,
             max_boots: 2,
             disk_reserve: 0,
             max_bundle: 1 << 20,
@@ -224,7 +242,7 @@ impl Bench {
     pub(super) async fn with(&mut self, versions: &[&str]) {
         let running = self.start(FakeHost::default()).await;
         for version in versions {
-            good(running.updater.update(&slot(), release(version)).unwrap()).await;
+            good(running.updater.update(&slot(), release(version), Default::default()).unwrap()).await;
         }
         running.updater.stop().await;
     }

@@ -1,0 +1,138 @@
+//! Memory: a fresh process for a model that has grown, limits that hold, and an end by the kernel told as
+//! such.
+
+use crate::support::device::{Device, Options, PATIENCE, PIPELINE, Repository, release};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::wait_until;
+use edgewarden::domain::ReasonCode;
+use edgewarden::domain::health::PipelineState;
+use edgewarden::domain::metrics::MetricsReport;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// The budget is less than any model needs, so that it must be replaced again and again.
+#[test]
+fn a_model_above_its_budget_is_replaced_without_a_lost_frame() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let options = Options::new(&broker, &repository)
+        .set("runtime.memory_budget", "1MiB")
+        .set("runtime.recycle_interval", "2s");
+    let device = Device::serving(options, &release(1));
+    let before = device.status().metrics;
+    let recycles = |metrics: &MetricsReport| metrics.recycles.get(PIPELINE).copied().unwrap_or(0);
+    let mut pids = BTreeSet::new();
+    wait_until("fresh processes", PATIENCE, || {
+        pids.insert(device.child("infer"));
+        (recycles(&device.status().metrics) >= recycles(&before) + 3).then_some(())
+    });
+    pids.insert(device.child("infer"));
+    assert!(pids.len() >= 3, "other processes serve: {pids:?}");
+    let before = before.pipelines[0].frames;
+    device.until_frames(3);
+    let status = device.status();
+    let after = status.metrics.pipelines[0].frames;
+    assert_eq!((after.unserved, after.failed), (before.unserved, before.failed), "no frame was lost");
+    assert!(
+        status.metrics.child_restarts.is_empty(),
+        "none of them crashed: {:?}",
+        status.metrics.child_restarts
+    );
+    assert_eq!(status.health.pipelines[0].state, PipelineState::Running);
+    assert_eq!(status.metrics.swaps, 1, "it is the same model");
+    let heard = device.heard.lock().unwrap();
+    // Around a handover the last answers of the old child may come after the first of the new one.
+    let distinct: BTreeSet<u64> = heard.frames.iter().map(|frame| frame.seq).collect();
+    assert_eq!(distinct.len(), heard.frames.len(), "no frame is answered twice");
+    drop(heard);
+    assert!(device.log().contains("its budget is 1 MiB"), "{}", device.log());
+}
+
+#[test]
+fn a_model_that_wants_more_than_the_limit_is_refused_with_the_remedy() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let options = Options::new(&broker, &repository).set("runtime.memory_limit", "16MiB");
+    let mut device = Device::new(options);
+    device.start();
+    let reason = device.update(&release(1)).unwrap_err();
+    println!("{reason}");
+    assert_eq!(reason.code, ReasonCode::OutOfMemory, "{reason}");
+    assert!(reason.detail.contains("runtime.memory_limit"), "{reason}");
+    assert_eq!(device.status().health.pipelines[0].state, PipelineState::NoModel);
+
+    assert!(device.stop().success());
+    device.configure(|options| options.set("runtime.memory_limit", "1GiB"));
+    device.start();
+    device.update(&release(1)).unwrap();
+    device.until_frames(3);
+}
+
+/// A memory cgroup of this test, of either version; removed with the value.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("edgewarden-test-{}", std::process::id());
+        for (root, file) in
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+        {
+            let path = PathBuf::from(root).join(&name);
+            if std::fs::create_dir(&path).is_err() {
+                continue;
+            }
+            let cgroup = Self(path);
+            if std::fs::write(cgroup.0.join(file), bytes.to_string()).is_ok() {
+                for swap in ["memory.memsw.limit_in_bytes", "memory.swap.max"] {
+                    let _ = std::fs::write(cgroup.0.join(swap), if swap.ends_with("max") { "0" } else { "" });
+                }
+                return Some(cgroup);
+            }
+        }
+        None
+    }
+
+    fn add(&self, pid: u32) -> bool {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).is_ok()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Its processes have just been killed.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_child_that_the_kernel_ends_for_lack_of_memory_is_told_as_such() {
+    const NAME: &str = "a_child_that_the_kernel_ends_for_lack_of_memory_is_told_as_such";
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let Some(cgroup) = Cgroup::new(14 << 20) else {
+        println!("skipped {NAME}: no memory cgroup can be made here");
+        return;
+    };
+    let mut device = Device::new(Options::new(&broker, &repository));
+    device.start();
+    device.until("the device is online", |heard| heard.online().then_some(()));
+    let agent = device.pid();
+    // What it has stays where it is; what comes from now on, and its children, count here.
+    if !cgroup.add(agent) {
+        println!("skipped {NAME}: no process can be put into a cgroup here");
+        return;
+    }
+    let reason = device.update(&release(1)).unwrap_err();
+    println!("{reason}");
+    assert_eq!(reason.code, ReasonCode::OutOfMemory, "{reason}");
+    assert!(reason.detail.contains("memory ran out"), "{reason}");
+    assert_eq!(device.pid(), agent);
+    device.status();
+    drop(device);
+    drop(cgroup);
+}
