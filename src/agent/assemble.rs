@@ -16,7 +16,6 @@ use crate::config::settings::PipelineSettings;
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::metrics::MetricsReport;
 use crate::domain::runtime::RuntimeSettings;
-use crate::domain::source::SourceSettings;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt::payloads::{Birth, BirthPipeline};
 use crate::mqtt::spool::{DiskStore, Spool};
@@ -232,11 +231,7 @@ fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
     let pipeline = |one: &PipelineSettings| BirthPipeline {
         name: one.name.clone(),
         slot: one.slot.clone(),
-        source: match one.source {
-            SourceSettings::Synthetic { .. } => "synthetic",
-            SourceSettings::Folder { .. } => "folder",
-        }
-        .to_owned(),
+        source: one.source.kind().to_owned(),
     };
     Birth {
         device: settings.device.id.clone(),

@@ -120,6 +120,7 @@ pub(crate) mod tests {
                 mean: vec![127.0],
                 std: vec![128.0],
             }],
+            series: None,
             decode: Decode::Raw { outputs: vec![] },
             labels: vec![],
             needs: Needs::default(),

@@ -9,11 +9,11 @@
 //! that was away for hours comes back by itself.
 
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
-use crate::children::snapshot;
+use crate::children::{snapshot, topic};
 use crate::domain::frame::FrameView;
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameMeta, Reason, ReasonCode};
-use crate::inference::source::{self, Next, Pace, Source, Trouble};
+use crate::inference::source::{Next, Pace, Source, Trouble};
 use crate::process::frames::FramePublisher;
 use crate::process::protocol::{FrameChannel, FromCapture, ToCapture};
 use crate::sys::monotonic;
@@ -105,7 +105,7 @@ impl Camera {
                 format!("source: {fps} frames a second; use more than 0"),
             ));
         }
-        let source = source::open(source)?;
+        let source = topic::open(source)?;
         let description = source.describe();
         // Bounds: a frame a day, and a thousand a second.
         let period = Duration::from_secs_f64((1.0 / f64::from(fps)).clamp(0.001, 86_400.0));

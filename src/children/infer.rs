@@ -255,7 +255,7 @@ impl<'a, M: Model> Server<'a, M> {
 fn judge(result: Result<(Output, StageTimes), Reason>, frame: &Lease) -> Result<FrameResult, Reason> {
     let (output, timing_ms) = result?;
     let meta = frame.view().meta;
-    if !is_finite(&output) {
+    if !output.is_finite() {
         let detail = format!("frame {}: the model's answer holds NaN or infinity", meta.seq);
         return Err(Reason::new(ReasonCode::NotFinite, detail));
     }
@@ -268,10 +268,4 @@ fn judge(result: Result<(Output, StageTimes), Reason>, frame: &Lease) -> Result<
         output,
         timing_ms,
     })
-}
-
-fn is_finite(output: &Output) -> bool {
-    let boxes = output.detections.iter().all(|d| d.score.is_finite() && d.bbox.iter().all(|v| v.is_finite()));
-    let classes = output.classes.iter().all(|c| c.score.is_finite());
-    boxes && classes && output.tensors.iter().all(|t| t.values.iter().all(|v| v.is_finite()))
 }

@@ -7,3 +7,4 @@ pub mod capture;
 pub mod infer;
 pub mod link;
 pub mod snapshot;
+mod topic;

@@ -3,8 +3,9 @@
 use super::exit::{Own, Told};
 use super::runtime::RuntimeArgs;
 use crate::bundle;
-use crate::domain::{Classification, Detection, Reason, ReasonCode, StageTimes, result::RawTensor};
-use crate::inference::picture::{self, Picture};
+use crate::domain::result::{Anomaly, RawTensor, Value};
+use crate::domain::{Classification, Detection, Reason, ReasonCode, StageTimes};
+use crate::inference::given::Given;
 use crate::inference::{Engine, draw};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -21,7 +22,8 @@ const MANY: usize = 5;
 pub struct Args {
     /// The bundle: its folder or a `.bundle` file
     bundle: PathBuf,
-    /// Pictures: JPEG, PNG, WebP, BMP or PNM; turned as their Exif data asks for
+    /// Pictures: JPEG, PNG, WebP, BMP or PNM; turned as their Exif data asks for. For a model that takes a
+    /// series: CSV files, one window each
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Also write the pictures, with the boxes on them, into this folder
@@ -40,6 +42,10 @@ struct Line<'a> {
     image: String,
     detections: &'a [Detection],
     classes: &'a [Classification],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    values: &'a [Value],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anomaly: Option<&'a Anomaly>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tensors: &'a [RawTensor],
     timing_ms: StageTimes,
@@ -83,15 +89,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn answer(engine: &mut Engine, image: &Path, drawings: Option<&mut Drawings>) -> anyhow::Result<String> {
-    let picture = Picture::read(image)?;
-    let (output, timing_ms) = engine.run(picture.view()).map_err(|reason| picture::named(image, reason))?;
-    if let Some(drawings) = drawings {
-        draw::write(&picture, &output.detections, &drawings.place(image))?;
+    let given = Given::read(engine.manifest(), image)?;
+    let (output, timing_ms) = engine.run(given.view()).map_err(|reason| given.named(image, reason))?;
+    if let (Some(drawings), Given::Picture(picture)) = (drawings, &given) {
+        draw::write(picture, &output.detections, &drawings.place(image))?;
     }
     let line = Line {
         image: image.to_string_lossy().into_owned(),
         detections: &output.detections,
         classes: &output.classes,
+        values: &output.values,
+        anomaly: output.anomaly.as_ref(),
         tensors: &output.tensors,
         timing_ms,
     };

@@ -9,6 +9,7 @@ pub mod settings;
 
 mod file;
 mod read;
+mod sensor;
 mod source;
 mod value;
 

@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, source};
+use super::{ConfigErrors, Surroundings, sensor, source};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
 use std::collections::{BTreeMap, HashMap};
@@ -49,7 +49,7 @@ pub fn settings(
             "there is none; add [[pipeline]] with a source, such as source = { kind = \"synthetic\" }";
         root.fault(&root.at, "pipeline", remedy);
     }
-    let pipelines = pipelines(sections);
+    let pipelines = pipelines(sections, mqtt.as_ref().and_then(Option::as_ref));
     root.finish();
 
     let faults = faults.into_sorted();
@@ -176,7 +176,7 @@ fn url(node: &Node, example: &str) -> Result<url::Url, String> {
 }
 
 /// Host, port, and whether TLS is wanted.
-fn broker(node: &Node) -> Result<(String, u16, bool), String> {
+pub(super) fn broker(node: &Node) -> Result<(String, u16, bool), String> {
     let example = "mqtt://localhost:1883 or mqtts://broker.example.com";
     let url = url(node, example)?;
     let tls = match url.scheme() {
@@ -333,12 +333,12 @@ fn log(mut section: Section<'_>) -> LogSettings {
     LogSettings { filter, format }
 }
 
-fn pipelines(sections: Vec<Section<'_>>) -> Option<Vec<PipelineSettings>> {
+fn pipelines(sections: Vec<Section<'_>>, mqtt: Option<&MqttSettings>) -> Option<Vec<PipelineSettings>> {
     let mut read = Vec::new();
     let mut complete = true;
     let mut slots: HashMap<String, String> = HashMap::new();
     for section in sections {
-        match pipeline(section, &mut slots) {
+        match pipeline(section, &mut slots, mqtt) {
             Some(pipeline) => read.push(pipeline),
             None => complete = false,
         }
@@ -347,7 +347,11 @@ fn pipelines(sections: Vec<Section<'_>>) -> Option<Vec<PipelineSettings>> {
 }
 
 /// `slots`: which pipeline took which slot so far.
-fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Option<PipelineSettings> {
+fn pipeline(
+    mut section: Section<'_>,
+    slots: &mut HashMap<String, String>,
+    mqtt: Option<&MqttSettings>,
+) -> Option<PipelineSettings> {
     let at = section.at.clone();
     let default_name = || DEFAULT_PIPELINE.parse().unwrap_or_else(|_| unreachable!("a constant name"));
     let name: crate::domain::PipelineName = section.optional("name", parsed).unwrap_or_else(default_name);
@@ -367,7 +371,7 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
     }
     let fps = section.or("fps", 15.0, number(0.01..=240.0));
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
-    let source = match section.table("source") {
+    let mut source = match section.table("source") {
         Some(section) => source::read(section),
         None => {
             section.fault(
@@ -378,6 +382,18 @@ fn pipeline(mut section: Section<'_>, slots: &mut HashMap<String, String>) -> Op
             None
         }
     };
+    if let Some(source) = &mut source {
+        if let Err(text) = sensor::complete(source, mqtt) {
+            section.fault(&at, "source", text);
+        }
+        if let Some(silence) = sensor::longest_silence(source).filter(|silence| *silence >= stall_timeout) {
+            let (silence, limit) = (silence.as_secs_f64(), say_duration(stall_timeout));
+            let text = format!(
+                "\"{limit}\" is shorter than a window of the sensor takes, {silence} s; raise it above that"
+            );
+            section.fault(&at, "stall_timeout", text);
+        }
+    }
     section.finish();
     Some(PipelineSettings { name, slot, fps, stall_timeout, source: source? })
 }

@@ -1,6 +1,7 @@
 //! A pipeline's `source` table: what it looks at. One function per kind.
 
 use super::file::Section;
+use super::sensor;
 use super::value::{boolean, one_of, path, whole};
 use crate::domain::source::SourceSettings;
 
@@ -10,7 +11,14 @@ const MAX_EDGE: u64 = 8192;
 type Read = fn(&mut Section<'_>) -> Option<SourceSettings>;
 
 /// Every kind, as written, and who reads it.
-const KINDS: [(&str, Read); 2] = [("synthetic", synthetic), ("folder", folder)];
+const KINDS: [(&str, Read); 6] = [
+    ("synthetic", synthetic),
+    ("folder", folder),
+    ("lines", sensor::lines),
+    ("serial", sensor::serial),
+    ("iio", sensor::iio),
+    ("mqtt", sensor::mqtt),
+];
 
 /// The checked source; `None` with the faults noted.
 pub fn read(mut section: Section<'_>) -> Option<SourceSettings> {

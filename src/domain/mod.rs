@@ -17,6 +17,7 @@ pub mod probation;
 pub mod reason;
 pub mod result;
 pub mod runtime;
+pub mod series;
 pub mod source;
 pub mod status;
 pub mod trial;

@@ -1,15 +1,14 @@
 //! A bundle, loaded and ready: a frame goes in, an answer and the time of each stage come out.
 
-use super::pixels::PixelDecoder;
-use super::postprocess::{self, Context};
-use super::preprocess::Preprocess;
+use super::feed::Feed;
+use super::postprocess::Decoding;
 use super::session::{Plan, Session};
 use crate::bundle::OpenBundle;
 use crate::bundle::model::{self, Ports};
 use crate::domain::frame::FrameView;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::RuntimeSettings;
-use crate::domain::{FrameFormat, Manifest, Output, Reason, ReasonCode, StageTimes};
+use crate::domain::{Manifest, Output, Reason, ReasonCode, StageTimes};
 use std::time::Instant;
 
 /// What loading showed.
@@ -28,10 +27,9 @@ pub struct LoadReport {
 /// A loaded bundle. Its memory is kept from frame to frame.
 pub struct Engine {
     manifest: Manifest,
-    size: (u32, u32),
-    pixels: PixelDecoder,
-    preprocess: Preprocess,
+    feed: Feed,
     session: Session,
+    decoding: Decoding,
     report: LoadReport,
 }
 
@@ -47,9 +45,8 @@ impl Engine {
         let named = |reason: Reason| {
             Reason::new(reason.code, format!("bundle {}: {}", manifest.release(), reason.detail))
         };
-        let Some((input, size)) = manifest.inputs.first().and_then(|input| Some((input, input.size()?)))
-        else {
-            return Err(named(Reason::new(ReasonCode::Malformed, "the manifest lists no picture input")));
+        let Some((name, shape, element)) = manifest.input() else {
+            return Err(named(Reason::new(ReasonCode::Malformed, "the manifest lists no input")));
         };
         let mut settings = settings.clone();
         settings.intra_threads = settings.intra_threads.or(manifest.runtime.intra_threads);
@@ -63,9 +60,9 @@ impl Engine {
             }
             let outputs = model::wanted_outputs(&manifest.decode, ports);
             Ok(Plan {
-                input: input.name.clone(),
-                shape: input.shape.clone(),
-                element: input.element,
+                input: name.to_owned(),
+                shape: shape.to_vec(),
+                element,
                 outputs: outputs.into_iter().map(str::to_owned).collect(),
             })
         };
@@ -83,23 +80,15 @@ impl Engine {
                 ),
             )));
         }
-        let context = Context { manifest, size };
-        postprocess::check(context, &session.run().map_err(named)?.tensors().map_err(named)?)
-            .map_err(named)?;
+        let decoding = Decoding::of(manifest);
+        decoding.check(&session.run().map_err(named)?.tensors().map_err(named)?).map_err(named)?;
         let report = LoadReport {
             provider: chosen.provider,
             fallback: chosen.fallback,
             runtime_version: session.runtime_version().to_owned(),
             load_ms: milliseconds(start, Instant::now()),
         };
-        Ok(Self {
-            size,
-            pixels: PixelDecoder::new()?,
-            preprocess: Preprocess::new(input)?,
-            manifest: manifest.clone(),
-            session,
-            report,
-        })
+        Ok(Self { feed: Feed::of(manifest)?, manifest: manifest.clone(), session, decoding, report })
     }
 
     /// What loading showed.
@@ -115,20 +104,18 @@ impl Engine {
     /// Answers one frame.
     ///
     /// # Errors
-    /// `BadRequest` for a frame that is no picture, `NotFinite` for an output with NaN or infinity,
+    /// `BadRequest` for a frame that is not what the model takes, `NotFinite` for an output with NaN or infinity,
     /// `Internal` when the runtime fails. The engine can go on with the next frame.
     pub fn run(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
         let start = Instant::now();
-        // Grey is cheaper to decode; a raw frame is taken as it is.
-        let grey = self.preprocess.is_grey() && frame.meta.format == FrameFormat::Jpeg;
-        let pixels = self.pixels.decode(frame, grey, |w, h| self.preprocess.needed((w, h)))?;
-        let decoded = Instant::now();
-        let geometry = self.preprocess.run(pixels, self.session.input()?)?;
+        let (geometry, decoded) = self.feed.write(frame, || self.session.input())?;
+        if self.decoding.wants_input() {
+            self.decoding.see_input(&self.session.input()?);
+        }
         let prepared = Instant::now();
         let answer = self.session.run()?;
         let inferred = Instant::now();
-        let context = Context { manifest: &self.manifest, size: self.size };
-        let output = postprocess::decode(context, &answer.tensors()?, &geometry)?;
+        let output = self.decoding.decode(&answer.tensors()?, &geometry)?;
         let times = StageTimes {
             decode: milliseconds(start, decoded),
             preprocess: milliseconds(decoded, prepared),

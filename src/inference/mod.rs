@@ -1,13 +1,15 @@
 //! From a frame to an answer: decode, pre-process, run, decode the outputs.
 //!
 //! A frame passes the files in this order: `pixels` (bytes → pixels, no larger than needed),
-//! `preprocess` (pixels → tensor), `session` (the only file that names the runtime), `postprocess`
+//! `preprocess` (pixels → tensor; a window of samples goes there at once: `feed` knows which), `session` (the only file that names the runtime), `postprocess`
 //! (output tensors → boxes and classes in pixels of the original picture); `engine` joins them and takes
 //! the time of each. This folder does not know where frames come from in a running device, who decides
 //! what runs, or how answers travel on.
 
 pub mod draw;
 pub mod engine;
+mod feed;
+pub mod given;
 pub mod golden;
 pub mod inspect;
 pub mod library;
@@ -15,6 +17,7 @@ pub mod picture;
 pub mod pixels;
 pub mod postprocess;
 pub mod preprocess;
+pub mod samples;
 pub mod session;
 pub mod source;
 

@@ -3,6 +3,8 @@
 //! The tensor belongs to the session and is written in place; the only other memory is the resized
 //! picture, kept from frame to frame.
 
+pub mod series;
+
 use super::pixels::Pixels;
 use crate::domain::manifest::{Anchor, Color, Fit, InputSpec, Layout};
 use crate::domain::{Reason, ReasonCode};

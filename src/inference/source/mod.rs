@@ -5,6 +5,7 @@
 
 pub mod folder;
 pub mod scene;
+pub mod sensor;
 pub mod synthetic;
 
 use crate::domain::source::SourceSettings;
@@ -94,5 +95,6 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, Reason> {
             Box::new(synthetic::Synthetic::new(*seed, *width, *height))
         }
         SourceSettings::Folder { path, repeat } => Box::new(folder::Folder::open(path, *repeat)?),
+        SourceSettings::Sensor(settings) => sensor::open(settings)?,
     })
 }

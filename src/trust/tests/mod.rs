@@ -88,6 +88,7 @@ impl Lab {
                 mean: vec![],
                 std: vec![],
             }],
+            series: None,
             decode: Decode::Raw { outputs: vec![] },
             labels: vec![],
             needs: Needs::default(),

@@ -48,11 +48,13 @@ pub fn colour_bundle(dir: &Path) -> Digest {
             mean: Vec::new(),
             std: Vec::new(),
         }],
+        series: None,
         decode: Decode::Classification {
             output: "average".into(),
             activation: Activation::None,
             top_k: 1,
             score_threshold: 0.0,
+            class_thresholds: Default::default(),
         },
         labels,
         needs: Default::default(),
