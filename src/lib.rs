@@ -75,7 +75,7 @@
 //! | `process` | `domain`, `config`, `sys` |
 //! | `update` | `domain`, `config`, `sys`, `bundle`, `trust` |
 //! | `mqtt`, `telemetry` | `domain`, `config`, `sys` |
-//! | `children` | `domain`, `config`, `sys`, `bundle`, `inference`, `process` |
+//! | `children` | `domain`, `config`, `sys`, `bundle`, `inference`, `process`; `mqtt` to listen to a sensor's topic |
 //! | `agent` | everything above but `inference` and `children`: no model and no decoder in its address space |
 //! | `cli`, `demo` | everything |
 //!

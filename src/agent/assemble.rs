@@ -19,7 +19,6 @@ use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::memory::Budget;
 use crate::domain::metrics::MetricsReport;
 use crate::domain::runtime::{Feed, RuntimeSettings};
-use crate::domain::source::SourceSettings;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt::payloads::{Birth, BirthPipeline};
 use crate::mqtt::spool::{DiskStore, Spool};
@@ -268,13 +267,7 @@ fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
     let pipeline = |one: &PipelineSettings| BirthPipeline {
         name: one.name.clone(),
         slot: one.slot.clone(),
-        source: match &one.source {
-            SourceSettings::Synthetic { .. } => "synthetic",
-            SourceSettings::Folder { .. } => "folder",
-            SourceSettings::V4l2(_) => "v4l2",
-            SourceSettings::Stream(stream) => stream.kind(),
-        }
-        .to_owned(),
+        source: one.source.kind().to_owned(),
     };
     Birth {
         device: settings.device.id.clone(),

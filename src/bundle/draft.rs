@@ -3,6 +3,8 @@
 //! Pure: whoever ran the model once gives its ports and a sample of its outputs. The guesses are
 //! meant to be looked at: every field that a user may have to change is written out, valid.
 
+pub mod series;
+
 use super::model::{Port, Ports};
 use super::onnx::Header;
 use crate::domain::manifest::*;
@@ -114,23 +116,32 @@ pub fn decode(input: &InputSpec, outputs: &[Sample]) -> Guess {
     }
 }
 
+/// One axis longer than one at most: classes.
+fn one_output_of_classes(output: &Sample) -> Option<Guess> {
+    let long = output.shape.iter().filter(|&&axis| axis != 1).count();
+    if long > 1 || output.values.is_empty() {
+        return None;
+    }
+    let probabilities = sums_to_one(&output.values);
+    let activation = if probabilities { Activation::None } else { Activation::Softmax };
+    let looks = if probabilities { "probabilities" } else { "logits" };
+    Some(Guess {
+        decode: Decode::Classification {
+            output: output.name.clone(),
+            activation,
+            top_k: 5.min(output.values.len()),
+            score_threshold: 0.0,
+            class_thresholds: ClassThresholds::new(),
+        },
+        classes: output.values.len(),
+        fit: Fit::CenterCrop,
+        why: format!("{:?} looks like {looks} of {} classes", output.name, output.values.len()),
+    })
+}
+
 fn one_output(input: &InputSpec, output: &Sample) -> Guess {
-    let long: Vec<i64> = output.shape.iter().copied().filter(|&axis| axis != 1).collect();
-    if long.len() <= 1 && !output.values.is_empty() {
-        let probabilities = sums_to_one(&output.values);
-        let activation = if probabilities { Activation::None } else { Activation::Softmax };
-        let looks = if probabilities { "probabilities" } else { "logits" };
-        return Guess {
-            decode: Decode::Classification {
-                output: output.name.clone(),
-                activation,
-                top_k: 5.min(output.values.len()),
-                score_threshold: 0.0,
-            },
-            classes: output.values.len(),
-            fit: Fit::CenterCrop,
-            why: format!("{:?} looks like {looks} of {} classes", output.name, output.values.len()),
-        };
+    if let Some(classes) = one_output_of_classes(output) {
+        return classes;
     }
     let yolo = |version, classes: i64, position, looks: &str| Guess {
         decode: Decode::Yolo { version, output: output.name.clone(), keep: Keep::default() },
@@ -225,15 +236,42 @@ fn raw(outputs: &[Sample]) -> Guess {
     }
 }
 
+/// The model's only input, as far as it can be seen from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A picture.
+    Picture(InputSpec),
+    /// A window of samples.
+    Series(SeriesSpec),
+}
+
+impl Input {
+    /// A series where there is one input of three axes, else a picture.
+    ///
+    /// # Errors
+    /// `Unsupported` when it is neither.
+    pub fn of(ports: &Ports) -> Result<Self, Reason> {
+        match &ports.inputs[..] {
+            [port] if port.shape.len() == 3 => series::input(port).map(Input::Series),
+            _ => input(ports).map(Input::Picture),
+        }
+    }
+
+    /// What the outputs look like.
+    pub fn decode(&self, outputs: &[Sample]) -> Guess {
+        match self {
+            Input::Picture(picture) => decode(picture, outputs),
+            Input::Series(spec) => series::decode(spec, outputs),
+        }
+    }
+}
+
 /// The draft: what was read and guessed, and placeholders for the rest. `files` is still empty.
-pub fn manifest(
-    name: ModelName,
-    model: &str,
-    mut input: InputSpec,
-    guess: &Guess,
-    header: &Header,
-) -> Manifest {
-    input.fit = guess.fit;
+pub fn manifest(name: ModelName, model: &str, input: Input, guess: &Guess, header: &Header) -> Manifest {
+    let (inputs, series) = match input {
+        Input::Picture(picture) => (vec![InputSpec { fit: guess.fit, ..picture }], None),
+        Input::Series(series) => (Vec::new(), Some(series)),
+    };
     let labels = if header.labels.len() == guess.classes {
         header.labels.clone()
     } else {
@@ -247,7 +285,8 @@ pub fn manifest(
         license: "unknown".into(),
         model: model.to_owned(),
         files: Vec::new(),
-        inputs: vec![input],
+        inputs,
+        series,
         decode: guess.decode.clone(),
         labels,
         needs: Needs { opset: header.opset, ir_version: header.ir_version, ..Needs::default() },
@@ -341,7 +380,8 @@ mod tests {
         let spec = picture(&[1, 3, 64, 64]);
         for shape in [&[1, 10][..], &[1, 84, 8400], &[1, 84, 85], &[7, 7, 7]] {
             let guess = decode(&spec, &[sample(shape, |at| at as f32)]);
-            let mut draft = manifest(name_of("a"), "model.onnx", spec.clone(), &guess, &Header::default());
+            let input = Input::Picture(spec.clone());
+            let mut draft = manifest(name_of("a"), "model.onnx", input, &guess, &Header::default());
             draft.files = crate::bundle::tests::sample().files;
             crate::bundle::manifest::check(&draft).unwrap();
         }

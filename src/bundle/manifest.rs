@@ -3,9 +3,12 @@
 //! Here stand all checks that need no file: bytes that were downloaded pass them before anything else
 //! is fetched.
 
+mod decode;
+mod series;
+
 use super::{MANIFEST, MAX_FILE, MAX_FILES, MAX_MANIFEST, path};
-use crate::domain::manifest::{Decode, ElementType, FORMAT, InputSpec, Keep, Layout, RuntimeHints};
-use crate::domain::{Manifest, Output, Reason, ReasonCode};
+use crate::domain::manifest::{ElementType, FORMAT, InputSpec, Layout, RuntimeHints};
+use crate::domain::{Manifest, Reason, ReasonCode};
 use crate::sys::durable;
 use serde::Deserialize;
 use std::path::Path;
@@ -72,17 +75,21 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Reason> {
     if !listed(&manifest.model) {
         return malformed(format!("model: {:?} is not one of `files`", shorten(&manifest.model)));
     }
-    let [input] = &manifest.inputs[..] else {
-        return Err(Reason::new(
-            ReasonCode::Unsupported,
-            format!(
-                "inputs: {} listed; this agent runs models with exactly one, the picture",
-                manifest.inputs.len()
-            ),
-        ));
-    };
-    check_input(input)?;
-    check_decode(&manifest.decode)?;
+    match (&manifest.inputs[..], &manifest.series) {
+        ([input], None) => check_input(input)?,
+        ([], Some(series)) => series::check(series)?,
+        (inputs, series) => {
+            let and = if series.is_some() { " and a series" } else { "" };
+            return Err(Reason::new(
+                ReasonCode::Unsupported,
+                format!(
+                    "inputs: {} listed{and}; this agent runs models with exactly one, the picture or the series",
+                    inputs.len()
+                ),
+            ));
+        }
+    }
+    decode::check(manifest)?;
     if manifest.labels.len() > MAX_LABELS.0 {
         return malformed(format!("labels: {} listed; at most {}", manifest.labels.len(), MAX_LABELS.0));
     }
@@ -106,7 +113,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Reason> {
         if !listed(&sample.input) {
             return malformed(format!("golden: input {:?} is not one of `files`", shorten(&sample.input)));
         }
-        if !is_finite(&sample.expected) {
+        if !sample.expected.is_finite() {
             return malformed(format!("golden: {} expects a number that is not finite", sample.input));
         }
     }
@@ -174,7 +181,11 @@ fn check_input(input: &InputSpec) -> Result<(), Reason> {
         ElementType::I64 => return malformed(format!("input {name}: type i64; use f32, f16, u8 or i8")),
     }
     within("inputs.scale", input.scale, f32::MIN, f32::MAX)?;
-    for (field, values) in [("mean", &input.mean), ("std", &input.std)] {
+    normalisation(&name, channels, &input.mean, &input.std)
+}
+
+fn normalisation(name: &str, channels: i64, mean: &[f32], std: &[f32]) -> Result<(), Reason> {
+    for (field, values) in [("mean", mean), ("std", std)] {
         if !matches!(values.len(), 0 | 1) && values.len() as i64 != channels {
             return malformed(format!(
                 "input {name}: {field} has {} numbers; use 1, {channels} or none",
@@ -185,48 +196,8 @@ fn check_input(input: &InputSpec) -> Result<(), Reason> {
             return malformed(format!("input {name}: {field} holds a number that is not finite"));
         }
     }
-    if input.std.contains(&0.0) {
+    if std.contains(&0.0) {
         return malformed(format!("input {name}: std holds 0; values are divided by it"));
-    }
-    Ok(())
-}
-
-fn check_decode(decode: &Decode) -> Result<(), Reason> {
-    match decode {
-        Decode::Classification { output, activation: _, top_k, score_threshold } => {
-            port("decode.output", output)?;
-            within("decode.score_threshold", *score_threshold, 0.0, 1.0)?;
-            if !(1..=1000).contains(top_k) {
-                return malformed(format!("decode.top_k: {top_k}; use 1 to 1000"));
-            }
-        }
-        Decode::BoxesScores { boxes, scores, format: _, units: _, background: _, keep } => {
-            port("decode.boxes", boxes)?;
-            port("decode.scores", scores)?;
-            if boxes == scores {
-                return malformed("decode: boxes and scores name the same output".into());
-            }
-            check_keep(keep)?;
-        }
-        Decode::Yolo { version: _, output, keep } => {
-            port("decode.output", output)?;
-            check_keep(keep)?;
-        }
-        Decode::Raw { outputs } => {
-            if outputs.len() > MAX_FILES {
-                return malformed(format!("decode.outputs: {} names; at most {MAX_FILES}", outputs.len()));
-            }
-            outputs.iter().try_for_each(|output| port("decode.outputs", output))?;
-        }
-    }
-    Ok(())
-}
-
-fn check_keep(keep: &Keep) -> Result<(), Reason> {
-    within("decode.keep.score_threshold", keep.score_threshold, 0.0, 1.0)?;
-    within("decode.keep.iou_threshold", keep.iou_threshold, 0.0, 1.0)?;
-    if !(1..=1000).contains(&keep.max_detections) {
-        return malformed(format!("decode.keep.max_detections: {}; use 1 to 1000", keep.max_detections));
     }
     Ok(())
 }
@@ -246,13 +217,6 @@ fn within(field: &str, value: f32, low: f32, high: f32) -> Result<(), Reason> {
     } else {
         malformed(format!("{field}: {value}; use {low} to {high}"))
     }
-}
-
-fn is_finite(output: &Output) -> bool {
-    let boxes = output.detections.iter().flat_map(|d| d.bbox.iter().chain([&d.score]));
-    let classes = output.classes.iter().map(|c| &c.score);
-    let values = output.tensors.iter().flat_map(|t| &t.values);
-    boxes.chain(classes).chain(values).all(|value| value.is_finite())
 }
 
 fn shorten(text: &str) -> String {
@@ -284,7 +248,8 @@ pub fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), Reason> {
 mod tests {
     use super::super::tests::sample;
     use super::*;
-    use crate::domain::manifest::GoldenSample;
+    use crate::domain::Output;
+    use crate::domain::manifest::{Decode, GoldenSample, Keep};
 
     type Edit = fn(&mut Manifest);
 
@@ -346,6 +311,7 @@ mod tests {
                     activation: crate::domain::manifest::Activation::None,
                     top_k: 0,
                     score_threshold: 0.0,
+                    class_thresholds: Default::default(),
                 }
             }),
         ];

@@ -122,6 +122,7 @@ pub(crate) mod tests {
                 std: vec![128.0],
                 jpeg: Default::default(),
             }],
+            series: None,
             decode: Decode::Raw { outputs: vec![] },
             labels: vec![],
             needs: Needs::default(),

@@ -28,13 +28,9 @@ pub struct Ports {
 
 /// The names of the outputs that the manifest decodes; all of the model's for an empty `raw`.
 pub fn wanted_outputs<'a>(decode: &'a Decode, ports: &'a Ports) -> Vec<&'a str> {
-    match decode {
-        Decode::Classification { output, .. } | Decode::Yolo { output, .. } => vec![output],
-        Decode::BoxesScores { boxes, scores, .. } => vec![boxes, scores],
-        Decode::Raw { outputs } if outputs.is_empty() => {
-            ports.outputs.iter().map(|port| port.name.as_str()).collect()
-        }
-        Decode::Raw { outputs } => outputs.iter().map(String::as_str).collect(),
+    match decode.outputs() {
+        none if none.is_empty() => ports.outputs.iter().map(|port| port.name.as_str()).collect(),
+        some => some,
     }
 }
 
@@ -45,32 +41,16 @@ pub fn disagreements(manifest: &Manifest, ports: &Ports) -> Vec<String> {
         let names: Vec<_> = ports.iter().map(|port| format!("{:?}", port.name)).collect();
         names.join(", ")
     };
-    for spec in &manifest.inputs {
-        let Some(port) = ports.inputs.iter().find(|port| port.name == spec.name) else {
-            faults.push(format!(
-                "the model has no input {:?}; its inputs are {}",
-                spec.name,
-                names(&ports.inputs)
-            ));
-            continue;
-        };
-        if port.element != Some(spec.element) {
-            faults.push(format!(
-                "input {:?}: the manifest says type {:?}, the model has {}",
-                spec.name, spec.element, port.type_name
-            ));
-        }
-        let fits = port.shape.len() == spec.shape.len()
-            && port.shape.iter().zip(&spec.shape).all(|(&has, &said)| has < 0 || has == said);
-        if !fits {
-            faults.push(format!(
-                "input {:?}: the manifest says shape {:?}, the model has {:?} (-1 is open)",
-                spec.name, spec.shape, port.shape
-            ));
+    let fed = manifest.input();
+    if let Some((name, shape, element)) = fed {
+        match ports.inputs.iter().find(|port| port.name == name) {
+            None => faults
+                .push(format!("the model has no input {name:?}; its inputs are {}", names(&ports.inputs))),
+            Some(port) => faults.extend(input_disagreements(port, shape, element)),
         }
     }
     for port in &ports.inputs {
-        if !manifest.inputs.iter().any(|spec| spec.name == port.name) {
+        if fed.is_none_or(|(name, ..)| name != port.name) {
             faults.push(format!(
                 "the model also wants input {:?}, which the manifest does not feed",
                 port.name
@@ -82,6 +62,25 @@ pub fn disagreements(manifest: &Manifest, ports: &Ports) -> Vec<String> {
             faults
                 .push(format!("the model has no output {name:?}; its outputs are {}", names(&ports.outputs)));
         }
+    }
+    faults
+}
+
+fn input_disagreements(port: &Port, shape: &[i64], element: ElementType) -> Vec<String> {
+    let mut faults = Vec::new();
+    if port.element != Some(element) {
+        faults.push(format!(
+            "input {:?}: the manifest says type {element:?}, the model has {}",
+            port.name, port.type_name
+        ));
+    }
+    let fits = port.shape.len() == shape.len()
+        && port.shape.iter().zip(shape).all(|(&has, &said)| has < 0 || has == said);
+    if !fits {
+        faults.push(format!(
+            "input {:?}: the manifest says shape {shape:?}, the model has {:?} (-1 is open)",
+            port.name, port.shape
+        ));
     }
     faults
 }

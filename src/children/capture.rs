@@ -9,14 +9,14 @@
 //! that was away for hours comes back by itself.
 
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
-use crate::children::snapshot;
+use crate::children::{snapshot, topic};
 use crate::domain::frame::FrameView;
 use crate::domain::motion::{Detector, Gate, MotionSettings};
 use crate::domain::pace::Pace as Cap;
 use crate::domain::source::SourceSettings;
 use crate::domain::{FrameMeta, Reason, ReasonCode};
 use crate::inference::reduce::Reducer;
-use crate::inference::source::{self, Next, Pace, Source, Trouble};
+use crate::inference::source::{Next, Pace, Source, Trouble};
 use crate::process::frames::FramePublisher;
 use crate::process::protocol::{FrameChannel, FromCapture, ToCapture};
 use crate::sys::monotonic;
@@ -141,7 +141,7 @@ impl Camera {
                 format!("source: {fps} frames a second; use more than 0"),
             ));
         }
-        let source = source::open(source)?;
+        let source = topic::open(source)?;
         let description = source.describe();
         let cap = Cap::new(fps);
         let period = Duration::from_nanos(cap.period_ns());

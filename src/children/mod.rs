@@ -9,3 +9,4 @@ pub mod infer;
 pub mod lane;
 pub mod link;
 pub mod snapshot;
+mod topic;

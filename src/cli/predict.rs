@@ -26,7 +26,7 @@ pub struct Args {
     /// The bundle: its folder or a `.bundle` file
     bundle: PathBuf,
     /// Pictures (JPEG, PNG, WebP, BMP or PNM; turned as their Exif data asks for), folders of pictures, or
-    /// patterns such as 'day/*.jpg'
+    /// patterns such as 'day/*.jpg'. For a model that takes a series: CSV files, one window each
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Also write the pictures, with the boxes on them, into this folder

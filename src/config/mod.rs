@@ -12,6 +12,7 @@ mod motion;
 mod pipeline;
 mod read;
 mod runtime;
+mod sensor;
 mod source;
 mod source_stream;
 mod value;

@@ -4,9 +4,9 @@
 //! it with `source_of`. What belongs to the camera (its stall timeout, the motion gate) is set where the source is.
 
 use super::file::{Faults, Node, Place, Section, Value};
-use super::settings::PipelineSettings;
-use super::source;
-use super::value::{duration, number, parsed};
+use super::settings::{MqttSettings, PipelineSettings};
+use super::value::{duration, number, parsed, say_duration};
+use super::{sensor, source};
 use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{PipelineName, SlotName};
@@ -97,6 +97,25 @@ pub fn look(section: &mut Section<'_>, motion: bool) -> Option<Look> {
             );
             None
         }
+    }
+}
+
+/// Takes what a source leaves to other tables from there.
+pub fn complete(
+    section: &Section<'_>,
+    source: &mut SourceSettings,
+    mqtt: Option<&MqttSettings>,
+    stall_timeout: Duration,
+) {
+    if let Err(text) = sensor::complete(source, mqtt) {
+        section.fault(&section.at, "source", text);
+    }
+    if let Some(silence) = sensor::longest_silence(source).filter(|silence| *silence >= stall_timeout) {
+        let (silence, limit) = (silence.as_secs_f64(), say_duration(stall_timeout));
+        let text = format!(
+            "\"{limit}\" is shorter than a window of the sensor takes, {silence} s; raise it above that"
+        );
+        section.fault(&section.at, "stall_timeout", text);
     }
 }
 

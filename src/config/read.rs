@@ -50,7 +50,7 @@ pub fn settings(
             "there is none; add [[pipeline]] with a source, such as source = { kind = \"synthetic\" }";
         root.fault(&root.at, "pipeline", remedy);
     }
-    let pipelines = pipelines(sections, &faults);
+    let pipelines = pipelines(sections, &faults, mqtt.as_ref().and_then(Option::as_ref));
     root.finish();
 
     let faults = faults.into_sorted();
@@ -210,7 +210,7 @@ fn url(node: &Node, example: &str) -> Result<url::Url, String> {
 }
 
 /// Host, port, and whether TLS is wanted.
-fn broker(node: &Node) -> Result<(String, u16, bool), String> {
+pub(super) fn broker(node: &Node) -> Result<(String, u16, bool), String> {
     let example = "mqtt://localhost:1883 or mqtts://broker.example.com";
     let url = url(node, example)?;
     let tls = match url.scheme() {
@@ -371,11 +371,15 @@ fn log(mut section: Section<'_>) -> LogSettings {
     LogSettings { filter, format }
 }
 
-fn pipelines(sections: Vec<Section<'_>>, faults: &Faults) -> Option<Vec<PipelineSettings>> {
+fn pipelines(
+    sections: Vec<Section<'_>>,
+    faults: &Faults,
+    mqtt: Option<&MqttSettings>,
+) -> Option<Vec<PipelineSettings>> {
     let mut known = Vec::new();
     let mut slots: HashMap<String, String> = HashMap::new();
     let read: Vec<_> =
-        sections.into_iter().map(|section| read_pipeline(section, &mut slots, &mut known)).collect();
+        sections.into_iter().map(|section| read_pipeline(section, &mut slots, &mut known, mqtt)).collect();
     let complete = read.iter().all(Option::is_some);
     let resolved = pipeline::resolve(read.into_iter().flatten().collect(), &known, faults);
     resolved.filter(|_| complete)
@@ -386,6 +390,7 @@ fn read_pipeline(
     mut section: Section<'_>,
     slots: &mut HashMap<String, String>,
     known: &mut Vec<crate::domain::PipelineName>,
+    mqtt: Option<&MqttSettings>,
 ) -> Option<pipeline::Draft> {
     let at = section.at.clone();
     let default_name = || DEFAULT_PIPELINE.parse().unwrap_or_else(|_| unreachable!("a constant name"));
@@ -407,8 +412,11 @@ fn read_pipeline(
     let fps = section.or("fps", 15.0, number(0.01..=240.0));
     let max_age = section.or("max_age", Some(secs(2)), pipeline::max_age);
     let motion = section.table("motion").map(motion::read);
-    let look = pipeline::look(&mut section, motion.is_some());
+    let mut look = pipeline::look(&mut section, motion.is_some());
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
+    if let Some(pipeline::Look::Own(source)) = &mut look {
+        pipeline::complete(&section, source, mqtt, stall_timeout);
+    }
     let crop = pipeline::crop(&mut section);
     section.finish();
     known.push(name.clone());

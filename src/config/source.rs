@@ -1,6 +1,7 @@
 //! A pipeline's `source` table: what it looks at. One function per kind.
 
 use super::file::{Section, Value};
+use super::sensor;
 use super::source_stream::{command, csi_jetson, csi_pi, http_mjpeg, rtsp, video};
 use super::value::{boolean, number, one_of, path, shorten, whole};
 use crate::domain::FrameFormat;
@@ -24,7 +25,7 @@ const FORMATS: [(&str, FrameFormat); 6] = [
 type Read = fn(&mut Section<'_>) -> Option<SourceSettings>;
 
 /// Every kind, as written, and who reads it.
-const KINDS: [(&str, Read); 9] = [
+const KINDS: [(&str, Read); 13] = [
     ("synthetic", synthetic),
     ("folder", folder),
     ("v4l2", v4l2),
@@ -34,6 +35,10 @@ const KINDS: [(&str, Read); 9] = [
     ("csi_pi", csi_pi),
     ("csi_jetson", csi_jetson),
     ("command", command),
+    ("lines", sensor::lines),
+    ("serial", sensor::serial),
+    ("iio", sensor::iio),
+    ("mqtt", sensor::mqtt),
 ];
 
 /// The checked source; `None` with the faults noted.

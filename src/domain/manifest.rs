@@ -3,6 +3,12 @@
 //! These are the checked words of the format; reading, limits on sizes and paths, and comparing with
 //! the model live in `bundle/`. The SHA-256 of the manifest's bytes is the bundle's identity.
 
+mod decode;
+mod series;
+
+pub use decode::*;
+pub use series::*;
+
 use super::id::{Digest, ModelName, Release};
 use super::result::Output;
 use super::runtime::{
@@ -33,8 +39,13 @@ pub struct Manifest {
     pub model: String,
     /// Every file of the bundle but the manifest itself.
     pub files: Vec<FileEntry>,
-    /// The model's inputs with their pre-processing. Exactly one of them takes the picture.
+    /// The model's inputs with their pre-processing. Exactly one of them takes the picture; none for a
+    /// model that takes a `series`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputSpec>,
+    /// The only input of a model that takes a window of sensor samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<SeriesSpec>,
     /// How the model's outputs become answers.
     pub decode: Decode,
     /// Class names by class number, background not counted.
@@ -62,13 +73,24 @@ impl Manifest {
 
     /// The label of class `class`, or its number in digits.
     pub fn label(&self, class: u32) -> String {
-        self.labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
+        label(&self.labels, class)
+    }
+
+    /// Name, shape and element type of the only input, picture or series.
+    pub fn input(&self) -> Option<(&str, &[i64], ElementType)> {
+        let picture = self.inputs.first().map(|input| (&*input.name, &*input.shape, input.element));
+        self.series.as_ref().map(|series| (&*series.name, &*series.shape, series.element)).or(picture)
     }
 
     /// Bytes of all files together, the manifest itself not counted.
     pub fn total_size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
+}
+
+/// The label of class `class`, or its number in digits.
+pub fn label(labels: &[String], class: u32) -> String {
+    labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
 }
 
 /// One file of a bundle.
@@ -234,147 +256,6 @@ impl InputSpec {
     }
 }
 
-/// What the numbers of a classifier are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// Logits: softmax makes them probabilities.
-    Softmax,
-    /// Independent logits: sigmoid makes each a probability.
-    Sigmoid,
-    /// Probabilities already.
-    None,
-}
-
-/// How four numbers describe a box.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BoxFormat {
-    /// Left, top, right, bottom.
-    Corners,
-    /// Centre x, centre y, width, height.
-    Center,
-}
-
-/// The unit of a box's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BoxUnits {
-    /// 0 to 1 of the model's input.
-    Normalized,
-    /// Pixels of the model's input.
-    Pixels,
-}
-
-/// The layouts of the YOLO families' single output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum YoloVersion {
-    /// `[1, n, 5 + classes]`: centre box in pixels, objectness, class scores (probabilities).
-    V5,
-    /// `[1, 4 + classes, n]`: centre box in pixels, class scores (v8, v9, v11).
-    V8,
-    /// `[1, n, 5 + classes]`: offsets from the grid cells of strides 8, 16, 32.
-    Yolox,
-}
-
-/// How the model's outputs become answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Decode {
-    /// One output of `[1, classes]` (axes of length one are passed over).
-    Classification {
-        /// The output's name.
-        output: String,
-        /// What its numbers are.
-        activation: Activation,
-        /// How many classes are reported at most.
-        #[serde(default = "default_top_k")]
-        top_k: usize,
-        /// Classes below this are not reported.
-        #[serde(default)]
-        score_threshold: f32,
-    },
-    /// Boxes `[1, n, 4]` and scores `[1, n, classes]`.
-    BoxesScores {
-        /// Name of the output with the boxes.
-        boxes: String,
-        /// Name of the output with the scores, probabilities.
-        scores: String,
-        /// How a box is described.
-        format: BoxFormat,
-        /// In which unit.
-        units: BoxUnits,
-        /// The score column that means "nothing here", if there is one; classes are counted without it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        background: Option<usize>,
-        /// What is kept.
-        #[serde(default)]
-        keep: Keep,
-    },
-    /// The single output of a YOLO model.
-    Yolo {
-        /// Which family.
-        version: YoloVersion,
-        /// The output's name.
-        output: String,
-        /// What is kept.
-        #[serde(default)]
-        keep: Keep,
-    },
-    /// Outputs passed on as they are, for consumers that know them. An empty list passes all.
-    Raw {
-        /// Names of the outputs to pass on.
-        #[serde(default)]
-        outputs: Vec<String>,
-    },
-}
-
-fn default_top_k() -> usize {
-    5
-}
-
-/// Which candidate boxes are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keep {
-    /// Boxes below this score are dropped.
-    #[serde(default = "default_score")]
-    pub score_threshold: f32,
-    /// Of two boxes of one class that overlap by more than this (IoU), the better one stays.
-    #[serde(default = "default_iou")]
-    pub iou_threshold: f32,
-    /// Compare boxes of different classes too.
-    #[serde(default)]
-    pub class_agnostic: bool,
-    /// At most so many boxes are reported.
-    #[serde(default = "default_max")]
-    pub max_detections: usize,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self {
-            score_threshold: default_score(),
-            iou_threshold: default_iou(),
-            class_agnostic: false,
-            max_detections: default_max(),
-        }
-    }
-}
-
-fn default_score() -> f32 {
-    0.25
-}
-
-fn default_iou() -> f32 {
-    0.45
-}
-
-fn default_max() -> usize {
-    300
-}
-
 /// What a device must have.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -483,7 +364,7 @@ impl RuntimeHints {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenSample {
-    /// Path of the picture inside the bundle (JPEG or PNG); one of `files`.
+    /// Path of the picture (JPEG or PNG) or the window of samples (CSV) inside the bundle; one of `files`.
     pub input: String,
     /// What the model must answer.
     pub expected: Output,

@@ -23,6 +23,7 @@ pub mod probation;
 pub mod reason;
 pub mod result;
 pub mod runtime;
+pub mod series;
 pub mod shadow;
 pub mod source;
 pub mod status;

@@ -47,6 +47,30 @@ pub struct RawTensor {
     pub values: Vec<f32>,
 }
 
+/// One number that means something by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Value {
+    /// What it is.
+    pub name: String,
+    /// The number, in `unit`.
+    pub value: f32,
+    /// Its unit; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+}
+
+/// How unusual a frame is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// The error of the reconstruction over all channels, in the tensor's units.
+    pub score: f32,
+    /// True when that is above the bundle's threshold.
+    pub is_anomaly: bool,
+    /// The error of each channel, under its name or number.
+    #[serde(default)]
+    pub channels: Vec<Value>,
+}
+
 /// All that a model said about one frame. A kind of answer that the model does not give is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Output {
@@ -56,9 +80,28 @@ pub struct Output {
     /// Classes of the whole picture, best first.
     #[serde(default)]
     pub classes: Vec<Classification>,
+    /// Numbers of a regression, in the order of the bundle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<Value>,
+    /// How unusual the frame is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Anomaly>,
     /// Undecoded outputs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<RawTensor>,
+}
+
+impl Output {
+    /// True when no number in it is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        let boxes = self.detections.iter().flat_map(|found| found.bbox.iter().chain([&found.score]));
+        let classes = self.classes.iter().map(|class| &class.score);
+        let anomaly = self.anomaly.iter().map(|anomaly| &anomaly.score);
+        let channels = self.anomaly.iter().flat_map(|anomaly| &anomaly.channels);
+        let values = self.values.iter().chain(channels).map(|value| &value.value);
+        let tensors = self.tensors.iter().flat_map(|tensor| &tensor.values);
+        boxes.chain(classes).chain(anomaly).chain(values).chain(tensors).all(|number| number.is_finite())
+    }
 }
 
 /// Milliseconds spent on one frame, by stage. The next frame may be prepared while the model runs on

@@ -4,40 +4,38 @@
 //! lies within the score tolerance of the least reported one may therefore be there or not; everything
 //! else must have its counterpart.
 
-use super::manifest::{Decode, Tolerance};
-use super::result::{Classification, Detection, Output, RawTensor, iou};
+use super::manifest::{ClassThresholds, Decode, Tolerance};
+use super::result::{Anomaly, Classification, Detection, Output, RawTensor, Value, iou};
 
 /// What the decoding leaves out: the scores below which, and the number beyond which, nothing is
 /// reported.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Cut {
+pub struct Cut<'a> {
     /// Least reported score.
     pub threshold: f32,
+    /// The same for single classes, by label.
+    pub classes: Option<&'a ClassThresholds>,
     /// Most entries reported.
     pub most: usize,
 }
 
-impl Cut {
+impl<'a> Cut<'a> {
     /// The cut of a manifest's decoding.
-    pub fn of(decode: &Decode) -> Self {
-        match decode {
-            Decode::Classification { output: _, activation: _, top_k, score_threshold } => {
-                Self { threshold: *score_threshold, most: *top_k }
-            }
-            Decode::BoxesScores { keep, .. } | Decode::Yolo { keep, .. } => {
-                Self { threshold: keep.score_threshold, most: keep.max_detections }
-            }
-            Decode::Raw { outputs: _ } => Self { threshold: 0.0, most: usize::MAX },
+    pub fn of(decode: &'a Decode) -> Self {
+        match decode.limits() {
+            Some((threshold, classes, most)) => Self { threshold, classes: Some(classes), most },
+            None => Self { threshold: 0.0, classes: None, most: usize::MAX },
         }
     }
 
-    /// The score that an entry needs to be reported in an answer with these scores: a full answer also
-    /// leaves out what is below its last entry.
-    fn least(self, scores: impl ExactSizeIterator<Item = f32>) -> f32 {
-        if scores.len() >= self.most {
-            scores.fold(f32::INFINITY, f32::min).max(self.threshold)
-        } else {
-            self.threshold
+    /// The score that an entry of a class needs to be reported in an answer with these scores: a full
+    /// answer also leaves out what is below its last entry.
+    fn least(self, scores: impl ExactSizeIterator<Item = f32>) -> impl Fn(&str) -> f32 {
+        let full = scores.len() >= self.most;
+        let last = if full { scores.fold(f32::INFINITY, f32::min) } else { f32::NEG_INFINITY };
+        move |label| {
+            let own = self.classes.and_then(|classes| classes.get(label)).copied();
+            own.unwrap_or(self.threshold).max(last)
         }
     }
 }
@@ -46,9 +44,11 @@ impl Cut {
 ///
 /// # Errors
 /// The first difference that is too large, in one line.
-pub fn compare(expected: &Output, got: &Output, tolerance: &Tolerance, cut: Cut) -> Result<(), String> {
+pub fn compare(expected: &Output, got: &Output, tolerance: &Tolerance, cut: Cut<'_>) -> Result<(), String> {
     compare_detections(&expected.detections, &got.detections, tolerance, cut)?;
     compare_classes(&expected.classes, &got.classes, tolerance, cut)?;
+    compare_values("values", &expected.values, &got.values, tolerance)?;
+    compare_anomaly(expected.anomaly.as_ref(), got.anomaly.as_ref(), tolerance)?;
     if expected.tensors.len() != got.tensors.len() {
         return Err(format!("{} raw outputs, expected {}", got.tensors.len(), expected.tensors.len()));
     }
@@ -59,7 +59,7 @@ fn compare_detections(
     expected: &[Detection],
     got: &[Detection],
     tolerance: &Tolerance,
-    cut: Cut,
+    cut: Cut<'_>,
 ) -> Result<(), String> {
     let mut free: Vec<&Detection> = got.iter().collect();
     let least = cut.least(got.iter().map(|found| found.score));
@@ -76,7 +76,7 @@ fn compare_detections(
                 let found = free.swap_remove(at);
                 check_score(&wanted.label, wanted.score, found.score, tolerance)?;
             }
-            _ if wanted.score - least <= tolerance.score => {}
+            _ if wanted.score - least(&wanted.label) <= tolerance.score => {}
             Some((_, overlap)) => {
                 return Err(format!(
                     "{} at {:.0?} (score {:.3}) is off: the nearest box overlaps it by {overlap:.2}, needed {}",
@@ -92,7 +92,7 @@ fn compare_detections(
         }
     }
     let least = cut.least(expected.iter().map(|wanted| wanted.score));
-    match free.into_iter().find(|found| found.score - least > tolerance.score) {
+    match free.into_iter().find(|found| found.score - least(&found.label) > tolerance.score) {
         Some(found) => Err(format!(
             "{} at {:.0?} (score {:.3}) was found but is not expected",
             found.label, found.bbox, found.score
@@ -105,19 +105,20 @@ fn compare_classes(
     expected: &[Classification],
     got: &[Classification],
     tolerance: &Tolerance,
-    cut: Cut,
+    cut: Cut<'_>,
 ) -> Result<(), String> {
     let least = cut.least(got.iter().map(|found| found.score));
     for wanted in expected {
         match got.iter().find(|found| found.class == wanted.class) {
             Some(found) => check_score(&wanted.label, wanted.score, found.score, tolerance)?,
-            None if wanted.score - least <= tolerance.score => {}
+            None if wanted.score - least(&wanted.label) <= tolerance.score => {}
             None => return Err(format!("class {} (score {:.3}) was not given", wanted.label, wanted.score)),
         }
     }
     let least = cut.least(expected.iter().map(|wanted| wanted.score));
     let extra = |found: &&Classification| {
-        !expected.iter().any(|wanted| wanted.class == found.class) && found.score - least > tolerance.score
+        !expected.iter().any(|wanted| wanted.class == found.class)
+            && found.score - least(&found.label) > tolerance.score
     };
     match got.iter().find(extra) {
         Some(found) => {
@@ -155,11 +156,54 @@ fn compare_tensor(expected: &RawTensor, got: &RawTensor, tolerance: &Tolerance) 
     }
 }
 
+fn compare_values(
+    what: &str,
+    expected: &[Value],
+    got: &[Value],
+    tolerance: &Tolerance,
+) -> Result<(), String> {
+    if expected.len() != got.len() {
+        return Err(format!("{} {what}, expected {}", got.len(), expected.len()));
+    }
+    for (wanted, found) in expected.iter().zip(got) {
+        if wanted.name != found.name {
+            return Err(format!("{what}: {:?} where {:?} is expected", found.name, wanted.name));
+        }
+        let near = (wanted.value - found.value).abs() <= tolerance.value * wanted.value.abs().max(1.0);
+        if !near {
+            return Err(format!(
+                "{what}: {} is {}, expected {} ± {} of it",
+                wanted.name, found.value, wanted.value, tolerance.value
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether it is one follows from the score; near the threshold two processors may differ.
+fn compare_anomaly(
+    expected: Option<&Anomaly>,
+    got: Option<&Anomaly>,
+    tolerance: &Tolerance,
+) -> Result<(), String> {
+    let (wanted, found) = match (expected, got) {
+        (None, None) => return Ok(()),
+        (Some(wanted), Some(found)) => (wanted, found),
+        (Some(_), None) => return Err("no anomaly score, one is expected".to_owned()),
+        (None, Some(_)) => return Err("an anomaly score, none is expected".to_owned()),
+    };
+    let total = |anomaly: &Anomaly| {
+        [Value { name: "the whole".to_owned(), value: anomaly.score, unit: String::new() }]
+    };
+    compare_values("anomaly", &total(wanted), &total(found), tolerance)?;
+    compare_values("anomaly channels", &wanted.channels, &found.channels, tolerance)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CUT: Cut = Cut { threshold: 0.5, most: 3 };
+    const CUT: Cut<'static> = Cut { threshold: 0.5, classes: None, most: 3 };
     const TOLERANCE: Tolerance = Tolerance { score: 0.05, iou: 0.8, value: 0.01 };
 
     fn detection(class: u32, left: f32, score: f32) -> Detection {
@@ -244,5 +288,33 @@ mod tests {
         same(&raw(&[0.0, 1000.0]), &raw(&[0.0, f32::NAN]), false);
         same(&raw(&[0.0, 1.0]), &raw(&[0.0]), false);
         same(&raw(&[0.0]), &Output::default(), false);
+    }
+
+    #[test]
+    fn a_class_with_a_threshold_of_its_own_may_be_missing_near_that_one() {
+        let classes = ClassThresholds::from([("0".to_owned(), 0.9)]);
+        let cut = Cut { classes: Some(&classes), ..CUT };
+        let (faint, none) = (detections(&[(0, 0.0, 0.93)]), detections(&[]));
+        assert!(compare(&faint, &none, &TOLERANCE, cut).is_ok());
+        assert!(compare(&faint, &none, &TOLERANCE, CUT).is_err());
+    }
+
+    #[test]
+    fn numbers_and_anomalies_have_their_tolerance() {
+        let value = |name: &str, value| Value { name: name.into(), value, unit: String::new() };
+        let output = |number: f32, score: f32| Output {
+            values: vec![value("speed", number)],
+            anomaly: Some(Anomaly { score, is_anomaly: false, channels: vec![value("x", score)] }),
+            ..Output::default()
+        };
+        same(&output(200.0, 0.5), &output(201.9, 0.505), true);
+        same(&output(200.0, 0.5), &output(203.0, 0.5), false);
+        same(&output(200.0, 0.5), &output(200.0, 0.52), false);
+        same(&output(200.0, 0.5), &output(f32::NAN, 0.5), false);
+        same(&output(200.0, 0.5), &Output::default(), false);
+        same(&Output::default(), &output(200.0, 0.5), false);
+        let mut other = output(200.0, 0.5);
+        other.values[0].name = "other".into();
+        same(&output(200.0, 0.5), &other, false);
     }
 }

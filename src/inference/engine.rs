@@ -5,9 +5,9 @@
 //! and lets two tensors take turns. After the first frames neither allocates memory; the answer itself
 //! is the only thing that is made anew (`tests/allocations.rs` counts).
 
-use super::pixels::PixelDecoder;
-use super::postprocess::{self, Context};
-use super::preprocess::{Geometry, Preprocess};
+use super::front::milliseconds;
+pub use super::front::{Front, Prepared};
+use super::postprocess::Decoding;
 use super::session::{Input, Plan, Session, Views};
 use crate::bundle::OpenBundle;
 use crate::bundle::model::{self, Ports};
@@ -41,29 +41,12 @@ pub struct Engine {
     report: LoadReport,
 }
 
-/// The half of an engine that brings frames into tensors.
-pub struct Front {
-    pixels: PixelDecoder,
-    preprocess: Preprocess,
-}
-
 /// The half of an engine that runs the model.
 pub struct Back {
     manifest: Manifest,
-    size: (u32, u32),
     session: Session,
     views: Views,
-}
-
-/// What the [`Back`] has to know of a frame in a tensor.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Prepared {
-    /// Where the picture lies in the tensor.
-    pub geometry: Geometry,
-    /// Milliseconds of decoding.
-    pub decode: f32,
-    /// Milliseconds of pre-processing.
-    pub preprocess: f32,
+    decoding: Decoding,
 }
 
 impl Engine {
@@ -78,9 +61,8 @@ impl Engine {
         let named = |reason: Reason| {
             Reason::new(reason.code, format!("bundle {}: {}", manifest.release(), reason.detail))
         };
-        let Some((input, size)) = manifest.inputs.first().and_then(|input| Some((input, input.size()?)))
-        else {
-            return Err(named(Reason::new(ReasonCode::Malformed, "the manifest lists no picture input")));
+        let Some((name, shape, element)) = manifest.input() else {
+            return Err(named(Reason::new(ReasonCode::Malformed, "the manifest lists no input")));
         };
         let settings = settings.over(&manifest.runtime);
         let plan = |ports: &Ports| {
@@ -93,9 +75,9 @@ impl Engine {
             }
             let outputs = model::wanted_outputs(&manifest.decode, ports);
             Ok(Plan {
-                input: input.name.clone(),
-                shape: input.shape.clone(),
-                element: input.element,
+                input: name.to_owned(),
+                shape: shape.to_vec(),
+                element,
                 outputs: outputs.into_iter().map(str::to_owned).collect(),
             })
         };
@@ -113,9 +95,8 @@ impl Engine {
                 ),
             )));
         }
-        let context = Context { manifest, size };
-        postprocess::check(context, &session.run().map_err(named)?.tensors().map_err(named)?)
-            .map_err(named)?;
+        let decoding = Decoding::of(manifest);
+        decoding.check(&session.run().map_err(named)?.tensors().map_err(named)?).map_err(named)?;
         let report = LoadReport {
             provider: chosen.provider,
             fallback: chosen.fallback,
@@ -124,9 +105,8 @@ impl Engine {
             runtime_version: session.runtime_version().to_owned(),
             load_ms: milliseconds(start, Instant::now()),
         };
-        let front = Front { pixels: PixelDecoder::new()?, preprocess: Preprocess::new(input)? };
-        let back = Back { manifest: manifest.clone(), size, session, views: Views::default() };
-        Ok(Self { front, back, report })
+        let back = Back { manifest: manifest.clone(), session, views: Views::default(), decoding };
+        Ok(Self { front: Front::of(manifest)?, back, report })
     }
 
     /// What loading showed.
@@ -152,7 +132,7 @@ impl Engine {
     /// Answers one frame.
     ///
     /// # Errors
-    /// `BadRequest` for a frame that is no picture, `NotFinite` for an output with NaN or infinity,
+    /// `BadRequest` for a frame that is not what the model takes, `NotFinite` for an output with NaN or infinity,
     /// `Internal` when the runtime fails. The engine can go on with the next frame.
     pub fn run(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
         let prepared = self.front.prepare(frame, self.back.input())?;
@@ -167,31 +147,6 @@ impl Engine {
         let start = Instant::now();
         self.back.session.run()?;
         Ok(milliseconds(start, Instant::now()))
-    }
-}
-
-impl Front {
-    /// Looks at a part of each picture only: left, top, width and height as shares of it, 0 to 1.
-    pub fn limit_to(&mut self, region: Option<[f32; 4]>) {
-        self.preprocess.limit_to(region);
-    }
-
-    /// Brings a frame into a tensor.
-    ///
-    /// # Errors
-    /// `BadRequest` for a frame that is no picture, `Internal` when the tensor is not the model's.
-    pub fn prepare(&mut self, frame: FrameView<'_>, input: &mut Input) -> Result<Prepared, Reason> {
-        let start = Instant::now();
-        let want = self.preprocess.want();
-        let picture = self.pixels.planes(frame, want, |w, h| self.preprocess.needed((w, h)))?;
-        let decoded = Instant::now();
-        let (values, padding) = input.values()?;
-        let geometry = self.preprocess.run(&picture, values, padding)?;
-        Ok(Prepared {
-            geometry,
-            decode: milliseconds(start, decoded),
-            preprocess: milliseconds(decoded, Instant::now()),
-        })
     }
 }
 
@@ -219,12 +174,15 @@ impl Back {
     /// # Errors
     /// `NotFinite` for an output with NaN or infinity, `Internal` when the runtime fails.
     pub fn answer(&mut self, prepared: &Prepared) -> Result<(Output, StageTimes), Reason> {
+        if self.decoding.wants_input() {
+            let (values, _) = self.session.input().values()?;
+            self.decoding.see_input(&values);
+        }
         let start = Instant::now();
         let answer = self.session.run()?;
         let inferred = Instant::now();
-        let context = Context { manifest: &self.manifest, size: self.size };
-        let output = answer
-            .look(&mut self.views, |tensors| postprocess::decode(context, tensors, &prepared.geometry))?;
+        let decoding = &mut self.decoding;
+        let output = answer.look(&mut self.views, |tensors| decoding.decode(tensors, &prepared.geometry))?;
         let times = StageTimes {
             decode: prepared.decode,
             preprocess: prepared.preprocess,
@@ -248,8 +206,4 @@ impl Respond for Engine {
     fn respond(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
         self.run(frame)
     }
-}
-
-fn milliseconds(from: Instant, to: Instant) -> f32 {
-    to.duration_since(from).as_secs_f32() * 1e3
 }

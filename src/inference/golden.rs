@@ -1,7 +1,7 @@
-//! Running a bundle's golden inputs: pictures with known answers, on the provider that will really run.
+//! Running a bundle's golden inputs: pictures or windows with known answers, on the provider that will really run.
 
 use super::engine::Respond;
-use super::picture::Picture;
+use super::given::Given;
 use crate::bundle::OpenBundle;
 use crate::domain::trial::{self, Cut};
 use crate::domain::{Reason, ReasonCode};
@@ -21,8 +21,8 @@ pub fn run_all(
         let named = |reason: Reason| {
             Reason::new(reason.code, format!("golden input {}: {}", sample.input, reason.detail))
         };
-        let answer =
-            Picture::read(&bundle.file(&sample.input)).and_then(|picture| engine.respond(picture.view()));
+        let answer = Given::read(&bundle.manifest, &bundle.file(&sample.input))
+            .and_then(|given| engine.respond(given.view()));
         let (output, stages) = match answer {
             Ok(answer) => answer,
             Err(reason) => return (Err(named(reason)), times),

@@ -2,10 +2,9 @@
 
 use super::preprocess::TensorMut;
 use super::session::{Plan, Session};
-use crate::bundle::draft::{self, Sample};
+use crate::bundle::draft::{Input, Sample};
 use crate::bundle::model::Ports;
 use crate::domain::Reason;
-use crate::domain::manifest::InputSpec;
 use crate::domain::runtime::RuntimeSettings;
 use half::f16;
 use std::path::Path;
@@ -15,8 +14,8 @@ use std::path::Path;
 pub struct Inspection {
     /// The model's inputs and outputs.
     pub ports: Ports,
-    /// A draft of its picture input.
-    pub input: InputSpec,
+    /// A draft of its only input.
+    pub input: Input,
     /// All outputs of one run on noise.
     pub samples: Vec<Sample>,
 }
@@ -24,15 +23,19 @@ pub struct Inspection {
 /// Loads a model and runs it once on noise.
 ///
 /// # Errors
-/// As [`Session::load`]; `Unsupported` when it does not take exactly one picture.
+/// As [`Session::load`]; `Unsupported` when it does not take exactly one picture or series.
 pub fn inspect(model: &Path, settings: &RuntimeSettings) -> Result<Inspection, Reason> {
     let mut seen = None;
     let plan = |ports: &Ports| {
-        let input = draft::input(ports)?;
+        let input = Input::of(ports)?;
+        let (name, shape, element) = match &input {
+            Input::Picture(picture) => (&picture.name, &picture.shape, picture.element),
+            Input::Series(series) => (&series.name, &series.shape, series.element),
+        };
         let plan = Plan {
-            input: input.name.clone(),
-            shape: input.shape.clone(),
-            element: input.element,
+            input: name.clone(),
+            shape: shape.clone(),
+            element,
             outputs: ports.outputs.iter().map(|port| port.name.clone()).collect(),
         };
         seen = Some((ports.clone(), input));

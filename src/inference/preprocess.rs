@@ -4,6 +4,8 @@
 //! kept from frame to frame. The picture may be limited to a region of it: the model then sees nothing
 //! else, and its boxes still come in pixels of the whole picture.
 
+pub mod series;
+
 use super::planes::{Planes, Sampler, Want};
 use crate::domain::manifest::{Anchor, Color, Fit, InputSpec, JpegDetail, Layout};
 use crate::domain::{Reason, ReasonCode};

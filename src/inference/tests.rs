@@ -6,6 +6,7 @@
 use super::inspect::inspect;
 use super::pixels::tests::{jpeg, meta};
 use super::{Engine, golden};
+use crate::bundle::draft::Input;
 use crate::bundle::{self, OpenBundle};
 use crate::domain::frame::FrameView;
 use crate::domain::manifest::*;
@@ -263,6 +264,7 @@ fn a_manifest_that_disagrees_with_the_model_says_in_what() {
                 activation: Activation::None,
                 top_k: 1,
                 score_threshold: 0.0,
+                class_thresholds: Default::default(),
             };
             m.labels = vec!["one".into()];
         }),
@@ -346,8 +348,37 @@ fn golden_samples_pass_until_one_is_off() {
 #[test]
 fn a_model_is_inspected_without_a_manifest() {
     let seen = inspect(&model("mean_open"), &settings()).unwrap();
-    assert_eq!(seen.input.shape, [1, 3, 224, 224]);
+    let Input::Picture(picture) = &seen.input else { panic!("{:?}", seen.input) };
+    assert_eq!(picture.shape, [1, 3, 224, 224]);
     assert_eq!(seen.samples[0].shape, [1, 3]);
     assert!(seen.samples[0].values.iter().all(|mean| (0.4..0.6).contains(mean)), "noise around a half");
     assert_eq!(inspect(&model("two_inputs"), &settings()).unwrap_err().code, ReasonCode::Unsupported);
+}
+
+#[test]
+fn a_frame_of_the_other_kind_is_refused_with_the_remedy() {
+    let bytes = [0; 3 * 16 * 4];
+    let samples = FrameView { meta: meta(FrameFormat::Samples, 16, 3), bytes: &bytes };
+    let picture = FrameView { meta: meta(FrameFormat::Rgb8, 8, 8), bytes: &bytes };
+    let refused = load("mean_f32", |_| {}).unwrap().run(samples).unwrap_err();
+    assert_eq!(refused.code, ReasonCode::BadRequest);
+    assert!(refused.detail.contains("the model takes a picture; give the pipeline a camera"), "{refused}");
+    let mut engine = load("series_mean", |manifest| {
+        manifest.inputs.clear();
+        manifest.series = Some(SeriesSpec {
+            name: "x".into(),
+            shape: vec![1, 3, 16],
+            element: ElementType::F32,
+            layout: SeriesLayout::Ncl,
+            channels: vec![],
+            scale: 1.0,
+            mean: vec![1.0],
+            std: vec![0.5],
+            gap: Gap::Hold,
+        });
+    })
+    .unwrap();
+    let refused = engine.run(picture).unwrap_err();
+    assert!(refused.detail.contains("the model takes 3 channels of 16 samples; give the pipeline a sensor"));
+    near(&engine.run(samples).unwrap().0.tensors[0].values, &[-2.0; 3], 1e-6);
 }

@@ -190,7 +190,7 @@ fn a_start_from_the_saved_graph_is_measured() {
     }
     let dir = tempfile::tempdir().unwrap();
     let seen = super::inspect::inspect(file, &settings()).unwrap();
-    let guess = bundle::draft::decode(&seen.input, &seen.samples);
+    let guess = seen.input.decode(&seen.samples);
     let header = bundle::onnx::header(file).unwrap();
     let name = bundle::draft::name_of("faces");
     let manifest = bundle::draft::manifest(name, "model.onnx", seen.input, &guess, &header);

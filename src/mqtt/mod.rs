@@ -20,6 +20,7 @@ pub mod payloads;
 mod pump;
 mod replies;
 pub mod spool;
+pub mod subscriber;
 mod throttle;
 mod tls;
 pub mod topics;

@@ -15,6 +15,8 @@ mod cost;
 mod crash;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
+/// Sensors: lines of a program, a serial port, an MQTT topic; windows, gaps, numbers and anomalies.
+mod sensors;
 /// Answers on real photographs, swaps without a lost frame, children that die or hang.
 mod serving;
 /// A candidate beside the model that serves, before it counts.

@@ -17,7 +17,8 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("update", &["domain", "config", "sys", "bundle", "trust"]),
     ("mqtt", &["domain", "config", "sys"]),
     ("telemetry", &["domain", "config", "sys"]),
-    ("children", &["domain", "config", "sys", "bundle", "inference", "process"]),
+    // `mqtt`: the capture child listens to a sensor's topic.
+    ("children", &["domain", "config", "sys", "bundle", "inference", "process", "mqtt"]),
     // No model and no decoder in the agent's address space: neither `inference` nor `children`.
     ("agent", &["domain", "config", "sys", "bundle", "trust", "process", "update", "mqtt", "telemetry"]),
     ("cli", &["*"]),

@@ -1,6 +1,7 @@
 //! From an ONNX file to answers on real photographs, with the real program: `bundle init`, a few edited
 //! lines, `predict`.
 
+use crate::support::series_model;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -254,4 +255,63 @@ fn a_folder_goes_through_several_engines_and_comes_out_in_order() {
     let told: Vec<_> = told.lines().collect();
     assert!(told[0].contains("03.png") && told[1].contains("17.png"), "{told:?}");
     assert_eq!(told[2], "edgewarden: 2 of 24 pictures got no answer");
+}
+
+#[test]
+fn a_series_model_answers_csv_files_and_keeps_them_as_golden_samples() {
+    let temp = tempfile::tempdir().unwrap();
+    let bundle = temp.path().join("imu");
+    series_model::bundle(&bundle, "series_mean", series_model::means);
+    let rows: String = (0..16).map(|n| format!("{n},0.5,\n")).collect();
+    let csv = temp.path().join("window.csv");
+    std::fs::write(&csv, format!("x,y,n\n{rows}")).unwrap();
+    let output = run(edgewarden().arg("predict").arg(&bundle).arg(&csv));
+    let values = &lines(&output)[0]["values"];
+    assert_eq!((&values[0]["name"], &values[0]["unit"]), (&"x".into(), &"m/s²".into()));
+    assert_eq!(
+        [&values[0], &values[1], &values[2]].map(|one| one["value"].as_f64().unwrap()),
+        [7.5, 5.0, 0.0]
+    );
+
+    run(edgewarden().args(["bundle", "golden"]).arg(&bundle).arg(&csv));
+    let shown = String::from_utf8(run(edgewarden().args(["bundle", "show"]).arg(&bundle)).stdout).unwrap();
+    assert!(shown.contains("series   \"x\" [1, 3, 16] f32 ncl, gaps: zero"), "{shown}");
+    assert!(shown.contains("values (x, y, n) of y"), "{shown}");
+    let checked = String::from_utf8(run(edgewarden().args(["bundle", "check"]).arg(&bundle)).stdout).unwrap();
+    assert!(checked.contains("a window of zeros gives x 0 m/s², y 0 m/s², n 0"), "{checked}");
+    assert!(checked.contains("1 golden sample answered as expected"), "{checked}");
+
+    std::fs::write(bundle.join("golden/01.csv"), rows.replace("0.5", "0.6")).unwrap();
+    run(edgewarden().args(["bundle", "seal"]).arg(&bundle));
+    let off = edgewarden().args(["bundle", "check"]).arg(&bundle).output().unwrap();
+    let off = String::from_utf8(off.stdout).unwrap();
+    assert!(off.contains("golden input golden/01.csv: values: y is 6"), "{off}");
+
+    let picture = temp.path().join("picture.csv");
+    std::fs::write(&picture, "1,2\n").unwrap();
+    let refused = edgewarden().arg("predict").arg(&bundle).arg(&picture).output().unwrap();
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && told.contains("line 1 has 2 columns, the model takes 3"), "{told}");
+}
+
+#[test]
+fn an_autoencoder_is_drafted_as_an_anomaly_detector() {
+    let temp = tempfile::tempdir().unwrap();
+    let bundle = temp.path().join("clip");
+    series_model::bundle(&bundle, "series_clip", |manifest| {
+        assert_eq!(manifest["decode"]["kind"], "anomaly");
+        assert_eq!(manifest["series"]["layout"], "ncl");
+        manifest["decode"]["metric"] = "mae".into();
+    });
+    let csv = temp.path().join("window.csv");
+    std::fs::write(&csv, "0.5,3,-6\n".repeat(16)).unwrap();
+    let output = run(edgewarden().arg("predict").arg(&bundle).arg(&csv));
+    let anomaly = &lines(&output)[0]["anomaly"];
+    assert_eq!(anomaly["is_anomaly"], true);
+    let channels = anomaly["channels"].as_array().unwrap();
+    assert_eq!(
+        channels.iter().map(|one| one["value"].as_f64().unwrap()).collect::<Vec<_>>(),
+        [0.0, 2.0, 5.0]
+    );
+    assert!((anomaly["score"].as_f64().unwrap() - 7.0 / 3.0).abs() < 1e-5);
 }

@@ -84,7 +84,10 @@ fn examine(args: &Args, found: &mut Findings) {
     ));
     found.notes.extend(report.fallback.map(|why| format!("not on the first provider: {why}")));
     match grey(&mut engine) {
-        Ok(answer) => found.passed.push(format!("a grey picture gives {}", told(&answer))),
+        Ok(answer) => {
+            let what = if manifest.series.is_some() { "window of zeros" } else { "grey picture" };
+            found.passed.push(format!("a {what} gives {}", told(&answer)));
+        }
         Err(reason) => found.faults.push(reason),
     }
     if manifest.golden.is_empty() {
@@ -105,17 +108,24 @@ fn examine(args: &Args, found: &mut Findings) {
     }
 }
 
-/// Runs the model on a mid-grey picture of its own size.
+/// Runs the model on a mid-grey picture of its own size, or on a window of zeros.
 fn grey(engine: &mut Engine) -> Result<Output, Reason> {
-    let (width, height) = engine.manifest().inputs.first().and_then(|input| input.size()).unwrap_or((64, 64));
-    let meta = FrameMeta {
+    let meta = |width, height, format| FrameMeta {
         seq: 1,
         captured_unix_ns: 0,
         captured_mono_ns: 0,
         width,
         height,
-        format: FrameFormat::Rgb8,
+        format,
     };
+    if let Some(series) = &engine.manifest().series {
+        let (channels, length) = series.size().unwrap_or_default();
+        let meta = meta(length, channels, FrameFormat::Samples);
+        let bytes = vec![0; length as usize * channels as usize * 4];
+        return engine.run(FrameView { meta, bytes: &bytes }).map(|(output, _)| output);
+    }
+    let (width, height) = engine.manifest().inputs.first().and_then(|input| input.size()).unwrap_or((64, 64));
+    let meta = meta(width, height, FrameFormat::Rgb8);
     let bytes = vec![128; width as usize * height as usize * 3];
     engine.run(FrameView { meta, bytes: &bytes }).map(|(output, _)| output)
 }

@@ -7,7 +7,7 @@ use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};
 use crate::domain::manifest::GoldenSample;
 use crate::inference::Engine;
-use crate::inference::picture::Picture;
+use crate::inference::given::Given;
 use anyhow::Context;
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ const FOLDER: &str = "golden";
 pub struct Args {
     /// The bundle's folder
     dir: PathBuf,
-    /// Pictures whose present answers are right; they replace the golden samples that are there
+    /// Pictures (for a series model: CSV files) whose present answers are right; they replace the golden samples that are there
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Print the samples as JSON
@@ -36,11 +36,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut samples = Vec::new();
     let mut copies = Vec::new();
     for (at, image) in args.images.iter().enumerate() {
-        let picture = Picture::read(image)?;
-        let (expected, _) =
-            engine.run(picture.view()).with_context(|| format!("picture {}", image.display()))?;
+        let given = Given::read(&bundle.manifest, image)?;
+        let (expected, _) = engine.run(given.view()).with_context(|| format!("input {}", image.display()))?;
+        let usual = if bundle.manifest.series.is_some() { "csv" } else { "jpg" };
         let ending =
-            image.extension().and_then(|ending| ending.to_str()).unwrap_or("jpg").to_ascii_lowercase();
+            image.extension().and_then(|ending| ending.to_str()).unwrap_or(usual).to_ascii_lowercase();
         let input = format!("{FOLDER}/{:02}.{ending}", at + 1);
         bundle::path::check(&input)?;
         // Read now: the picture may be one of the files that are replaced.

@@ -46,7 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Everything that can fail for the model's sake comes before the first byte is written.
     let seen = inspect(&args.model, &args.runtime.settings()?)?;
     let header = onnx::header(&args.model)?;
-    let guess = draft::decode(&seen.input, &seen.samples);
+    let guess = seen.input.decode(&seen.samples);
     let stem = args.model.file_stem().and_then(|stem| stem.to_str()).unwrap_or("model");
     let name = args.name.unwrap_or_else(|| draft::name_of(stem));
     let mut manifest = draft::manifest(name, MODEL, seen.input, &guess, &header);
@@ -90,12 +90,23 @@ fn explain(dir: &Path, manifest: &Manifest, why: &str, slow: &[Finding]) -> anyh
         let (element, layout) = (word(&input.element), word(&input.layout));
         say!("  input   {:?} {:?} {element} {layout}", input.name, input.shape);
     }
+    if let Some(series) = &manifest.series {
+        let (channels, length) = series.size().unwrap_or_default();
+        let (element, layout) = (word(&series.element), word(&series.layout));
+        say!("  series  {:?}: {channels} channels of {length} samples, {element} {layout}", series.name);
+    }
     say!("  outputs {why}");
     say!("What the model does not show, so look at it in {MANIFEST}:");
     say!("  name, version, license   as you want them");
-    say!("  inputs.scale, mean, std  value = (pixel × scale − mean) ÷ std, as in training");
-    say!("  inputs.color             rgb, bgr or grey");
-    say!("  inputs.fit               \"stretch\", \"center_crop\", or letterbox with value and position");
+    if manifest.series.is_some() {
+        say!("  series.shape, layout     where the model leaves an axis open; ncl or nlc");
+        say!("  series.scale, mean, std  value = (sample × scale − mean) ÷ std, as in training");
+        say!("  series.channels, gap     names in order; hold, zero or refuse where samples are missing");
+    } else {
+        say!("  inputs.scale, mean, std  value = (pixel × scale − mean) ÷ std, as in training");
+        say!("  inputs.color             rgb, bgr or grey");
+        say!("  inputs.fit               \"stretch\", \"center_crop\", or letterbox with value and position");
+    }
     match &manifest.decode {
         Decode::Classification { .. } => {
             say!("  decode.activation        \"softmax\" for logits, \"none\" for probabilities");
@@ -109,8 +120,19 @@ fn explain(dir: &Path, manifest: &Manifest, why: &str, slow: &[Finding]) -> anyh
             say!("  decode.version           v5, v8 (also v9, v11) or yolox");
             say!("  decode.keep              score_threshold, iou_threshold");
         }
+        Decode::Detr { .. } => {
+            say!("  decode.activation        softmax with background (DETR) or sigmoid (RT-DETR)");
+        }
+        Decode::Values { .. } => {
+            say!("  decode.values            name, unit, scale and offset of each number");
+        }
+        Decode::Anomaly { .. } => {
+            say!("  decode.metric, threshold mse or mae; the error above which a window is an anomaly");
+        }
         Decode::Raw { .. } => {
-            say!("  decode                   classification, boxes_scores or yolo, if it is one of them");
+            say!(
+                "  decode                   classification, boxes_scores, yolo, detr, values or anomaly, if it is one"
+            );
         }
     }
     if !manifest.labels.is_empty() {
@@ -122,9 +144,10 @@ fn explain(dir: &Path, manifest: &Manifest, why: &str, slow: &[Finding]) -> anyh
             say!("  {}", told_of(finding));
         }
     }
+    let given = if manifest.series.is_some() { "WINDOW.csv" } else { "PICTURE.jpg" };
     say!("Next:");
-    say!("  edgewarden predict {shown} PICTURE.jpg");
+    say!("  edgewarden predict {shown} {given}");
     say!("  edgewarden bundle check {shown}");
-    say!("  edgewarden bundle golden {shown} PICTURE.jpg…   when the answers are right");
+    say!("  edgewarden bundle golden {shown} {given}…   when the answers are right");
     Ok(())
 }

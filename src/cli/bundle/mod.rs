@@ -12,6 +12,7 @@ use super::ui;
 use crate::bundle::intake::{self, Finding, Fixed};
 use crate::bundle::onnx;
 use crate::domain::manifest::InputSpec;
+use crate::domain::result::Value;
 use crate::domain::{Output, Reason};
 use std::path::Path;
 
@@ -26,7 +27,7 @@ pub enum Command {
     Optimize(optimize::Args),
     /// Print what a bundle says of itself
     Show(show::Args),
-    /// Take the present answers on some pictures as the golden samples
+    /// Take the present answers on some pictures or windows as the golden samples
     Golden(golden::Args),
     /// List the bundle's files anew after one was changed or added
     Seal(seal::Args),
@@ -63,6 +64,14 @@ fn told_of(finding: &Finding) -> String {
 
 /// An answer in few words.
 fn told(output: &Output) -> String {
+    if let Some(anomaly) = &output.anomaly {
+        return format!("error {:.4}{}", anomaly.score, if anomaly.is_anomaly { ", an anomaly" } else { "" });
+    }
+    if !output.values.is_empty() {
+        let value =
+            |value: &Value| format!("{} {} {}", value.name, value.value, value.unit).trim_end().to_owned();
+        return output.values.iter().map(value).collect::<Vec<_>>().join(", ");
+    }
     match (&output.detections[..], &output.classes[..], &output.tensors[..]) {
         ([], [best, ..], _) => format!("{} ({:.3})", best.label, best.score),
         ([], [], tensors) if !tensors.is_empty() => ui::count(tensors.len(), "raw output"),

@@ -40,6 +40,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let (color, fit) = (word(&input.color), word(&input.fit));
         say!("input    {:?} {:?} {element} {layout} {color} {fit}", input.name, input.shape);
     }
+    if let Some(series) = &manifest.series {
+        let (element, layout, gap) = (word(&series.element), word(&series.layout), word(&series.gap));
+        say!("series   {:?} {:?} {element} {layout}, gaps: {gap}", series.name, series.shape);
+    }
     say!("decode   {}", decoding(&manifest));
     say!("labels   {}", shortened(&manifest.labels));
     say!("golden   {}", ui::count(manifest.golden.len(), "sample"));
@@ -52,25 +56,24 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn decoding(manifest: &Manifest) -> String {
-    match &manifest.decode {
-        Decode::Classification { output, activation, top_k, score_threshold } => {
-            format!(
-                "classification of {output:?} ({}), best {top_k} at or above {score_threshold}",
-                word(activation)
-            )
+    let decode = &manifest.decode;
+    let of = match &decode.outputs()[..] {
+        [] => "all outputs".to_owned(),
+        some => some.join(", "),
+    };
+    let limits = decode.limits().map(|(threshold, _, most)| format!(", best {most} at or above {threshold}"));
+    let detail = match decode {
+        Decode::Classification { activation, .. } => format!(" ({})", word(activation)),
+        Decode::BoxesScores { format, units, .. } => format!(" ({}, {})", word(format), word(units)),
+        Decode::Yolo { version, .. } => format!(" ({})", word(version)),
+        Decode::Detr { activation, .. } => format!(" ({})", word(activation)),
+        Decode::Values { values, .. } => {
+            format!(" ({})", values.iter().map(|value| value.name.as_str()).collect::<Vec<_>>().join(", "))
         }
-        Decode::BoxesScores { boxes, scores, format, units, background: _, keep } => format!(
-            "boxes {boxes:?} ({}, {}) with scores {scores:?} at or above {}",
-            word(format),
-            word(units),
-            keep.score_threshold
-        ),
-        Decode::Yolo { version, output, keep } => {
-            format!("yolo {} of {output:?}, scores at or above {}", word(version), keep.score_threshold)
-        }
-        Decode::Raw { outputs } if outputs.is_empty() => "raw, all outputs".into(),
-        Decode::Raw { outputs } => format!("raw, {}", outputs.join(", ")),
-    }
+        Decode::Anomaly { metric, threshold, .. } => format!(" ({} above {threshold})", word(metric)),
+        Decode::Raw { .. } => String::new(),
+    };
+    format!("{}{detail} of {of}{}", decode.kind(), limits.unwrap_or_default())
 }
 
 fn shortened(labels: &[String]) -> String {

@@ -4,9 +4,10 @@ use super::Finding;
 use crate::cli::ui;
 use crate::config::settings::{PathSettings, PipelineSettings};
 use crate::domain::Reason;
-use crate::domain::source::{SourceSettings, V4l2Settings};
-use crate::inference::source::v4l2;
+use crate::domain::source::{SensorFrom, SensorSettings, SourceSettings, V4l2Settings};
+use crate::inference::source::{sensor, v4l2};
 use crate::sys::clock::Clock;
+use rustix::fs::{Access, access};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -106,6 +107,7 @@ pub fn source(pipeline: &PipelineSettings) -> Vec<Finding> {
             Finding::ok(subject, format!("synthetic camera, {width}x{height}, seed {seed}"))
         }
         SourceSettings::V4l2(settings) => camera(subject, settings),
+        SourceSettings::Sensor(sensor) => sensor_source(subject, sensor),
         SourceSettings::Folder { path, .. } => match pictures(path) {
             Err(error) => {
                 let remedy = "name a folder that the agent may read in source.path";
@@ -158,6 +160,47 @@ pub fn cameras(pipelines: &[PipelineSettings]) -> Vec<Finding> {
         Err(reason) => Finding::warn("camera", reason.detail),
     };
     v4l2::overview().into_iter().map(finding).collect()
+}
+
+/// Whether a sensor is there; the samples themselves are looked at by the agent.
+fn sensor_source(subject: String, settings: &SensorSettings) -> Finding {
+    let window = &settings.window;
+    let windows = format!("windows of {} at {} a second", window.length, window.rate);
+    match &settings.from {
+        // A broker has no port to open; the topic's is asked by the agent.
+        SensorFrom::Mqtt { topic, broker, .. } => {
+            Finding::ok(subject, format!("topic {topic} of {}:{}, {windows}", broker.host, broker.port))
+        }
+        SensorFrom::Command { command, .. } => {
+            let program = command.first().map(String::as_str).unwrap_or_default();
+            match on_path(program) {
+                true => Finding::ok(subject, format!("command {program}, {windows}")),
+                false => Finding::fail(subject, format!("{program}: no such program; install it")),
+            }
+        }
+        // A running agent may have the port: it is not opened twice.
+        SensorFrom::Serial { path, baud, .. } => match access(path, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) => {
+                Finding::ok(subject, format!("serial port {} at {baud} baud, {windows}", path.display()))
+            }
+            Err(error) => {
+                let remedy = "plug it in, and let the agent's user into the group dialout";
+                Finding::fail(subject, format!("serial port {}: {error}; {remedy}", path.display()))
+            }
+        },
+        SensorFrom::Iio { .. } => match sensor::open(settings) {
+            Ok(open) => Finding::ok(subject, open.describe()),
+            Err(reason) => Finding::fail(subject, reason.detail),
+        },
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
 
 fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

@@ -1,9 +1,10 @@
 //! Many pictures through several engines, the answers in the order of the pictures.
 
 use crate::bundle::OpenBundle;
+use crate::domain::result::{Anomaly, RawTensor, Value};
 use crate::domain::runtime::RuntimeSettings;
-use crate::domain::{Classification, Detection, Output, StageTimes, result::RawTensor};
-use crate::inference::picture::{self, Picture};
+use crate::domain::{Classification, Detection, Output, StageTimes};
+use crate::inference::given::Given;
 use crate::inference::{Engine, draw};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -29,6 +30,10 @@ struct Line<'a> {
     image: String,
     detections: &'a [Detection],
     classes: &'a [Classification],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    values: &'a [Value],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anomaly: Option<&'a Anomaly>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tensors: &'a [RawTensor],
     timing_ms: StageTimes,
@@ -147,15 +152,17 @@ impl Shared {
 }
 
 fn answer(engine: &mut Engine, image: &Path, drawing: Option<&Path>) -> anyhow::Result<Answer> {
-    let picture = Picture::read(image)?;
-    let (output, timing_ms) = engine.run(picture.view()).map_err(|reason| picture::named(image, reason))?;
-    if let Some(drawing) = drawing {
-        draw::write(&picture, &output.detections, drawing)?;
+    let given = Given::read(engine.manifest(), image)?;
+    let (output, timing_ms) = engine.run(given.view()).map_err(|reason| given.named(image, reason))?;
+    if let (Some(drawing), Given::Picture(picture)) = (drawing, &given) {
+        draw::write(picture, &output.detections, drawing)?;
     }
     let line = Line {
         image: image.to_string_lossy().into_owned(),
         detections: &output.detections,
         classes: &output.classes,
+        values: &output.values,
+        anomaly: output.anomaly.as_ref(),
         tensors: &output.tensors,
         timing_ms,
     };

@@ -1,10 +1,75 @@
-//! `boxes_scores`: one tensor with boxes, one with a score a class (SSD, UltraFace, DETR exports).
+//! `boxes_scores`: one tensor with boxes, one with a score a class (SSD, UltraFace).
 //!
 //! Each box is given its best class; a box is not reported for two classes.
 
-use super::{Candidate, TensorView, best, misfit};
-use crate::domain::Reason;
-use crate::domain::manifest::{BoxFormat, BoxUnits, Keep};
+use super::{Decoder, Seen, Suppression, TensorView, best, find, misfit};
+use crate::domain::manifest::{BoxFormat, BoxUnits};
+use crate::domain::{Output, Reason};
+
+/// How four numbers of the model become a box in pixels of its input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Frame {
+    format: BoxFormat,
+    scale: [f32; 2],
+}
+
+impl Frame {
+    /// For an input of that width and height.
+    pub(super) fn new(format: BoxFormat, units: BoxUnits, (width, height): (u32, u32)) -> Self {
+        let scale = match units {
+            BoxUnits::Pixels => [1.0, 1.0],
+            BoxUnits::Normalized => [width as f32, height as f32],
+        };
+        Self { format, scale }
+    }
+
+    /// Left, top, right, bottom.
+    pub(super) fn corners(self, bbox: &[f32]) -> [f32; 4] {
+        let [x, y] = self.scale;
+        let [a, b, c, d] = [bbox[0] * x, bbox[1] * y, bbox[2] * x, bbox[3] * y];
+        match self.format {
+            BoxFormat::Corners => [a, b, c, d],
+            BoxFormat::Center => [a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0],
+        }
+    }
+}
+
+/// Boxes with scores.
+pub(super) struct Boxes {
+    pub(super) boxes: String,
+    pub(super) scores: String,
+    pub(super) background: Option<usize>,
+    pub(super) frame: Frame,
+    pub(super) suppression: Suppression,
+}
+
+impl Decoder for Boxes {
+    fn check(&self, outputs: &[TensorView<'_>]) -> Result<Option<usize>, Reason> {
+        check(find(outputs, &self.boxes)?, find(outputs, &self.scores)?, self.background).map(Some)
+    }
+
+    fn decode(
+        &mut self,
+        outputs: &[TensorView<'_>],
+        seen: Seen<'_>,
+        into: &mut Output,
+    ) -> Result<(), Reason> {
+        let (boxes, scores) = (find(outputs, &self.boxes)?, find(outputs, &self.scores)?);
+        check(boxes, scores, self.background)?;
+        let rows = boxes.values.len() / 4;
+        let columns = scores.values.len().checked_div(rows).unwrap_or(0).max(1);
+        let least = self.suppression.least();
+        for (bbox, row) in boxes.values.chunks_exact(4).zip(scores.values.chunks_exact(columns)) {
+            let classes = row.iter().enumerate().filter(|&(column, _)| Some(column) != self.background);
+            let Some((class, score)) = best(classes.map(|(_, &score)| score)) else { continue };
+            if score >= least {
+                self.suppression.offer(self.frame.corners(bbox), class, score);
+            }
+        }
+        self.suppression.finish(seen, &mut into.detections);
+        Ok(())
+    }
+}
 
 /// `[1, n, 4]` and `[1, n, classes]` (or without the batch axis, or without the class axis when there is
 /// one class); returns the number of classes, the background not counted.
@@ -31,37 +96,4 @@ pub(super) fn check(
         None if columns == 0 => misfit(scores, "at least one class"),
         None => Ok(columns),
     }
-}
-
-/// Boxes at or above the score threshold. The shapes were checked.
-pub(super) fn decode(
-    boxes: &TensorView<'_>,
-    scores: &TensorView<'_>,
-    format: BoxFormat,
-    units: BoxUnits,
-    background: Option<usize>,
-    keep: &Keep,
-    (width, height): (u32, u32),
-) -> Vec<Candidate> {
-    let rows = boxes.values.len() / 4;
-    let columns = scores.values.len().checked_div(rows).unwrap_or(0).max(1);
-    let (width, height) = match units {
-        BoxUnits::Pixels => (1.0, 1.0),
-        BoxUnits::Normalized => (width as f32, height as f32),
-    };
-    let mut found = Vec::new();
-    for (bbox, row) in boxes.values.chunks_exact(4).zip(scores.values.chunks_exact(columns)) {
-        let classes = row.iter().enumerate().filter(|&(column, _)| Some(column) != background);
-        let Some((class, score)) = best(classes.map(|(_, &score)| score)) else { continue };
-        if score < keep.score_threshold {
-            continue;
-        }
-        let [a, b, c, d] = [bbox[0] * width, bbox[1] * height, bbox[2] * width, bbox[3] * height];
-        let bbox = match format {
-            BoxFormat::Corners => [a, b, c, d],
-            BoxFormat::Center => [a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0],
-        };
-        found.push(Candidate { bbox, class: class as u32, score });
-    }
-    found
 }

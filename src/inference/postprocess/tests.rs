@@ -15,6 +15,20 @@ struct Case {
     decode: Decode,
     outputs: Vec<Tensor>,
     expected: Vec<Expected>,
+    #[serde(default)]
+    values: Vec<f32>,
+    anomaly: Option<ExpectedAnomaly>,
+    #[serde(default)]
+    input: Vec<f32>,
+    #[serde(default)]
+    channels_last: bool,
+}
+
+#[derive(Deserialize)]
+struct ExpectedAnomaly {
+    score: f32,
+    is_anomaly: bool,
+    channels: Vec<f32>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +47,28 @@ struct Expected {
 }
 
 impl Case {
+    /// Ready to decode, with the input looked at; `labels` as the bundle has them.
+    fn decoding(&self, labels: &[&str]) -> Decoding {
+        let (width, height) = self.size;
+        let series = !self.input.is_empty();
+        let shape = InputShape {
+            size: self.size,
+            channels: if series { height as usize } else { 3 },
+            names: Vec::new(),
+            channels_last: self.channels_last,
+            values: width as usize * height as usize * if series { 1 } else { 3 },
+        };
+        let mut manifest = self.manifest();
+        manifest.labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        let mut decoding = Decoding::new(&manifest, shape);
+        decoding.see_input(&TensorMut::F32(&mut self.input.clone()));
+        decoding
+    }
+
+    fn decode(&self) -> Result<Output, Reason> {
+        self.decoding(&[]).decode(&self.views(), &identity(self.size))
+    }
+
     fn manifest(&self) -> Manifest {
         Manifest { decode: self.decode.clone(), ..crate::bundle::tests::sample() }
     }
@@ -65,11 +101,13 @@ fn identity((width, height): (u32, u32)) -> Geometry {
 
 #[test]
 fn every_family_gives_the_reference_numbers() {
+    let near = |got: f32, wanted: f32| (got - wanted).abs() <= 1e-4 * wanted.abs().max(1.0);
     for case in cases() {
-        let manifest = case.manifest();
-        let context = Context { manifest: &manifest, size: case.size };
-        check(context, &case.views()).unwrap();
-        let output = decode(context, &case.views(), &identity(case.size)).unwrap();
+        let mut decoding = case.decoding(&[]);
+        decoding.check(&case.views()).unwrap();
+        // The second time with memory that has been used.
+        let output = decoding.decode(&case.views(), &identity(case.size)).unwrap();
+        assert_eq!(decoding.decode(&case.views(), &identity(case.size)).unwrap(), output, "{}", case.name);
         let got: Vec<_> = match output.detections.is_empty() {
             true => output.classes.iter().map(|c| (c.class, c.score, None)).collect(),
             false => output.detections.iter().map(|d| (d.class, d.score, Some(d.bbox))).collect(),
@@ -85,17 +123,37 @@ fn every_family_gives_the_reference_numbers() {
                 case.name
             );
         }
+        assert_eq!(output.values.len(), case.values.len(), "{}", case.name);
+        for (got, wanted) in output.values.iter().zip(&case.values) {
+            assert!(near(got.value, *wanted), "{}: {got:?} {wanted}", case.name);
+        }
+        assert_eq!(output.anomaly.is_some(), case.anomaly.is_some(), "{}", case.name);
+        for (got, wanted) in output.anomaly.iter().zip(&case.anomaly) {
+            assert!(near(got.score, wanted.score), "{}: {} {}", case.name, got.score, wanted.score);
+            assert_eq!(got.is_anomaly, wanted.is_anomaly, "{}", case.name);
+            assert_eq!(got.channels.len(), wanted.channels.len());
+            for (got, wanted) in got.channels.iter().zip(&wanted.channels) {
+                assert!(near(got.value, *wanted), "{}: {got:?} {wanted}", case.name);
+            }
+        }
     }
+}
+
+/// The agent's health, the golden runs and the drafts know every kind; so must the references.
+#[test]
+fn every_kind_has_a_reference() {
+    let mut kinds: Vec<_> = cases().iter().map(|case| case.decode.kind()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, ["anomaly", "boxes_scores", "classification", "detr", "values", "yolo"]);
 }
 
 #[test]
 fn boxes_come_back_to_the_original_picture_and_are_cut_at_its_edges() {
     let case = case("yolo v5");
-    let manifest = case.manifest();
     // A 200×100 picture, letterboxed into 64×64: scale 0.32, 16 rows of padding above.
     let geometry = Geometry { scale: [0.32, 0.32], offset: [0.0, 16.0], original: [200.0, 100.0] };
-    let context = Context { manifest: &manifest, size: case.size };
-    let output = decode(context, &case.views(), &geometry).unwrap();
+    let output = case.decoding(&[]).decode(&case.views(), &geometry).unwrap();
     let first = output.detections[0].bbox;
     let [l, t, r, b] = case.expected[0].bbox.unwrap();
     let wanted = [l / 0.32, (t - 16.0) / 0.32, r / 0.32, (b - 16.0) / 0.32];
@@ -116,9 +174,7 @@ fn nan_and_infinity_are_named_not_decoded() {
             let last = case.outputs.last_mut().unwrap();
             let at = last.values.len() - 1;
             let before = std::mem::replace(&mut last.values[at], wild);
-            let manifest = case.manifest();
-            let context = Context { manifest: &manifest, size: case.size };
-            let reason = decode(context, &case.views(), &identity(case.size)).unwrap_err();
+            let reason = case.decode().unwrap_err();
             assert_eq!(reason.code, ReasonCode::NotFinite, "{}", case.name);
             assert!(reason.detail.contains(&format!("value {at}")), "{}", reason.detail);
             case.outputs.last_mut().unwrap().values[at] = before;
@@ -132,42 +188,51 @@ fn shapes_that_do_not_fit_are_refused_when_loading() {
         let output = &mut case.outputs[0];
         output.shape = vec![2, 3, 5, 7];
         output.values = vec![0.0; 210];
-        let manifest = case.manifest();
-        let reason = check(Context { manifest: &manifest, size: case.size }, &case.views()).unwrap_err();
+        let reason = case.decoding(&[]).check(&case.views()).unwrap_err();
         assert_eq!(reason.code, ReasonCode::LoadFailed, "{}", case.name);
         assert!(reason.detail.contains("[2, 3, 5, 7]"), "{}", reason.detail);
     }
-    let yolox = case("yolox");
-    let manifest = yolox.manifest();
-    assert!(check(Context { manifest: &manifest, size: (64, 64) }, &yolox.views()).is_err());
+    let yolox = Case { size: (64, 64), ..case("yolox") };
+    assert!(yolox.decoding(&[]).check(&yolox.views()).is_err());
 }
 
 #[test]
 fn labels_are_counted_against_the_classes() {
     let case = case("yolo v5");
-    let mut manifest = case.manifest();
     for (labels, good) in [(0, true), (3, true), (2, false), (4, false)] {
-        manifest.labels = (0..labels).map(|n| format!("thing {n}")).collect();
-        let result = check(Context { manifest: &manifest, size: case.size }, &case.views());
+        let result = case.decoding(&["thing"; 4][..labels]).check(&case.views());
         assert_eq!(result.is_ok(), good, "{labels}: {result:?}");
     }
-    manifest.labels = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let context = Context { manifest: &manifest, size: case.size };
-    for found in decode(context, &case.views(), &identity(case.size)).unwrap().detections {
+    let mut decoding = case.decoding(&["a", "b", "c"]);
+    for found in decoding.decode(&case.views(), &identity(case.size)).unwrap().detections {
         assert_eq!(found.label, ["a", "b", "c"][found.class as usize]);
     }
+}
+
+#[test]
+fn a_threshold_of_a_class_is_found_by_its_label() {
+    let mut case = case("yolo v5");
+    let Decode::Yolo { keep, .. } = &mut case.decode else { panic!() };
+    keep.class_thresholds.insert("b".to_owned(), 1.0);
+    let classes = |case: &Case| -> Vec<u32> {
+        let output = case.decoding(&["a", "b", "c"]).decode(&case.views(), &identity(case.size)).unwrap();
+        output.detections.iter().map(|found| found.class).collect()
+    };
+    let without = classes(&case);
+    assert!(!without.contains(&1), "{without:?}");
+    let Decode::Yolo { keep, .. } = &mut case.decode else { panic!() };
+    keep.class_thresholds.clear();
+    assert!(classes(&case).contains(&1));
 }
 
 #[test]
 fn raw_outputs_pass_unchanged_and_are_bounded() {
     let mut case = case("centre, pixels");
     case.decode = Decode::Raw { outputs: vec![] };
-    let manifest = case.manifest();
-    let context = Context { manifest: &manifest, size: case.size };
-    let output = decode(context, &case.views(), &identity(case.size)).unwrap();
+    let output = case.decode().unwrap();
     assert_eq!(output.tensors.len(), 2);
     assert_eq!(output.tensors[0].values, case.outputs[0].values);
     assert_eq!(output.tensors[1].shape, case.outputs[1].shape);
     case.outputs[0].values = vec![0.0; 1 << 17];
-    assert!(check(context, &case.views()).is_err());
+    assert!(case.decoding(&[]).check(&case.views()).is_err());
 }

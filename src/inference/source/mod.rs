@@ -6,6 +6,7 @@
 pub mod command;
 pub mod folder;
 pub mod scene;
+pub mod sensor;
 pub mod synthetic;
 pub mod v4l2;
 
@@ -98,5 +99,6 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, Reason> {
         SourceSettings::Folder { path, repeat } => Box::new(folder::Folder::open(path, *repeat)?),
         SourceSettings::V4l2(settings) => Box::new(v4l2::V4l2::open(settings)?),
         SourceSettings::Stream(settings) => Box::new(command::Command::open(settings)?),
+        SourceSettings::Sensor(settings) => sensor::open(settings)?,
     })
 }

@@ -89,6 +89,7 @@ impl Lab {
                 std: vec![],
                 jpeg: Default::default(),
             }],
+            series: None,
             decode: Decode::Raw { outputs: vec![] },
             labels: vec![],
             needs: Needs::default(),

@@ -11,9 +11,10 @@ from onnx import TensorProto as T, helper as h
 HERE = pathlib.Path(__file__).parent
 
 
-def save(name, nodes, inputs, outputs, opset=13, ir=8):
+def save(name, nodes, inputs, outputs, opset=13, ir=8, weights={}):
     info = lambda port: h.make_tensor_value_info(port[0], port[1], port[2])
-    graph = h.make_graph(nodes, name, [info(i) for i in inputs], [info(o) for o in outputs])
+    graph = h.make_graph(nodes, name, [info(i) for i in inputs], [info(o) for o in outputs],
+                         [h.make_tensor(key, T.FLOAT, [], [value]) for key, value in weights.items()])
     model = h.make_model(graph, opset_imports=[h.make_opsetid("", opset)], producer_name="edgewarden tests")
     model.ir_version = ir
     (HERE / f"{name}.onnx").write_bytes(model.SerializeToString())
@@ -44,3 +45,9 @@ save("two_inputs", [h.make_node("Add", ["x", "z"], ["a"])] + [h.make_node("Globa
 save("newer_opset", mean, [nchw], [out], opset=99)
 save("newer_ir", mean, [nchw], [out], ir=99)
 save("unknown_operator", [h.make_node("Frobnicate", ["x"], ["y"])], [nchw], [out])
+
+# Models of time series: the mean of each channel, and one that gives back what lies within -1 to 1.
+series = ("x", T.FLOAT, [1, 3, 16])
+save("series_mean", [h.make_node("ReduceMean", ["x"], ["y"], axes=[2], keepdims=0)], [series], [out])
+save("series_clip", [h.make_node("Clip", ["x", "low", "high"], ["y"])], [series], [("y", T.FLOAT, [1, 3, 16])],
+     weights={"low": -1.0, "high": 1.0})

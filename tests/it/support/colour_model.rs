@@ -49,11 +49,13 @@ pub fn colour_bundle(dir: &Path) -> Digest {
             std: Vec::new(),
             jpeg: Default::default(),
         }],
+        series: None,
         decode: Decode::Classification {
             output: "average".into(),
             activation: Activation::None,
             top_k: 1,
             score_threshold: 0.0,
+            class_thresholds: Default::default(),
         },
         labels,
         needs: Default::default(),
