@@ -169,15 +169,15 @@ fn a_mended_model_gives_the_same_numbers() {
     let mut seen = Difference::default();
     for seed in 0..5 {
         let inputs = noise(before.ports(), &shapes, Range::default(), seed);
-        seen.see(&before.run(&inputs).unwrap(), &after.run(&inputs).unwrap());
+        seen.see(&before.run(&inputs).unwrap().0, &after.run(&inputs).unwrap().0);
     }
     assert!(seen.relative < 1e-6, "{seen:?}");
     // And the comparison is able to see another model.
     let mut other = Difference::default();
     let inputs = noise(before.ports(), &shapes, Range::default(), 1);
-    let mut wrong = after.run(&inputs).unwrap();
+    let mut wrong = after.run(&inputs).unwrap().0;
     wrong[0].values[3] += 0.01;
-    other.see(&before.run(&inputs).unwrap(), &wrong);
+    other.see(&before.run(&inputs).unwrap().0, &wrong);
     assert!(other.relative > 1e-4, "{other:?}");
 }
 

@@ -379,6 +379,38 @@ async fn loaded(place: &Place, dir: &Path, digest: Digest) -> InferChild {
 }
 
 #[test]
+fn a_locked_in_child_keeps_its_graph_for_the_next_start_in_a_folder_of_its_own() {
+    if library().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let dir = place.folder("bundle");
+    let digest = colour_bundle(&dir);
+    let start = || {
+        block_on(async {
+            let configure = place.model(&dir, digest);
+            let mut child = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
+            next(&mut child, |message| match message {
+                FromInfer::Loaded { shares, saved_graph, load_ms, .. } => {
+                    assert_eq!((shares.len(), shares[0].provider.as_str()), (1, "cpu"));
+                    Some((saved_graph, load_ms))
+                }
+                other => panic!("{other:?}"),
+            })
+            .await
+        })
+    };
+    let (first, second) = (start(), start());
+    println!("load {:.1} ms from the bundle, {:.1} ms from the saved graph", first.1, second.1);
+    assert_eq!((first.0, second.0), (false, true));
+    let manifest = edgewarden::bundle::open(&dir, None).unwrap().manifest;
+    let model = manifest.files.iter().find(|file| file.path == manifest.model).unwrap().sha256;
+    let made: Vec<_> =
+        std::fs::read_dir(place.folder("engines")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(made, [model.to_string().as_str()]);
+}
+
+#[test]
 fn a_model_is_locked_in_tried_and_answers_and_its_death_is_told() {
     if library().is_none() {
         return;

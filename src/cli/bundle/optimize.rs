@@ -210,7 +210,8 @@ impl Case<'_> {
         let inputs: Vec<_> = (0..self.args.samples)
             .map(|seed| prove::noise(before.ports(), &shapes, self.range, seed))
             .collect();
-        let answers = inputs.iter().map(|input| before.run(input)).collect::<Result<Vec<_>, _>>()?;
+        let answers =
+            inputs.iter().map(|input| Ok(before.run(input)?.0)).collect::<Result<Vec<_>, Reason>>()?;
 
         let outputs = if settled(&view.graph, &fixed) { always(&answers) } else { Vec::new() };
         let wishes = Wishes { fixed: fixed.clone(), outputs, narrow: self.args.f32 };
@@ -232,11 +233,11 @@ impl Case<'_> {
         }
         let mut after = Bare::load(to, self.settings).context("load the mended model")?;
         for (input, answer) in inputs.iter().zip(&answers) {
-            report.difference.see(answer, &after.run(input)?);
+            report.difference.see(answer, &after.run(input)?.0);
         }
         let Difference { absolute, relative, output } = &report.difference;
-        // Not `>`: what is no number must be refused too.
-        if !(*relative <= self.args.limit) {
+        // A difference that is no number is too large.
+        if relative.is_nan() || *relative > self.args.limit {
             let detail = format!(
                 "the mended model answers otherwise: output {output:?} differs by {relative:.1e} of its largest value \
                  ({absolute:.1e}), the limit is {:.1e}; the original is untouched{}",

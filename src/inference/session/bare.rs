@@ -4,7 +4,7 @@
 use super::environment::environment;
 use super::fault::{internal, message, model_fault};
 use super::ports;
-use crate::bundle::model::Ports;
+use crate::bundle::model::{Port, Ports};
 use crate::domain::Reason;
 use crate::domain::runtime::RuntimeSettings;
 use half::f16;
@@ -14,6 +14,7 @@ use ort::session::SessionInputValue;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
 use std::path::Path;
+use std::time::Instant;
 
 /// A tensor of numbers, whatever their type in the model.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,12 +58,12 @@ impl Bare {
         &self.ports
     }
 
-    /// Runs the model on these inputs; all outputs in the order of the model. Each value is rounded to the
-    /// type that the input has.
+    /// Runs the model on these inputs; all outputs in the order of the model, and the milliseconds of the
+    /// run alone. Each value is rounded to the type that the input has.
     ///
     /// # Errors
-    /// `Internal` with the runtime's message; `Unsupported` for what is no tensor of numbers.
-    pub fn run(&mut self, inputs: &[Numbers]) -> Result<Vec<Numbers>, Reason> {
+    /// `Internal` with the runtime's message, and for what is no tensor of numbers.
+    pub fn run(&mut self, inputs: &[Numbers]) -> Result<(Vec<Numbers>, f64), Reason> {
         let mut fed = Vec::with_capacity(inputs.len());
         for input in inputs {
             let outlet = self.session.inputs().iter().find(|outlet| outlet.name() == input.name);
@@ -71,18 +72,17 @@ impl Bare {
             };
             fed.push((input.name.as_str(), SessionInputValue::from(tensor(*ty, input)?)));
         }
+        let start = Instant::now();
         let outputs =
             self.session.run(fed).map_err(|error| internal(format!("run the model: {}", message(&error))))?;
-        self.ports
-            .outputs
-            .iter()
-            .map(|port| {
-                let value = outputs.get(&port.name);
-                value.and_then(|value| numbers(&port.name, value)).ok_or_else(|| {
-                    internal(format!("output {:?} is {}, no tensor of numbers", port.name, port.type_name))
-                })
+        let took = start.elapsed().as_secs_f64() * 1e3;
+        let read = |port: &Port| {
+            let value = outputs.get(&port.name);
+            value.and_then(|value| numbers(&port.name, value)).ok_or_else(|| {
+                internal(format!("output {:?} is {}, no tensor of numbers", port.name, port.type_name))
             })
-            .collect()
+        };
+        Ok((self.ports.outputs.iter().map(read).collect::<Result<_, _>>()?, took))
     }
 }
 
