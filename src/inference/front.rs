@@ -13,7 +13,7 @@ pub struct Front(Kind);
 
 enum Kind {
     /// A picture: from bytes to pixels, and from pixels to the tensor.
-    Picture { pixels: PixelDecoder, preprocess: Box<Preprocess> },
+    Picture { pixels: Box<PixelDecoder>, preprocess: Box<Preprocess> },
     /// A window of sensor samples.
     Series(Series),
 }
@@ -35,7 +35,7 @@ impl Front {
         let kind = match (&manifest.series, manifest.inputs.first()) {
             (Some(series), _) => Kind::Series(Series::new(series)?),
             (None, Some(input)) => {
-                Kind::Picture { pixels: PixelDecoder::new()?, preprocess: Box::new(Preprocess::new(input)?) }
+                Kind::Picture { pixels: Box::new(PixelDecoder::new()?), preprocess: Box::new(Preprocess::new(input)?) }
             }
             (None, None) => {
                 return Err(Reason::new(ReasonCode::Malformed, "the manifest lists no input"));
