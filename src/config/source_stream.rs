@@ -183,11 +183,17 @@ mod tests {
         let example = include_str!("../../agent.toml");
         let lines: Vec<&str> = example.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
         let starts: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].starts_with("kind = ")).collect();
+        // What all sensors have is written once, after the last of them.
+        let shared = lines.iter().position(|line| line.starts_with("columns = ")).unwrap();
+        let sensors = ["lines", "serial", "iio", "mqtt"].map(|kind| format!("kind = \"{kind}\""));
         let mut kinds = Vec::new();
         for (index, start) in starts.iter().enumerate() {
             let end = starts.get(index + 1).copied().unwrap_or(lines.len());
+            let sensor = sensors.iter().any(|kind| lines[*start].starts_with(kind));
+            let tail = if sensor && end <= shared { &lines[shared..] } else { &[] };
             let block: Vec<&str> = lines[*start..end]
                 .iter()
+                .chain(tail)
                 .copied()
                 .filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
                 .collect();

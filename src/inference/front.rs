@@ -34,9 +34,10 @@ impl Front {
     pub(super) fn of(manifest: &Manifest) -> Result<Self, Reason> {
         let kind = match (&manifest.series, manifest.inputs.first()) {
             (Some(series), _) => Kind::Series(Series::new(series)?),
-            (None, Some(input)) => {
-                Kind::Picture { pixels: Box::new(PixelDecoder::new()?), preprocess: Box::new(Preprocess::new(input)?) }
-            }
+            (None, Some(input)) => Kind::Picture {
+                pixels: Box::new(PixelDecoder::new()?),
+                preprocess: Box::new(Preprocess::new(input)?),
+            },
             (None, None) => {
                 return Err(Reason::new(ReasonCode::Malformed, "the manifest lists no input"));
             }

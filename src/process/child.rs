@@ -277,13 +277,21 @@ impl<Out: DeserializeOwned + Send + 'static> Watch<Out> {
     }
 }
 
-/// Passes messages on until the child closes its end.
+/// Passes messages on until the child closes its end, or is gone: one that was killed before it had read
+/// everything leaves a reset socket, and one that was killed while it wrote a torn message.
 async fn read_all<Out: DeserializeOwned>(
     mut read: FramedRead<OwnedReadHalf, Messages<Out>>,
     events: mpsc::Sender<Event<Out>>,
 ) -> Result<(), CodecError> {
     while let Some(message) = read.next().await {
-        if events.send(Event::Message(message?)).await.is_err() {
+        let message = match message {
+            Err(CodecError::Io { source, .. }) => {
+                tracing::debug!(error = %source, "a child's socket broke");
+                return Ok(());
+            }
+            message => message?,
+        };
+        if events.send(Event::Message(message)).await.is_err() {
             return Ok(());
         }
     }
@@ -375,6 +383,26 @@ mod tests {
 
     fn exit(raw: i32, killed: bool) -> Exit {
         told("infer belt (pid 7)", Ok(ExitStatus::from_raw(raw)), killed, None, || false)
+    }
+
+    #[test]
+    fn a_child_that_was_killed_in_the_middle_said_nothing_wrong() {
+        use std::io::Write;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for torn in [&b""[..], b"\0\0\0\x10{\"half"] {
+            runtime.block_on(async {
+                let (mut ours, mut its) = StdStream::pair().unwrap();
+                ours.write_all(b"never read").unwrap();
+                its.write_all(torn).unwrap();
+                drop(its);
+                ours.set_nonblocking(true).unwrap();
+                let (read, _write) = UnixStream::from_std(ours).unwrap().into_split();
+                let (events, mut heard) = mpsc::channel(4);
+                let read = FramedRead::new(read, Messages::<FromCapture>::default());
+                assert!(read_all(read, events).await.is_ok());
+                assert!(heard.recv().await.is_none());
+            });
+        }
     }
 
     #[test]
