@@ -3,7 +3,8 @@
 # in a virtual machine, as hosts seldom have that driver and should not have their cameras unplugged.
 #
 # The machine is Debian's kernel with twelve of its modules, busybox, v4l2-ctl, the program and its tests
-# in one archive in memory: no disk, no network. It has two cameras at /dev/video0 and /dev/video1, the
+# in one archive in memory: no disk, no network; ONNX Runtime and a small model are there, so that the
+# cameras are needed. It has two cameras at /dev/video0 and /dev/video1, the
 # second one multi-planar, and a node at /dev/video2 that is no camera. Works on Debian and its like,
 # x86-64; with KVM in seconds, without it in some minutes. Arguments are names of tests.
 #   EDGEWARDEN_ACCEL=tcg    do not use KVM
@@ -14,6 +15,10 @@ say() { printf 'test-v4l2: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 [ "$(uname -m)" = x86_64 ] || die "only x86-64 machines can run this so far"
+
+./packaging/setup.sh
+[ -x "$(command -v cargo)" ] || . "$HOME/.cargo/env"
+library=${EDGEWARDEN_ONNXRUNTIME:-$PWD/.deps/onnxruntime/libonnxruntime.so}
 
 # ---- packages ----
 
@@ -97,11 +102,15 @@ take "$(command -v busybox)" /bin/busybox
 take "$(command -v v4l2-ctl)" /bin/v4l2-ctl
 take "$target/debug/edgewarden" "$target/debug/edgewarden"
 take "$tests" /bin/it
+take "$library" /lib/onnxruntime/libonnxruntime.so
+# The tests publish it from where it lies in the sources.
+mkdir -p "$root$PWD/packaging/models"
+cp -r packaging/models/v1 "$root$PWD/packaging/models/"
 echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 cat >"$root/init" <<INIT
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/tmp TMPDIR=/tmp EDGEWARDEN_TEST_VIVID=1
+export PATH=/bin HOME=/tmp TMPDIR=/tmp EDGEWARDEN_TEST_VIVID=1 EDGEWARDEN_ONNXRUNTIME=/lib/onnxruntime/libonnxruntime.so
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

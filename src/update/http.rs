@@ -85,6 +85,18 @@ impl From<durable::DurableError> for Trouble {
     }
 }
 
+/// A few redirects, and none that gives encryption up.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let secure = attempt.previous().iter().all(|url| url.scheme() == "https");
+    if attempt.previous().len() > MAX_REDIRECTS {
+        attempt.error("too many redirects")
+    } else if secure && attempt.url().scheme() != "https" {
+        attempt.error("redirected from https to http")
+    } else {
+        attempt.follow()
+    }
+}
+
 impl HttpTransport {
     /// A client for the repository at `base`, which must be `http` or `https`. Opens no connection yet.
     pub fn new(base: &Url, settings: &RepositorySettings) -> Result<Self, Reason> {
@@ -95,22 +107,18 @@ impl HttpTransport {
         }
         // Fails when one was installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let follow = redirect::Policy::custom(|attempt| {
-            let secure = attempt.previous().iter().all(|url| url.scheme() == "https");
-            if attempt.previous().len() > MAX_REDIRECTS {
-                attempt.error("too many redirects")
-            } else if secure && attempt.url().scheme() != "https" {
-                attempt.error("redirected from https to http")
-            } else {
-                attempt.follow()
-            }
-        });
-        let client = Client::builder()
-            .user_agent(concat!("edgewarden/", env!("CARGO_PKG_VERSION")))
-            .redirect(follow)
-            .connect_timeout(settings.stall_timeout)
-            .referer(false)
-            .build()
+        let build = |certificates: bool| {
+            let client = Client::builder()
+                .user_agent(concat!("edgewarden/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::custom(follow))
+                .connect_timeout(settings.stall_timeout)
+                .referer(false);
+            if certificates { client } else { client.tls_certs_only([]) }.build()
+        };
+        let client = build(true)
+            // Over http they are needed only where it leads on to https: a bench or a closed network may
+            // have a device without any.
+            .or_else(|error| if base.scheme() == "http" { build(false) } else { Err(error) })
             .map_err(|error| {
                 let detail = format!(
                     "repository {base}: cannot set up TLS: {}; install ca-certificates",

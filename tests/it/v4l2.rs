@@ -2,7 +2,7 @@
 //! driver, where `EDGEWARDEN_TEST_VIVID` says that it is loaded: `packaging/test-v4l2.sh` starts a
 //! virtual machine that has two such cameras, the second one multi-planar, and runs this there.
 
-use crate::support::device::{Device, Options, PATIENCE};
+use crate::support::device::{Device, Options, PATIENCE, Repository, SLOT, release};
 use crate::support::{Config, Edgewarden, HANG, wait_until};
 use edgewarden::domain::frame::FrameFormat;
 use edgewarden::domain::health::{PipelineState, ProblemCode};
@@ -327,8 +327,13 @@ fn the_agent_brings_an_unplugged_camera_back() {
     if !vivid() {
         return;
     }
-    let mut device = Device::new(Options::default().set("pipeline.source", source_table(CAMERAS[0], None)));
+    // With a model, as a camera that no model needs is paused.
+    let repository = Repository::with(&["v1"]);
+    let options = Options::default().repository(&repository).set("update.probation_max", "10m");
+    let mut device = Device::new(options.set("pipeline.source", source_table(CAMERAS[0], None)));
     device.start();
+    let updated = device.cli(["update", SLOT, &release(1)]);
+    assert_eq!(updated.code, Some(0), "{}", updated.stderr);
     let captured =
         || device.status().metrics.pipelines.first().map_or(0, |pipeline| pipeline.frames.captured);
     let grows = |what: &str| {
@@ -365,7 +370,7 @@ fn the_agent_brings_an_unplugged_camera_back() {
     assert_eq!(device.pid(), agent);
     assert!(device.child("capture") != first, "its process is a new one");
     let health = device.status().health;
-    assert_eq!(health.pipelines[0].state, PipelineState::NoModel);
+    assert_eq!(health.pipelines[0].state, PipelineState::Running);
     let failed = health.problems.iter().find(|problem| problem.code == ProblemCode::SourceFailed);
     assert_eq!(failed, None);
     assert!(device.stop().success());

@@ -128,3 +128,13 @@ fn expired_metadata_is_refused_with_what_the_publisher_must_do() {
     let ended = device.cli(["update", SLOT, &release(1)]);
     assert_eq!(ended.code, Some(2), "refused for trust: {ended:?}");
 }
+
+#[test]
+fn a_device_without_certificates_takes_models_over_http() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let options = Options::new(&broker, &repository);
+    let bare = options.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+    let device = Device::serving(bare, &release(1));
+    assert!(device.cli(["status"]).stdout.contains("reached"));
+}
