@@ -461,9 +461,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             // The prefix is part of names in /dev/shm, which all tests share.
             let unique = dir.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.');
-            let prefix = format!("ewt{unique}_");
-            let root = dir.path().join("frames");
-            Self(dir, FrameChannel { root, prefix, pipeline: "belt".parse().unwrap(), readers: 1, every: false })
+            let (prefix, root) = (format!("ewt{unique}_"), dir.path().join("frames"));
+            let pipeline = "belt".parse().unwrap();
+            Self(dir, FrameChannel { root, prefix, pipeline, readers: 1, every: false })
         }
     }
 
