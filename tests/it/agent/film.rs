@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// A picture that takes its time to be decoded: noise with one strong colour.
 fn noisy(strong: usize) -> Vec<u8> {
-    let (width, height) = (1600, 1200);
+    let (width, height) = (800, 600);
     let mut state = 1_u32;
     let pixels: Vec<u8> = (0..width * height * 3)
         .map(|at| {
@@ -112,7 +112,7 @@ fn a_child_that_dies_in_the_middle_costs_what_was_in_it_and_no_more() {
     let mut repository = Repository::with(&[]);
     let release = colours(&mut repository);
     let folder = repository.dir.path().join("pictures");
-    pictures(&folder, 900);
+    pictures(&folder, 1500);
     let device = Device::serving(options(&broker, &repository, &once(&folder)), &release);
 
     signal(device.child("capture"), Signal::KILL);
@@ -120,10 +120,10 @@ fn a_child_that_dies_in_the_middle_costs_what_was_in_it_and_no_more() {
     signal(device.child("infer"), Signal::KILL);
     device.until_frames(50);
     let before = device.heard.lock().unwrap().frames.last().unwrap().seq;
-    assert!(before < 900, "the film was over before its children were killed");
+    assert!(before < 1500, "the film was over before its children were killed");
     let counts = at_the_end(&device);
-    assert_eq!((counts.captured, counts.skipped, counts.failed), (900, 0, 0), "{counts:?}");
-    assert_eq!(counts.answered + counts.unserved, 900, "{counts:?}");
+    assert_eq!((counts.captured, counts.skipped, counts.failed), (1500, 0, 0), "{counts:?}");
+    assert_eq!(counts.answered + counts.unserved, 1500, "{counts:?}");
     assert!(counts.unserved <= 3, "what was on its way to the model: {counts:?}");
     assert_in_order(&device);
 }
