@@ -221,6 +221,7 @@ fn camera_plan(settings: &Settings, pipeline: &PipelineSettings, exe: &Path) -> 
         prefix: frames::prefix_of(&settings.paths.state),
         pipeline: pipeline.name.clone(),
         readers: u32::try_from(readers().count()).unwrap_or(u32::MAX),
+        every: pipeline.every,
     };
     Some(camera::Plan {
         name: pipeline.name.clone(),

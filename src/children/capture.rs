@@ -8,6 +8,7 @@
 //! A source that is lost ends this process: the agent starts another one after a while, so a camera
 //! that was away for hours comes back by itself.
 
+use crate::children::film::{Film, Turn};
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
 use crate::children::{snapshot, topic};
 use crate::domain::frame::FrameView;
@@ -72,6 +73,8 @@ struct Camera {
     cap: Cap,
     /// Holds still pictures back.
     watch: Option<Watch>,
+    /// Where every frame is to be answered: how far it may go.
+    film: Option<Film>,
     /// Pictures held back that were not told.
     still: u64,
     life_told: Instant,
@@ -151,6 +154,7 @@ impl Camera {
             period,
             cap,
             watch: motion.map(Watch::new),
+            film: channel.every.then(Film::default),
             still: 0,
             life_told: Instant::now(),
             seq: first_seq,
@@ -170,7 +174,10 @@ impl Camera {
             let wait = match (paused || ended, live) {
                 (true, _) => None,
                 (false, true) => Some(Duration::ZERO),
-                (false, false) => Some(due.saturating_duration_since(Instant::now())),
+                (false, false) => Some(match &self.film {
+                    Some(film) => film.wait(self.seq, LIFE_EVERY),
+                    None => due.saturating_duration_since(Instant::now()),
+                }),
             };
             match orders.wait(wait) {
                 Ok(ToCapture::Pause { paused: wanted }) => {
@@ -188,6 +195,8 @@ impl Camera {
                     let jpeg = self.snapshot(max_edge);
                     answers.say(&FromCapture::Snapshot { id, jpeg })?;
                 }
+                Ok(ToCapture::Until { seq }) => self.film.iter_mut().for_each(|film| film.allow(seq)),
+                Ok(ToCapture::Skip { pictures }) => self.film.iter_mut().for_each(|film| film.skip(pictures)),
                 Ok(ToCapture::Configure { .. }) => {
                     tracing::warn!("configured twice; the second is passed over");
                 }
@@ -205,18 +214,34 @@ impl Camera {
 
     /// Asks for one frame; publishes it, leaves it out, or tells why there is none.
     fn step(&mut self, live: bool, due: &mut Instant, answers: &mut Answers) -> Result<Step, End> {
+        match self.film.as_ref().map_or(Turn::Read, |film| film.turn(self.seq)) {
+            Turn::Read => {}
+            Turn::Wait => return self.alive(answers),
+            Turn::Over => return Ok(Step::Ended),
+        }
         let asked = self.source.next(self.seq, &mut self.spare, LISTEN);
         let now = Instant::now();
         let picture = match asked {
             Ok(Next::Picture(picture)) => picture,
             Ok(Next::Pending) => return Ok(Step::Went),
-            Ok(Next::Ended) => return Ok(Step::Ended),
+            Ok(Next::Ended) => match &mut self.film {
+                // Those on their way are still to be answered.
+                Some(film) => {
+                    film.at_end();
+                    return Ok(Step::Went);
+                }
+                None => return Ok(Step::Ended),
+            },
             Err(trouble) => {
                 *due = next_due(*due, self.period, now);
+                self.film.iter_mut().for_each(Film::rest);
                 return self.trouble(trouble, answers);
             }
         };
         *due = next_due(*due, self.period, now);
+        if self.film.as_mut().is_some_and(Film::skips) {
+            return self.alive(answers);
+        }
         let (unix_ns, mono_ns) = (monotonic::unix_ns(), monotonic::now_ns());
         let captured_mono_ns = picture.captured_mono_ns.map_or(mono_ns, |at| at.min(mono_ns));
         if live && !self.cap.take(captured_mono_ns) {
@@ -237,6 +262,10 @@ impl Camera {
             self.newest = Some(meta);
             self.still += 1;
             return self.alive(answers);
+        }
+        if self.film.is_some() && self.still > 0 {
+            // So that the agent knows where in the film this frame is.
+            answers.say(&FromCapture::Alive { still: std::mem::take(&mut self.still) })?;
         }
         if let Err(error) = self.publisher.publish(&meta, &self.spare) {
             return self.trouble(Trouble::Frame(error.into()), answers);

@@ -232,8 +232,14 @@ impl Server<'_> {
             }
             ToInfer::Start { from } => {
                 if !lock(self.desk).is_open() {
-                    // The newest frame can still be had, those before it cannot.
-                    self.frame = self.take().unwrap_or_default();
+                    // The newest frame can still be had, those before it cannot. Where every frame is wanted,
+                    // the first of those that wait and are ours.
+                    self.frame = loop {
+                        match self.take().unwrap_or_default() {
+                            Some(frame) if self.subscriber.every && frame.seq() < from => {}
+                            frame => break frame,
+                        }
+                    };
                 }
                 let gone_by = self.frame.as_ref().map_or(self.taken, Lease::seq);
                 lock(self.desk).start(from, gone_by)

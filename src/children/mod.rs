@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod desk;
+mod film;
 pub mod infer;
 pub mod lane;
 pub mod link;

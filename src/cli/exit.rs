@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub const FAILED: u8 = 1;
 /// Refused for trust: signature, digest, expiry, replay.
 pub const REFUSED: u8 = 2;
+/// The user ended it with Ctrl-C: 128 and the signal's number, as shells have it.
+pub const INTERRUPTED: u8 = 130;
 /// The command line or its arguments make no sense.
 pub const USAGE: u8 = 64;
 
@@ -26,6 +28,11 @@ pub struct Own(pub Reason);
 #[derive(Debug, thiserror::Error)]
 #[error("failed")]
 pub struct Told;
+
+/// The user ended it with Ctrl-C; exits with [`INTERRUPTED`].
+#[derive(Debug, thiserror::Error)]
+#[error("ended by Ctrl-C")]
+pub struct Interrupted;
 
 /// Prints the error, if any, as one line on standard error (a configuration's faults: one line each)
 /// and gives the exit status.
@@ -64,6 +71,9 @@ pub fn status(error: &anyhow::Error) -> u8 {
         let own = cause.downcast_ref::<Own>().map(|Own(reason)| reason);
         if let Some(reason) = own.or_else(|| cause.downcast_ref::<Reason>()) {
             return if reason.code.is_trust() { REFUSED } else { FAILED };
+        }
+        if cause.downcast_ref::<Interrupted>().is_some() {
+            return INTERRUPTED;
         }
         if cause.downcast_ref::<Usage>().is_some() {
             return USAGE;

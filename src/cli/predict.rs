@@ -1,21 +1,25 @@
-//! `edgewarden predict`: a bundle's answers on pictures, one JSON line each.
+//! `edgewarden predict`: a bundle's answers on pictures and films, one JSON line for each picture or frame.
 //!
 //! Several engines work at once, each with a thread of its own; the answers come out in the order of the
 //! pictures whatever the order in which they are ready.
 
 mod batch;
 mod csv;
+mod film;
 mod pictures;
 
-use super::exit::{Own, Told};
+use super::exit::{Interrupted, Own, Told};
 use super::runtime::RuntimeArgs;
 use crate::bundle;
 use crate::domain::manifest::Provider;
 use crate::domain::{Reason, ReasonCode};
-use batch::{Answer, Batch};
+use batch::{About, Answer, Batch, Input};
+use film::{Facts, Thin};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Pictures from which a progress bar, and more than one engine, is worth its place.
 const MANY: usize = 5;
@@ -26,13 +30,21 @@ pub struct Args {
     /// The bundle: its folder or a `.bundle` file
     bundle: PathBuf,
     /// Pictures (JPEG, PNG, WebP, BMP or PNM; turned as their Exif data asks for), folders of pictures, or
-    /// patterns such as 'day/*.jpg'. For a model that takes a series: CSV files, one window each
+    /// patterns such as 'day/*.jpg'; films (MP4, MKV, AVI, MOV, WebM, Y4M and others, read by ffmpeg or
+    /// GStreamer). For a model that takes a series: CSV or NumPy (.npy) files, one window each
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Also write the pictures, with the boxes on them, into this folder
+    /// Of films only each Nth frame, from the first on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "fps")]
+    every: Option<u64>,
+    /// Of films so many frames for each second of film
+    #[arg(long, value_name = "F", value_parser = fps)]
+    fps: Option<f32>,
+    /// Also write the pictures, with the boxes on them, into this folder; the frames of a film into a
+    /// folder of its name in there, numbered
     #[arg(long, value_name = "DIR")]
     draw: Option<PathBuf>,
-    /// Also write the answers into this file, one line for each box, class or raw output
+    /// Also write the answers into this file, one line for each box, class, value, anomaly or raw output
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Engines that work at once [default: all cores for many pictures, else 1]
@@ -53,19 +65,32 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Place::Unpacked(dir) => bundle::open(dir.path(), None)?,
     };
     let images = pictures::all(&args.images)?;
+    let thin = args.fps.map_or(Thin::Every(args.every.unwrap_or(1)), Thin::Fps);
+    let films = bundle.manifest.series.is_none();
+    let facts = |path: &Path| (films && film::is_film(path)).then(|| Facts::of(path));
+    let inputs: Vec<Input> =
+        images.iter().map(|path| Input { path: path.clone(), film: facts(path) }).collect();
     let mut settings = args.runtime.settings()?;
-    let jobs = jobs(&args, images.len());
+    let jobs = jobs(&args, &inputs);
     if jobs > 1 {
         // The cores are taken by the engines.
         settings.intra_threads = settings.intra_threads.or(Some(1));
     }
     let drawings = args.draw.as_deref().map(|dir| pictures::drawings(dir, &images)).transpose()?;
     let mut table = args.csv.as_deref().map(csv::Table::create).transpose()?;
-    let bar = progress(images.len());
-    let mut bad = 0_usize;
-    let batch =
-        Batch { bundle: &bundle, settings: &settings, images: &images, drawings: drawings.as_deref() };
-    let ended = batch.run(jobs, |image, answer: anyhow::Result<Answer>| {
+    let bar = progress(&inputs, thin);
+    let (mut bad, mut seen) = (0_usize, 0_usize);
+    let stop = stop_on_ctrl_c()?;
+    let batch = Batch {
+        bundle: &bundle,
+        settings: &settings,
+        inputs: &inputs,
+        thin,
+        drawings: drawings.as_deref(),
+        stop: &stop,
+    };
+    let ended = batch.run(jobs, |about: About<'_>, answer: anyhow::Result<Answer>| {
+        seen += 1;
         let mut told = Ok(());
         bar.suspend(|| match &answer {
             Ok(answer) => {
@@ -78,7 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         });
         bar.inc(1);
         if let (Some(table), Ok(answer)) = (&mut table, &answer) {
-            table.add(image, &answer.output)?;
+            table.add(about, &answer.output)?;
         }
         Ok(told?)
     });
@@ -91,35 +116,74 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(table) = table {
         table.finish()?;
     }
+    if stop.load(Ordering::Relaxed) {
+        return Err(Interrupted.into());
+    }
     if bad > 0 {
-        if images.len() >= MANY {
-            anstream::eprintln!("edgewarden: {bad} of {} pictures got no answer", images.len());
+        if seen >= MANY {
+            anstream::eprintln!("edgewarden: {bad} of {seen} pictures got no answer");
         }
         return Err(Told.into());
     }
     Ok(())
 }
 
+fn fps(text: &str) -> Result<f32, String> {
+    let good = text.parse().ok().filter(|fps: &f32| (0.01..=240.0).contains(fps));
+    good.ok_or_else(|| "use a number from 0.01 to 240".to_owned())
+}
+
+/// Set by Ctrl-C: what is under way is finished, files are closed. A second one ends at once; a film's
+/// program ends with this process.
+fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let set = stop.clone();
+    std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if set.swap(true, Ordering::Relaxed) {
+                    std::process::exit(super::exit::INTERRUPTED.into());
+                }
+            }
+        });
+    })?;
+    Ok(stop)
+}
+
 /// One engine for few pictures, since each has to be loaded; and for a GPU, which they would share.
-fn jobs(args: &Args, images: usize) -> usize {
+fn jobs(args: &Args, inputs: &[Input]) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let of_threads = cores / args.runtime.threads.map_or(1, usize::from);
     let processor = args.runtime.providers.iter().all(|provider| *provider == Provider::Cpu);
-    let default = if images < MANY || !processor { 1 } else { of_threads };
-    args.jobs.map_or(default, usize::from).clamp(1, images.max(1))
+    let many = inputs.iter().any(|input| input.film.is_some()) || inputs.len() >= MANY;
+    let default = if many && processor { of_threads } else { 1 };
+    let most = if many { usize::from(u16::MAX) } else { inputs.len().max(1) };
+    args.jobs.map_or(default, usize::from).clamp(1, most)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn progress(total: usize) -> ProgressBar {
+fn progress(inputs: &[Input], thin: Thin) -> ProgressBar {
+    let count = |input: &Input| input.film.as_ref().map_or(Some(1), |facts| facts.wanted(thin));
+    let total: Option<u64> = inputs.iter().map(count).sum();
     // Lines that go to the terminal tell the progress themselves.
-    if total < MANY || !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
+    let few = total.is_some_and(|total| total < MANY as u64);
+    if few || !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} pictures, {per_sec}, {eta} left");
+    let (bar, style) = match total {
+        Some(total) => (
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()),
+            ProgressStyle::with_template("{bar:30} {pos}/{len} pictures, {per_sec}, {eta} left"),
+        ),
+        None => (
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+            ProgressStyle::with_template("{spinner} {pos} pictures, {per_sec}, {elapsed}"),
+        ),
+    };
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

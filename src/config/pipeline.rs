@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Keys that belong to the camera.
 const OF_THE_CAMERA: [&str; 1] = ["stall_timeout"];
+/// Most frames a second.
+const MAX_FPS: f32 = 240.0;
 
 /// A time span, or "off".
 pub fn max_age(node: &Node) -> Result<Option<Duration>, String> {
@@ -23,6 +25,48 @@ pub fn max_age(node: &Node) -> Result<Option<Duration>, String> {
             .map(Some)
             .map_err(|fault| format!("{fault}; or \"off\" for frames of any age")),
     }
+}
+
+/// How fast frames are looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// So many a second at most.
+    Fps(f32),
+    /// All of them, as fast as the model goes.
+    Max,
+}
+
+impl Pace {
+    /// Frames a second at most.
+    fn fps(self) -> f32 {
+        match self {
+            Pace::Fps(fps) => fps,
+            Pace::Max => MAX_FPS,
+        }
+    }
+}
+
+/// A number, or "max".
+pub fn pace(node: &Node) -> Result<Pace, String> {
+    match &node.value {
+        Value::Text(word) if word == "max" => Ok(Pace::Max),
+        Value::Text(_) => {
+            number(0.01..=MAX_FPS)(node).map(Pace::Fps).map_err(|fault| format!("{fault}; or \"max\""))
+        }
+        _ => number(0.01..=MAX_FPS)(node).map(Pace::Fps),
+    }
+}
+
+/// The oldest frame that is looked at.
+pub fn oldest(section: &mut Section<'_>, pace: Pace) -> Option<Duration> {
+    let at = section.at.clone();
+    let default = if pace == Pace::Max { None } else { Some(Duration::from_secs(2)) };
+    let oldest = section.or("max_age", default, max_age);
+    if pace == Pace::Max && oldest.is_some() {
+        let text = "leaves frames out, and fps = \"max\" wants them all; remove one of the two";
+        section.fault(&at, "max_age", text);
+    }
+    oldest
 }
 
 /// The least share of a picture that is looked at, across and down.
@@ -58,12 +102,23 @@ pub enum Look {
 }
 
 /// Reads `source` or `source_of`; `None` with the faults noted.
-pub fn look(section: &mut Section<'_>, motion: bool) -> Option<Look> {
+pub fn look(section: &mut Section<'_>, motion: bool, pace: Pace) -> Option<Look> {
     let at = section.at.clone();
     let shared = section.take("source_of");
     let own = section.table("source");
     match (own, shared) {
-        (Some(own), None) => source::read(own).map(Look::Own),
+        (Some(own), None) => {
+            let source = source::read(own)?;
+            if pace == Pace::Max && !source.waits() {
+                let text = format!(
+                    "\"max\" is for sources that wait (folder, synthetic, video without realtime, command with \
+                     pace = \"asked\"), and {} is live; give a number, the newest frame wins",
+                    source.kind()
+                );
+                section.fault(&at, "fps", text);
+            }
+            Some(Look::Own(source))
+        }
         (None, Some(node)) => {
             for key in OF_THE_CAMERA {
                 if let Some(node) = section.take(key) {
@@ -123,7 +178,7 @@ pub fn complete(
 pub struct Draft {
     pub name: PipelineName,
     pub slot: SlotName,
-    pub fps: f32,
+    pub pace: Pace,
     pub max_age: Option<Duration>,
     pub stall_timeout: Duration,
     pub crop: Option<[f32; 4]>,
@@ -136,7 +191,7 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
     let find = |draft: &Draft| -> Option<(SourceSettings, PipelineName, Duration)> {
         let (other, at) = match &draft.look {
             Look::Own(source) => {
-                let source = source.clone().at_pace(draft.fps);
+                let source = source.clone().at_pace(draft.pace.fps());
                 return Some((source, draft.name.clone(), draft.stall_timeout));
             }
             Look::Of(other, at) => (other, at),
@@ -148,7 +203,12 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
         }
         match drafts.iter().find(|draft| draft.name == *other).map(|draft| (draft, &draft.look)) {
             Some((owner, Look::Own(source))) => {
-                let source = source.clone().at_pace(owner.fps);
+                if (draft.pace, owner.pace) == (Pace::Max, Pace::Fps(owner.pace.fps())) {
+                    let text = "\"max\" must stand at the pipeline that has the source, too";
+                    faults.add(at, "pipeline.fps", text.to_owned());
+                    return None;
+                }
+                let source = source.clone().at_pace(owner.pace.fps());
                 Some((source, owner.name.clone(), owner.stall_timeout))
             }
             Some((_, Look::Of(next, _))) => {
@@ -172,7 +232,8 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
         Some(PipelineSettings {
             name: draft.name.clone(),
             slot: draft.slot.clone(),
-            fps: draft.fps,
+            fps: draft.pace.fps(),
+            every: draft.pace == Pace::Max,
             max_age: draft.max_age,
             stall_timeout,
             crop: draft.crop,

@@ -409,10 +409,10 @@ fn read_pipeline(
             ),
         );
     }
-    let fps = section.or("fps", 15.0, number(0.01..=240.0));
-    let max_age = section.or("max_age", Some(secs(2)), pipeline::max_age);
+    let pace = section.or("fps", pipeline::Pace::Fps(15.0), pipeline::pace);
+    let max_age = pipeline::oldest(&mut section, pace);
     let motion = section.table("motion").map(motion::read);
-    let mut look = pipeline::look(&mut section, motion.is_some());
+    let mut look = pipeline::look(&mut section, motion.is_some(), pace);
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
     if let Some(pipeline::Look::Own(source)) = &mut look {
         pipeline::complete(&section, source, mqtt, stall_timeout);
@@ -423,7 +423,7 @@ fn read_pipeline(
     Some(pipeline::Draft {
         name,
         slot,
-        fps,
+        pace,
         max_age,
         stall_timeout,
         crop,

@@ -215,6 +215,9 @@ pub struct PipelineSettings {
     pub slot: SlotName,
     /// Frames a second at most.
     pub fps: f32,
+    /// Every frame of a source that waits is answered, as fast as the model goes; `fps` is then the
+    /// highest that there is.
+    pub every: bool,
     /// No model is run on a frame older than this; `None` for any age.
     pub max_age: Option<Duration>,
     /// A source that gives nothing for so long is restarted.

@@ -555,3 +555,31 @@ fn memory_and_shadow_settings_are_read_and_checked() {
     let text = format!("{SMALLEST}[runtime]\nmemory_budget = \"2GiB\"\nmemory_limit = \"1GiB\"\n");
     assert!(self::faults(&text)[0].contains("memory_budget: is not below memory_limit"));
 }
+
+#[test]
+fn all_frames_are_for_sources_that_wait() {
+    let read = |text: &str| from_text(text, Path::new("/etc/edgewarden"), &Surroundings::default());
+    let waits = "[[pipeline]]\nfps = \"max\"\n[pipeline.source]\nkind = \"folder\"\npath = \"/srv/a\"\n";
+    let settings = read(waits).unwrap();
+    assert!(settings.pipelines[0].every);
+    assert_eq!(settings.pipelines[0].max_age, None, "none is too old");
+    assert!(!read(&waits.replace("\"max\"", "5")).unwrap().pipelines[0].every);
+    let shared = "[[pipeline]]\nname = \"b\"\nslot = \"b\"\nfps = \"max\"\nsource_of = \"main\"\n";
+    assert!(read(&format!("{waits}{shared}")).unwrap().pipelines.iter().all(|one| one.every));
+    for (text, wanted) in [
+        (
+            waits.replace("kind = \"folder\"\npath = \"/srv/a\"", "kind = \"v4l2\""),
+            "fps: \"max\" is for sources that wait",
+        ),
+        (waits.replace("\"folder\"", "\"video\"\nrealtime = true"), "and video is live; give a number"),
+        (waits.replace("\"max\"", "\"max\"\nmax_age = \"1s\""), "max_age: leaves frames out"),
+        (waits.replace("\"max\"", "\"most\""), "expected a number, found text; or \"max\""),
+        (
+            format!("{}{shared}", waits.replace("\"max\"", "5")),
+            "must stand at the pipeline that has the source",
+        ),
+    ] {
+        let faults = read(&text).expect_err(&text).to_string();
+        assert!(faults.contains(wanted), "{text}\n{faults}");
+    }
+}

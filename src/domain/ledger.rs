@@ -78,6 +78,12 @@ impl Span {
         self.next
     }
 
+    /// The first number that it still owes; `None` when it owes none and will not.
+    pub fn owes(&self) -> Option<u64> {
+        let over = self.closed || self.until.is_some_and(|until| self.next >= until);
+        (!over).then_some(self.next)
+    }
+
     /// True when every number of the span has its fate.
     pub fn is_closed(&self) -> bool {
         self.closed

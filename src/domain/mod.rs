@@ -8,6 +8,7 @@ pub mod admission;
 pub mod ahead;
 pub mod backoff;
 pub mod command;
+pub mod credit;
 pub mod deployment;
 pub mod frame;
 pub mod health;

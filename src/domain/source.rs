@@ -61,6 +61,31 @@ impl SourceSettings {
         self
     }
 
+    /// True when it makes a frame whenever it is asked for one, and loses nothing by waiting; false for
+    /// what is live.
+    pub fn waits(&self) -> bool {
+        match self {
+            SourceSettings::Synthetic { .. } | SourceSettings::Folder { .. } => true,
+            SourceSettings::Stream(stream) => stream.waits(),
+            SourceSettings::V4l2(_) | SourceSettings::Sensor(_) => false,
+        }
+    }
+
+    /// True when it has an end.
+    pub fn ends(&self) -> bool {
+        match self {
+            SourceSettings::Folder { repeat, .. }
+            | SourceSettings::Stream(
+                StreamSettings::Video { repeat, realtime: false, .. }
+                | StreamSettings::Command { repeat, film: true, .. },
+            ) => !repeat,
+            SourceSettings::Synthetic { .. }
+            | SourceSettings::Stream(_)
+            | SourceSettings::V4l2(_)
+            | SourceSettings::Sensor(_) => false,
+        }
+    }
+
     /// The word for it in a configuration.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -60,6 +60,18 @@ pub enum StreamSettings {
 }
 
 impl StreamSettings {
+    /// True for a film whose frames are had one after the other, false for what is live.
+    pub fn waits(&self) -> bool {
+        match self {
+            StreamSettings::Command { film, .. } => *film,
+            StreamSettings::Video { realtime, .. } => !realtime,
+            StreamSettings::Rtsp { .. }
+            | StreamSettings::HttpMjpeg { .. }
+            | StreamSettings::CsiPi(_)
+            | StreamSettings::CsiJetson(_) => false,
+        }
+    }
+
     /// The kind as it is written in the configuration.
     pub fn kind(&self) -> &'static str {
         match self {

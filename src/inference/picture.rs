@@ -98,6 +98,11 @@ impl Picture {
         Self { meta: meta(FrameFormat::Rgb8, width, height), bytes: image.into_raw() }
     }
 
+    /// One whose bytes are at hand, such as a frame of a film.
+    pub fn of_bytes(format: FrameFormat, width: u32, height: u32, bytes: Vec<u8>) -> Self {
+        Self { meta: meta(format, width, height), bytes }
+    }
+
     /// The picture as a frame.
     pub fn view(&self) -> FrameView<'_> {
         FrameView { meta: self.meta, bytes: &self.bytes }

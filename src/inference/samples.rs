@@ -1,9 +1,13 @@
-//! A window of samples from a CSV file, as a frame: what `predict` and golden inputs of series are read
-//! from. One row a sample, one column a channel; a first row without a number in it is a header.
+//! A window of samples from a file, as a frame: what `predict` and golden inputs of series are read from.
+//!
+//! CSV: one row a sample, one column a channel; a first row without a number in it is a header. NumPy
+//! (`.npy`): an array with the axes of the model's input, with or without the batch of one. The content
+//! tells which it is.
 
+use super::npy;
 use super::source::sensor::row::Splitter;
 use crate::domain::frame::FrameView;
-use crate::domain::manifest::SeriesSpec;
+use crate::domain::manifest::{SeriesLayout, SeriesSpec};
 use crate::domain::{FrameFormat, FrameMeta, Reason, ReasonCode};
 use std::io::Read;
 use std::path::Path;
@@ -19,8 +23,8 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Reads a CSV file of as many rows and columns as the model takes samples and channels. An empty
-    /// field or `nan` is a gap.
+    /// Reads a CSV file of as many rows and columns as the model takes samples and channels, or a NumPy
+    /// array of the model's shape. An empty field or `nan` is a gap.
     ///
     /// # Errors
     /// `NotFound` when there is no such file, `BadRequest` when it is no such window.
@@ -36,7 +40,44 @@ impl Samples {
         if bytes.len() as u64 > MAX_FILE {
             return Err(fault(ReasonCode::BadRequest, format!("larger than {} MiB", MAX_FILE >> 20)));
         }
-        Self::parse(&bytes, series).map_err(|what| fault(ReasonCode::BadRequest, what))
+        let parsed = match bytes.starts_with(npy::MAGIC) {
+            true => Self::of_numpy(&bytes, series),
+            false => Self::parse(&bytes, series),
+        };
+        parsed.map_err(|what| fault(ReasonCode::BadRequest, what))
+    }
+
+    fn of_numpy(file: &[u8], series: &SeriesSpec) -> Result<Self, String> {
+        let (channels, length) = series.size().ok_or("the model takes no series")?;
+        let (channels, length) = (channels as usize, length as usize);
+        let array = npy::Array::parse(file, channels * length)?;
+        let wanted = match series.layout {
+            SeriesLayout::Ncl => [1, channels, length],
+            SeriesLayout::Nlc => [1, length, channels],
+        };
+        if array.shape[..] != wanted && array.shape[..] != wanted[1..] {
+            let (found, wanted) = (npy::told(&array.shape), npy::told(&wanted[1..]));
+            return Err(format!("an array of shape {found}, the model takes {wanted}; transpose or cut it"));
+        }
+        let at = |channel: usize, sample: usize| match series.layout {
+            SeriesLayout::Ncl => channel * length + sample,
+            SeriesLayout::Nlc => sample * channels + channel,
+        };
+        let places = (0..channels).flat_map(|channel| (0..length).map(move |sample| at(channel, sample)));
+        let bytes = places.flat_map(|place| array.values[place].to_le_bytes()).collect();
+        Ok(Self::of(bytes, channels, length))
+    }
+
+    fn of(bytes: Vec<u8>, channels: usize, length: usize) -> Self {
+        let meta = FrameMeta {
+            seq: 1,
+            captured_unix_ns: 0,
+            captured_mono_ns: 0,
+            width: length as u32,
+            height: channels as u32,
+            format: FrameFormat::Samples,
+        };
+        Self { meta, bytes }
     }
 
     fn parse(text: &[u8], series: &SeriesSpec) -> Result<Self, String> {
@@ -85,15 +126,7 @@ impl Samples {
         if rows != length {
             return Err(format!("{rows} rows of samples, the model takes {length}; give it one window"));
         }
-        let meta = FrameMeta {
-            seq: 1,
-            captured_unix_ns: 0,
-            captured_mono_ns: 0,
-            width: length as u32,
-            height: channels as u32,
-            format: FrameFormat::Samples,
-        };
-        Ok(Self { meta, bytes })
+        Ok(Self::of(bytes, channels, length))
     }
 
     /// The window as a frame.
@@ -105,10 +138,10 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::manifest::{ElementType, Gap, SeriesLayout};
+    use crate::domain::manifest::{ElementType, Gap};
 
-    fn parse(text: &str) -> Result<Vec<f32>, String> {
-        let spec = SeriesSpec {
+    fn spec() -> SeriesSpec {
+        SeriesSpec {
             name: "x".into(),
             shape: vec![1, 2, 3],
             element: ElementType::F32,
@@ -118,9 +151,38 @@ mod tests {
             mean: vec![],
             std: vec![],
             gap: Gap::Hold,
-        };
-        let samples = Samples::parse(text.as_bytes(), &spec)?;
-        Ok(samples.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        }
+    }
+
+    fn values(samples: &Samples) -> Vec<f32> {
+        samples.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    fn parse(text: &str) -> Result<Vec<f32>, String> {
+        Samples::parse(text.as_bytes(), &spec()).map(|samples| values(&samples))
+    }
+
+    /// An array of 1, 2, 3 … as NumPy saves it.
+    fn array(shape: &str, count: u8) -> Vec<u8> {
+        let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let length = (header.len() as u16).to_le_bytes();
+        let numbers: Vec<u8> = (1..=count).collect();
+        [npy::MAGIC, &[1, 0], &length, header.as_bytes(), &numbers].concat()
+    }
+
+    #[test]
+    fn an_array_has_the_axes_of_the_model() {
+        let ncl = spec();
+        for shape in ["(2, 3)", "(1, 2, 3)"] {
+            let samples = Samples::of_numpy(&array(shape, 6), &ncl).unwrap();
+            assert_eq!(values(&samples), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            assert_eq!((samples.meta.width, samples.meta.height), (3, 2));
+        }
+        let nlc = SeriesSpec { layout: SeriesLayout::Nlc, shape: vec![1, 3, 2], ..spec() };
+        let samples = Samples::of_numpy(&array("(3, 2)", 6), &nlc).unwrap();
+        assert_eq!(values(&samples), [1.0, 3.0, 5.0, 2.0, 4.0, 6.0], "one channel after the other");
+        let fault = Samples::of_numpy(&array("(3, 2)", 6), &ncl).unwrap_err();
+        assert_eq!(fault, "an array of shape (3, 2), the model takes (2, 3); transpose or cut it");
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Membership {
             .publish_subscribe::<[u8]>()
             .user_header::<Header>()
             .enable_safe_overflow(true)
-            .subscriber_max_buffer_size(1)
+            .subscriber_max_buffer_size(channel.room())
             .subscriber_max_borrowed_samples(BORROWED)
             .history_size(0)
             .max_publishers(MAX_PUBLISHERS)
@@ -349,6 +349,8 @@ impl FramePublisher {
 pub struct FrameSubscriber {
     subscriber: Subscriber<ipc::Service, [u8], Header>,
     listener: Listener<ipc::Service>,
+    /// Frames are taken in their order, none left out.
+    pub every: bool,
     _membership: Membership,
 }
 
@@ -380,14 +382,14 @@ impl FrameSubscriber {
         let subscriber = membership
             .frames
             .subscriber_builder()
-            .buffer_size(1)
+            .buffer_size(channel.room())
             .create()
             .map_err(|e| memory("subscribe to frames")(&e))?;
-        Ok(Self { subscriber, listener, _membership: membership })
+        Ok(Self { subscriber, listener, every: channel.every, _membership: membership })
     }
 
-    /// The newest frame that was not taken yet, without waiting. A frame that makes no sense is an
-    /// error, and is taken.
+    /// The newest frame that was not taken yet, without waiting; where every frame is wanted, the oldest.
+    /// A frame that makes no sense is an error, and is taken.
     pub fn take(&self) -> Result<Option<Lease>, FrameError> {
         let mut newest: Option<Lease> = None;
         // One frame per publisher, and there may be dead ones; the bound is against a publisher that
@@ -398,6 +400,9 @@ impl FrameSubscriber {
             let meta = sample.user_header().meta(sample.payload().len())?;
             if newest.as_ref().is_none_or(|lease| lease.meta.seq < meta.seq) {
                 newest = Some(Lease { sample, meta });
+            }
+            if self.every {
+                break;
             }
         }
         Ok(newest)
@@ -456,9 +461,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             // The prefix is part of names in /dev/shm, which all tests share.
             let unique = dir.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.');
-            let prefix = format!("ewt{unique}_");
-            let root = dir.path().join("frames");
-            Self(dir, FrameChannel { root, prefix, pipeline: "belt".parse().unwrap(), readers: 1 })
+            let (prefix, root) = (format!("ewt{unique}_"), dir.path().join("frames"));
+            let pipeline = "belt".parse().unwrap();
+            Self(dir, FrameChannel { root, prefix, pipeline, readers: 1, every: false })
         }
     }
 

@@ -5,6 +5,7 @@
 //! agent that was killed leaves no orphans.
 
 use crate::domain::admission::AdmissionSettings;
+use crate::domain::credit::AHEAD;
 use crate::domain::ledger::Skip;
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
@@ -28,6 +29,17 @@ pub struct FrameChannel {
     pub pipeline: PipelineName,
     /// Pipelines that read it; all members of a channel must say the same.
     pub readers: u32,
+    /// Readers take every frame in its turn and not only the newest, and their buffers hold as many as
+    /// [`domain::credit`](crate::domain::credit) lets out. All members must say the same.
+    #[serde(default)]
+    pub every: bool,
+}
+
+impl FrameChannel {
+    /// Frames that can wait for one reader: the newest, or all that may be on their way.
+    pub fn room(&self) -> usize {
+        if self.every { AHEAD as usize } else { 1 }
+    }
 }
 
 /// To a capture child.
@@ -55,6 +67,18 @@ pub enum ToCapture {
         id: u64,
         /// Longest edge of the JPEG, pixels.
         max_edge: u32,
+    },
+    /// Publish frames up to this number, and wait with those beyond. Only on a channel of
+    /// [every](FrameChannel::every) frame, where nothing is published before the first of these.
+    Until {
+        /// The last number that may be published.
+        seq: u64,
+    },
+    /// Leave the first pictures of the source out: an earlier child has published them, or held them
+    /// back. Before the first `Until`.
+    Skip {
+        /// How many.
+        pictures: u64,
     },
     /// Publish no more frames (or go on).
     Pause {

@@ -13,6 +13,8 @@ mod camera;
 mod cost;
 /// `kill -9` at every stage of a deployment.
 mod crash;
+/// Folders and films with every frame answered.
+mod film;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
 /// Sensors: lines of a program, a serial port, an MQTT topic; windows, gaps, numbers and anomalies.

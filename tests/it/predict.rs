@@ -1,6 +1,9 @@
 //! From an ONNX file to answers on real photographs, with the real program: `bundle init`, a few edited
 //! lines, `predict`.
 
+/// Video files.
+mod film;
+
 use crate::support::series_model;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -266,7 +269,9 @@ fn a_series_model_answers_csv_files_and_keeps_them_as_golden_samples() {
     let csv = temp.path().join("window.csv");
     std::fs::write(&csv, format!("x,y,n\n{rows}")).unwrap();
     let output = run(edgewarden().arg("predict").arg(&bundle).arg(&csv));
-    let values = &lines(&output)[0]["values"];
+    let answers = lines(&output);
+    let values = &answers[0]["values"];
+    let values_of_csv = values;
     assert_eq!((&values[0]["name"], &values[0]["unit"]), (&"x".into(), &"m/s²".into()));
     assert_eq!(
         [&values[0], &values[1], &values[2]].map(|one| one["value"].as_f64().unwrap()),
@@ -286,6 +291,22 @@ fn a_series_model_answers_csv_files_and_keeps_them_as_golden_samples() {
     let off = edgewarden().args(["bundle", "check"]).arg(&bundle).output().unwrap();
     let off = String::from_utf8(off.stdout).unwrap();
     assert!(off.contains("golden input golden/01.csv: values: y is 6"), "{off}");
+
+    // The same window as NumPy saves it, and the table of it.
+    let values = (0..16).map(|n| n as f32).chain([0.5; 16]).chain([f32::NAN; 16]);
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 16), }\n";
+    let mut npy =
+        [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+    npy.extend(values.flat_map(f32::to_le_bytes));
+    let (array, table) = (temp.path().join("window.npy"), temp.path().join("answers.csv"));
+    std::fs::write(&array, npy).unwrap();
+    let output = run(edgewarden().arg("predict").arg(&bundle).arg(&array).arg("--csv").arg(&table));
+    assert_eq!(&lines(&output)[0]["values"], values_of_csv);
+    let table = std::fs::read_to_string(&table).unwrap();
+    assert!(table.contains("window.npy,value,x,,,,,,,7.5,m/s²,,\r\n"), "{table}");
+    run(edgewarden().args(["bundle", "golden"]).arg(&bundle).arg(&array));
+    let checked = String::from_utf8(run(edgewarden().args(["bundle", "check"]).arg(&bundle)).stdout).unwrap();
+    assert!(checked.contains("1 golden sample answered as expected"), "{checked}");
 
     let picture = temp.path().join("picture.csv");
     std::fs::write(&picture, "1,2\n").unwrap();

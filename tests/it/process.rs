@@ -50,6 +50,7 @@ impl Place {
             prefix: format!("ewit{unique}_"),
             pipeline: "belt".parse().unwrap(),
             readers: 1,
+            every: false,
         };
         Self { dir, channel, feed: Feed::default() }
     }

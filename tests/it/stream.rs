@@ -235,6 +235,7 @@ fn capture(
         prefix: format!("ewst{unique}_"),
         pipeline: "belt".parse().unwrap(),
         readers: 1,
+        every: false,
     };
     let source = SourceSettings::Stream(shell(script, StreamFormat::Mjpeg, false));
     let configure =

@@ -6,6 +6,7 @@
 //! model says whether its camera works. Nothing here runs on a timer of its own: between two events it
 //! sleeps until the next deadline.
 
+use super::film::{Claims, Film};
 use super::{Ask, Handle, Plan, Status};
 use crate::domain::backoff::Backoff;
 use crate::domain::health::SourceState;
@@ -31,6 +32,7 @@ pub fn spawn(plan: Plan) -> Handle {
     let (asks, inbox) = mpsc::channel(32);
     let (status_out, status) = watch::channel(Status::default());
     let (needs, needed) = watch::channel(BTreeSet::new());
+    let (claims, claimed) = watch::channel(Claims::new());
     let camera = Camera {
         plan: plan.clone(),
         status: Status { since: Some(Instant::now()), ..Status::default() },
@@ -42,9 +44,10 @@ pub fn spawn(plan: Plan) -> Handle {
         snapshots: HashMap::new(),
         next_snapshot: 1,
         for_next_frame: Vec::new(),
+        film: plan.channel.every.then(|| Film::new(claimed, plan.source.ends())),
     };
     tokio::spawn(camera.run(inbox));
-    Handle { plan, asks, needs: Arc::new(needs), status }
+    Handle { plan, asks, needs: Arc::new(needs), claims: Arc::new(claims), status }
 }
 
 type SnapshotReply = oneshot::Sender<Result<Vec<u8>, Reason>>;
@@ -79,6 +82,8 @@ struct Camera {
     next_snapshot: u64,
     /// To be asked when a frame has come: the one before the pause is old.
     for_next_frame: Vec<(u32, SnapshotReply)>,
+    /// Where every frame is to be answered.
+    film: Option<Film>,
 }
 
 impl Camera {
@@ -102,11 +107,13 @@ impl Camera {
                 event = next_event(&mut self.state) => self.event(event),
                 // Fails when every handle is gone, which the inbox tells too.
                 Ok(()) = self.needed.changed() => {}
+                () = claimed(&mut self.film) => {}
                 () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
                     self.look().await;
                 }
             }
             self.pause_or_resume();
+            self.let_on();
             self.show();
         }
     }
@@ -154,14 +161,19 @@ impl Camera {
     }
 
     async fn start(&mut self) -> Result<(), Reason> {
+        let begin = self.film.as_mut().map(|film| film.begin(self.status.newest));
         let configure = ToCapture::Configure {
             source: self.plan.source.clone(),
             fps: self.plan.fps,
             channel: self.plan.channel.clone(),
-            first_seq: self.status.newest + 1,
+            first_seq: begin.map_or(self.status.newest + 1, |begin| begin.seq),
             motion: self.plan.motion.clone(),
         };
         let child = CaptureChild::start_capture(&self.plan.exe, self.plan.name.as_str(), configure).await?;
+        if let Some(begin) = begin {
+            child.send(ToCapture::Skip { pictures: begin.skip })?;
+            child.send(ToCapture::Until { seq: begin.until })?;
+        }
         let now = Instant::now();
         self.status.pid = Some(child.pid());
         self.state = State::Up { child, started: now, alive: now, proved: false, paused: false };
@@ -186,9 +198,18 @@ impl Camera {
             *alive = Instant::now();
         }
         match message {
-            FromCapture::Opened { description } => self.status.description = Some(description),
+            FromCapture::Opened { description } => {
+                self.status.description = Some(description);
+                // One that waits to be asked gives no frame before somebody answers it.
+                if let (Some(_), State::Up { proved, .. }) = (&self.film, &mut self.state) {
+                    *proved = true;
+                }
+            }
             FromCapture::Published { seq } => {
                 self.status.newest = self.status.newest.max(seq);
+                if let Some(film) = &mut self.film {
+                    film.published(seq);
+                }
                 self.status.fault = None;
                 if let State::Up { proved, paused, .. } = &mut self.state {
                     *proved = true;
@@ -203,6 +224,7 @@ impl Camera {
             }
             FromCapture::Alive { still } => {
                 self.status.still += still;
+                self.film.iter_mut().for_each(|film| film.held_back(still));
                 let paused = matches!(&self.state, State::Up { paused: true, .. });
                 if still > 0 && !paused {
                     self.status.fault = None;
@@ -243,7 +265,7 @@ impl Camera {
             let _ = reply.send(refuse("the source is paused; resume it first"));
         } else if self.snapshots.len() + self.for_next_frame.len() >= MAX_SNAPSHOTS {
             let _ = reply.send(refuse("too many are under way; ask again in a second"));
-        } else if *paused || !self.for_next_frame.is_empty() {
+        } else if self.film.is_none() && (*paused || !self.for_next_frame.is_empty()) {
             self.for_next_frame.push((max_edge, reply));
         } else {
             self.ask_child(max_edge, reply);
@@ -291,6 +313,16 @@ impl Camera {
         }
     }
 
+    /// Lets the child go further, where the answers allow it.
+    fn let_on(&mut self) {
+        if let (Some(film), State::Up { child, .. }) = (&mut self.film, &self.state)
+            && let Some(seq) = film.further()
+            && let Err(reason) = child.send(ToCapture::Until { seq })
+        {
+            self.lost(reason);
+        }
+    }
+
     fn lost(&mut self, reason: Reason) {
         let ran = match &self.state {
             State::Up { started, proved: true, .. } => started.elapsed(),
@@ -333,6 +365,14 @@ async fn next_event(state: &mut State) -> Option<Event<FromCapture>> {
     match state {
         State::Up { child, .. } => child.recv().await,
         State::Away { .. } | State::Ended => std::future::pending().await,
+    }
+}
+
+/// Until a pipeline owes something else; never where that does not matter.
+async fn claimed(film: &mut Option<Film>) {
+    match film {
+        Some(film) => film.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,9 +5,11 @@
 //! is busy misses nothing, because every number in it only rises.
 
 mod actor;
+mod film;
 
 pub use actor::spawn;
 
+use crate::domain::credit::Claim;
 use crate::domain::health::SourceState;
 use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
@@ -77,6 +79,8 @@ pub struct Handle {
     asks: mpsc::Sender<Ask>,
     /// The pipelines that need its frames.
     needs: Arc<watch::Sender<BTreeSet<PipelineName>>>,
+    /// What they owe, where every frame is to be answered.
+    claims: Arc<watch::Sender<film::Claims>>,
     status: watch::Receiver<Status>,
 }
 
@@ -97,6 +101,14 @@ impl Handle {
             (false, true) => needs.insert(pipeline.clone()),
             (true, false) => needs.remove(pipeline),
             (true, true) | (false, false) => false,
+        });
+    }
+
+    /// Tells what this pipeline owes; only where every frame is to be answered does it matter.
+    pub fn claim(&self, pipeline: &PipelineName, claim: Option<Claim>) {
+        self.claims.send_if_modified(|claims| match claim {
+            Some(claim) => claims.insert(pipeline.clone(), claim) != Some(claim),
+            None => claims.remove(pipeline).is_some(),
         });
     }
 

@@ -117,6 +117,7 @@ impl<S: Sink> Actor<S> {
                 ask = inbox.recv() => match ask {
                     Some(Ask::Stop { reply }) => {
                         self.camera.need(&self.plan.name, false);
+                        self.camera.claim(&self.plan.name, None);
                         drop(self);
                         let _ = reply.send(());
                         return;
@@ -140,6 +141,7 @@ impl<S: Sink> Actor<S> {
                 }
             }
             self.camera.need(&self.plan.name, self.needs_frames());
+            self.tell_claim();
             self.publish_status();
         }
     }

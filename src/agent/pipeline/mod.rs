@@ -7,6 +7,7 @@
 //! tried or put back: that is decided in `domain` and driven from `update`.
 
 mod actor;
+mod film;
 mod hear;
 mod recycle;
 mod runner;

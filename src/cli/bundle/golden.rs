@@ -19,7 +19,7 @@ const FOLDER: &str = "golden";
 pub struct Args {
     /// The bundle's folder
     dir: PathBuf,
-    /// Pictures (for a series model: CSV files) whose present answers are right; they replace the golden samples that are there
+    /// Pictures (for a series model: CSV or .npy files) whose present answers are right; they replace the golden samples that are there
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Print the samples as JSON

@@ -1,13 +1,14 @@
-//! Answers as a table (RFC 4180): one line for each box, class or raw output; a picture without any has
-//! one line with its name alone.
+//! Answers as a table (RFC 4180): one line for each box, class, value, anomaly or raw output; a picture
+//! without any has one line with its name alone. Of films the frame's number and time stand at the end.
 
+use super::batch::About;
 use crate::domain::Output;
 use anyhow::Context;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// The first line.
-const HEAD: &str = "image,kind,label,class,score,left,top,right,bottom,values";
+const HEAD: &str = "image,kind,label,class,score,left,top,right,bottom,values,unit,frame,time_s";
 
 /// A file under its way.
 pub struct Table {
@@ -31,8 +32,8 @@ impl Table {
     ///
     /// # Errors
     /// With the file's name.
-    pub fn add(&mut self, image: &Path, output: &Output) -> anyhow::Result<()> {
-        self.write(&lines(&image.to_string_lossy(), output))
+    pub fn add(&mut self, about: About<'_>, output: &Output) -> anyhow::Result<()> {
+        self.write(&lines(about, output))
     }
 
     /// Ends the file.
@@ -48,25 +49,48 @@ impl Table {
     }
 }
 
-fn lines(image: &str, output: &Output) -> String {
+fn lines(about: About<'_>, output: &Output) -> String {
     let mut lines = Vec::new();
-    let image = quoted(image);
+    let image = quoted(&about.path.to_string_lossy());
     for one in &output.detections {
         let [left, top, right, bottom] = one.bbox;
         let label = quoted(&one.label);
-        lines.push(format!("{image},box,{label},{},{},{left},{top},{right},{bottom},", one.class, one.score));
+        lines
+            .push(format!("{image},box,{label},{},{},{left},{top},{right},{bottom},,", one.class, one.score));
     }
     for one in &output.classes {
-        lines.push(format!("{image},class,{},{},{},,,,,", quoted(&one.label), one.class, one.score));
+        lines.push(format!("{image},class,{},{},{},,,,,,", quoted(&one.label), one.class, one.score));
+    }
+    for one in &output.values {
+        let (name, unit) = (quoted(&one.name), quoted(&one.unit));
+        lines.push(format!("{image},value,{name},,,,,,,{},{unit}", one.value));
+    }
+    if let Some(anomaly) = &output.anomaly {
+        let verdict = u8::from(anomaly.is_anomaly);
+        // The class is the verdict.
+        let label = if anomaly.is_anomaly { "anomaly" } else { "normal" };
+        lines.push(format!("{image},anomaly,{label},{verdict},{},,,,,,", anomaly.score));
+        for one in &anomaly.channels {
+            lines.push(format!(
+                "{image},anomaly_channel,{},,{},,,,,,{}",
+                quoted(&one.name),
+                one.value,
+                quoted(&one.unit)
+            ));
+        }
     }
     for one in &output.tensors {
         let values: Vec<_> = one.values.iter().map(f32::to_string).collect();
-        lines.push(format!("{image},tensor,{},,,,,,,{}", quoted(&one.name), values.join(" ")));
+        lines.push(format!("{image},tensor,{},,,,,,,{},", quoted(&one.name), values.join(" ")));
     }
     if lines.is_empty() {
-        lines.push(format!("{image},,,,,,,,,"));
+        lines.push(format!("{image},,,,,,,,,,"));
     }
-    lines.into_iter().map(|line| line + "\r\n").collect()
+    let (frame, time_s) = about.frame.map_or((None, None), |(frame, time_s)| (Some(frame), time_s));
+    let text = |number: Option<String>| number.unwrap_or_default();
+    let end =
+        format!(",{},{}\r\n", text(frame.map(|n| n.to_string())), text(time_s.map(|t| format!("{t:.3}"))));
+    lines.into_iter().map(|line| line + &end).collect()
 }
 
 fn quoted(text: &str) -> String {
@@ -80,6 +104,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::result::{Anomaly, RawTensor, Value};
     use crate::domain::{Classification, Detection};
 
     #[test]
@@ -94,15 +119,36 @@ mod tests {
             classes: vec![Classification { label: "c".into(), class: 2, score: 0.25 }],
             ..Output::default()
         };
+        let about = |path, frame| About { path: Path::new(path), frame };
         assert_eq!(
-            lines("x,y.jpg", &output),
-            "\"x,y.jpg\",box,\"a \"\"b\"\"\",1,0.5,1,2,3.5,4,\r\n\"x,y.jpg\",class,c,2,0.25,,,,,\r\n"
+            lines(about("x,y.jpg", None), &output),
+            "\"x,y.jpg\",box,\"a \"\"b\"\"\",1,0.5,1,2,3.5,4,,,,\r\n\"x,y.jpg\",class,c,2,0.25,,,,,,,,\r\n"
+        );
+        let series = Output {
+            values: vec![Value { name: "speed".into(), value: 1.5, unit: "m/s, about".into() }],
+            anomaly: Some(Anomaly {
+                score: 3.0,
+                is_anomaly: true,
+                channels: vec![Value { name: "x".into(), value: 2.0, unit: String::new() }],
+            }),
+            tensors: vec![RawTensor { name: "raw".into(), shape: vec![2], values: vec![1.0, 2.5] }],
+            ..Output::default()
+        };
+        assert_eq!(
+            lines(about("a.mp4", Some((7, Some(0.24)))), &series),
+            "a.mp4,value,speed,,,,,,,1.5,\"m/s, about\",7,0.240\r\n\
+             a.mp4,anomaly,anomaly,1,3,,,,,,,7,0.240\r\n\
+             a.mp4,anomaly_channel,x,,2,,,,,,,7,0.240\r\n\
+             a.mp4,tensor,raw,,,,,,,1 2.5,,7,0.240\r\n"
         );
         let columns = HEAD.matches(',').count();
-        assert_eq!(lines("z", &Output::default()).matches(',').count(), columns);
-        assert_eq!(
-            lines("z", &Output { classes: output.classes, ..Output::default() }).matches(',').count(),
-            columns
-        );
+        let bare = |output: &Output| lines(about("z", None), output);
+        for output in [&Output::default(), &Output { classes: output.classes, ..Output::default() }] {
+            assert_eq!(bare(output).matches(',').count(), columns);
+        }
+        let series = Output { values: vec![], ..series };
+        for line in bare(&series).lines() {
+            assert_eq!(line.matches(',').count(), columns, "{line}");
+        }
     }
 }

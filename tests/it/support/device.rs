@@ -473,6 +473,7 @@ impl Device {
             prefix: frames::prefix_of(&self.path("state")),
             pipeline: "any".parse().expect("a good name"),
             readers: 1,
+            every: false,
         };
         // Its children end with it, within moments.
         for _ in 0..50 {
