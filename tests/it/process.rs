@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// Frames that are too old.
 mod age;
+/// A model that hangs.
+mod hang;
 
 /// A hang guard, never a measure.
 const GUARD: Duration = Duration::from_secs(60);
