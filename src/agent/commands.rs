@@ -4,7 +4,7 @@ use super::bundles::Bundles;
 use super::host::Device;
 use super::local::LocalRequest;
 use crate::domain::command::{Command, Progress, Request};
-use crate::domain::{PipelineName, Reason, ReasonCode};
+use crate::domain::{PipelineName, Reason, ReasonCode, SlotName};
 use crate::mqtt;
 use crate::update::driver::{Ticket, Updater};
 use serde_json::json;
@@ -74,14 +74,23 @@ impl Commands {
         let outcome = match request.command {
             Command::Status => Ok(status.await),
             Command::Update { slot, release, shadow } => match self.device.slot(Some(&slot)) {
-                Ok(slot) => self.follow(self.updater.update(&slot, release, shadow), &replies).await,
+                Ok(slot) => match self.sees(&slot) {
+                    Ok(()) => self.follow(self.updater.update(&slot, release, shadow), &replies).await,
+                    Err(reason) => Err(reason),
+                },
                 Err(reason) => Err(reason),
             },
             Command::Install { slot, file, shadow } => match self.device.slot(slot.as_ref()) {
-                Ok(slot) => self.follow(self.updater.install(&slot, file, shadow).await, &replies).await,
+                Ok(slot) => match self.sees(&slot) {
+                    Ok(()) => self.follow(self.updater.install(&slot, file, shadow).await, &replies).await,
+                    Err(reason) => Err(reason),
+                },
                 Err(reason) => Err(reason),
             },
-            Command::Rollback { slot } => self.follow(self.updater.rollback(&slot), &replies).await,
+            Command::Rollback { slot } => match self.sees(&slot) {
+                Ok(()) => self.follow(self.updater.rollback(&slot), &replies).await,
+                Err(reason) => Err(reason),
+            },
             Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies).await,
             Command::Snapshot { pipeline, max_edge } => self.snapshot(pipeline.as_ref(), max_edge).await,
             Command::Pause { pipeline, paused } => self.pause(pipeline.as_ref(), paused).await,
@@ -120,17 +129,51 @@ impl Commands {
         }
     }
 
+    /// Fails while a person keeps the slot's source paused: a deployment is judged by frames, and would be
+    /// taken back for want of them. A slot that is not here is for others to refuse.
+    fn sees(&self, slot: &SlotName) -> Result<(), Reason> {
+        let found = self.device.slots().find(|(here, _)| *here == slot);
+        let Some((_, handle)) = found.filter(|(_, handle)| handle.status().borrow().camera.held) else {
+            return Ok(());
+        };
+        let pipeline = &handle.plan().name;
+        let detail = format!(
+            "slot {slot}: the source of pipeline {pipeline} is paused by hand, and a model is judged by its \
+             frames; let it go on first: `edgewarden resume {pipeline}`"
+        );
+        Err(Reason::new(ReasonCode::Busy, detail))
+    }
+
+    /// Fails while a deployment needs the frames of one of these slots.
+    fn spares(&self, slots: &[SlotName]) -> Result<(), Reason> {
+        let states = self.updater.states();
+        let busy = states.iter().filter(|state| slots.contains(&state.slot)).find_map(|state| {
+            let deployment = state.deployment.as_ref().filter(|deployment| !deployment.stage.is_final())?;
+            Some((&state.slot, &deployment.release))
+        });
+        let Some((slot, release)) = busy else { return Ok(()) };
+        let detail = format!(
+            "slot {slot}: {release} is being brought in and needs the frames; wait for its end, or end it \
+             with `edgewarden abort {slot}`"
+        );
+        Err(Reason::new(ReasonCode::Busy, detail))
+    }
+
     async fn pause(
         &self,
         pipeline: Option<&PipelineName>,
         paused: bool,
     ) -> Result<serde_json::Value, Reason> {
         let camera = self.device.pipeline(pipeline)?.camera();
-        camera.hold(paused).await?;
         // All that look at it are meant: a camera cannot be paused for one of them.
         let name = &camera.plan().name;
         let on_it = self.device.slots().filter(|(_, handle)| handle.camera().plan().name == *name);
-        let names: Vec<String> = on_it.map(|(_, handle)| handle.plan().name.to_string()).collect();
+        let (slots, names): (Vec<SlotName>, Vec<String>) =
+            on_it.map(|(slot, handle)| (slot.clone(), handle.plan().name.to_string())).unzip();
+        if paused {
+            self.spares(&slots)?;
+        }
+        camera.hold(paused).await?;
         Ok(json!({ "source_of": name, "pipelines": names.join(" "), "paused": paused }))
     }
 

@@ -4,16 +4,20 @@
 use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::{CodecError, Reader, Writer};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// Orders that may wait; the agent then waits to send more.
 const WAITING: usize = 32;
+
+/// A child that is told to end ends within this time; a model that hangs is no reason to stay.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Why there is no order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +82,8 @@ impl Rope {
 pub struct Orders<In> {
     queue: Receiver<In>,
     bell: Arc<OwnedFd>,
+    /// Given up with this: whoever takes orders is done.
+    _at_work: Arc<()>,
 }
 
 impl<In: DeserializeOwned + Send + 'static> Orders<In> {
@@ -87,11 +93,16 @@ impl<In: DeserializeOwned + Send + 'static> Orders<In> {
         let bell = Arc::new(bell.map_err(|e| fault("make a bell", &e))?);
         let (orders, queue) = sync_channel(WAITING);
         let rope = Rope(bell.clone());
+        let at_work = Arc::new(());
+        let working = Arc::downgrade(&at_work);
         std::thread::Builder::new()
             .name("orders".to_owned())
-            .spawn(move || read_all(socket, orders, &rope))
+            .spawn(move || {
+                read_all(socket, orders, &rope);
+                end_in_time(&working);
+            })
             .map_err(|e| fault("start a thread", &e))?;
-        Ok(Self { queue, bell })
+        Ok(Self { queue, bell, _at_work: at_work })
     }
 
     /// Readable when an order waits, or when there will be none any more.
@@ -168,6 +179,21 @@ fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, ro
     // The main thread must find the queue closed when it hears the bell.
     drop(orders);
     rope.ring();
+}
+
+/// Nobody is there to work for any more: whoever still does is stuck, in a model or in a driver, and
+/// holds memory and devices that the next child needs.
+fn end_in_time(working: &Weak<()>) {
+    let start = Instant::now();
+    while working.strong_count() > 0 {
+        if start.elapsed() >= LAST {
+            tracing::error!("the agent closed the socket and the work goes on after {LAST:?}; ending it");
+            // Not `exit`: it would wait for the libraries that hang.
+            let _ = kill_process(getpid(), Signal::KILL);
+            return;
+        }
+        std::thread::sleep(LAST / 50);
+    }
 }
 
 fn fault(act: &str, error: &dyn std::fmt::Display) -> Reason {

@@ -44,6 +44,13 @@ pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
     }
     text.push_str(&ui::render(&table));
 
+    for pipeline in health.pipelines.iter().filter(|pipeline| pipeline.state == PipelineState::Paused) {
+        let since = ui::span(Duration::from_secs(pipeline.source.for_s));
+        let told =
+            format!("{0}: paused by hand for {since}; `edgewarden resume {0}` lets it go on", pipeline.name);
+        writeln!(text, "\n{}", ui::styled(ui::WARN, &told))?;
+    }
+
     let deployments: Vec<_> =
         status.slots.iter().filter_map(|slot| Some((slot, slot.deployment.as_ref()?))).collect();
     if !deployments.is_empty() {
@@ -101,7 +108,7 @@ fn row(pipeline: &PipelineHealth, figures: Option<&PipelineMetrics>, metrics: &M
         PipelineState::SourceFailed => "source failed",
         PipelineState::ModelFailed => "model failed",
         PipelineState::Ended => "ended",
-        PipelineState::Paused => "paused",
+        PipelineState::Paused => "paused by hand",
     };
     let dash = || "-".to_owned();
     let total = figures.and_then(|figures| figures.latency_ms.get("total")).filter(|total| total.count > 0);

@@ -4,10 +4,11 @@
 //! Deserializing with serde would stop at the first fault and name no line after drop-ins are merged,
 //! so the tree is walked by hand: every fault is collected, and what nobody asked for is unknown.
 
+use super::value::secret_file;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
@@ -281,13 +282,20 @@ pub struct Section<'f> {
     entries: BTreeMap<String, Node>,
     asked: Vec<&'static str>,
     faults: &'f Faults,
+    /// Where systemd puts the unit's credentials.
+    credentials: Option<&'f Path>,
 }
 
 impl<'f> Section<'f> {
-    /// The whole file.
-    pub fn root(file: &Arc<Path>, entries: BTreeMap<String, Node>, faults: &'f Faults) -> Self {
+    /// The whole file, with the folder of the unit's credentials.
+    pub fn root(
+        file: &Arc<Path>,
+        entries: BTreeMap<String, Node>,
+        faults: &'f Faults,
+        credentials: Option<&'f Path>,
+    ) -> Self {
         let at = Place { file: file.clone(), line: 1 };
-        Self { at, path: String::new(), entries, asked: Vec::new(), faults }
+        Self { at, path: String::new(), entries, asked: Vec::new(), faults, credentials }
     }
 
     /// The full name of a key of this table.
@@ -314,6 +322,12 @@ impl<'f> Section<'f> {
     ) -> Option<T> {
         let node = self.take(key)?;
         read(&node).map_err(|text| self.fault(&node.at, key, text)).ok()
+    }
+
+    /// A key that names a file with a secret: a path, or `credential:NAME`.
+    pub fn secret_file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let credentials = self.credentials;
+        self.optional(key, |node| secret_file(node, credentials))
     }
 
     /// A key with a default, which also stands in for a faulty value, so that reading can go on.
@@ -415,7 +429,7 @@ impl<'f> Section<'f> {
     }
 
     fn below(&self, key: &str, at: Place, entries: BTreeMap<String, Node>) -> Section<'f> {
-        Section { at, path: self.key(key), entries, asked: Vec::new(), faults: self.faults }
+        Section { at, path: self.key(key), entries, asked: Vec::new(), faults: self.faults, credentials: self.credentials }
     }
 
     /// Reports the keys that nobody asked for.

@@ -35,11 +35,11 @@ pub fn settings(
     around: &Surroundings,
 ) -> Result<Settings, ConfigErrors> {
     let faults = Faults::default();
-    let mut root = Section::root(file, tree, &faults);
+    let mut root = Section::root(file, tree, &faults, around.credentials.as_deref());
     let device = device(root.table_or_empty("device"), around);
     let paths = paths(root.table_or_empty("paths"));
     let runtime = runtime(root.table_or_empty("runtime"), around);
-    let mqtt = root.table("mqtt").map(|section| mqtt(section, around));
+    let mqtt = root.table("mqtt").map(mqtt);
     let repository = root.table("repository").map(|section| repository(section, file));
     let update = update(root.table_or_empty("update"));
     let health = health(root.table_or_empty("health"));
@@ -228,11 +228,11 @@ pub(super) fn broker(node: &Node) -> Result<(String, u16, bool), String> {
     Ok((host.to_owned(), url.port().unwrap_or(if tls { 8883 } else { 1883 }), tls))
 }
 
-fn mqtt(mut section: Section<'_>, around: &Surroundings) -> Option<MqttSettings> {
+fn mqtt(mut section: Section<'_>) -> Option<MqttSettings> {
     let at = section.at.clone();
     let broker = section.required("url", "\"mqtt://localhost:1883\"", broker);
     let username = section.optional("username", |node| text(node).map(str::to_owned));
-    let password_file = section.optional("password_file", |node| secret_file(node, around));
+    let password_file = section.secret_file("password_file");
     if password_file.is_some() && username.is_none() {
         section.fault(&at, "username", "is missing; a password needs the user name that it belongs to");
     }
@@ -245,7 +245,7 @@ fn mqtt(mut section: Section<'_>, around: &Surroundings) -> Option<MqttSettings>
     let results_per_second = section.or("results_per_second", 5.0, number(0.0..=1000.0));
     let ca_file = section.optional("ca_file", path);
     let cert_file = section.optional("cert_file", path);
-    let key_file = section.optional("key_file", |node| secret_file(node, around));
+    let key_file = section.secret_file("key_file");
     let client = match (cert_file, key_file) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
@@ -271,19 +271,6 @@ fn mqtt(mut section: Section<'_>, around: &Surroundings) -> Option<MqttSettings>
     section.finish();
     let (host, port, _) = broker?;
     Some(MqttSettings { host, port, tls, username, password_file, keep_alive, root, results_per_second })
-}
-
-/// A file with a secret: a path, or `credential:NAME` for one that systemd hands over.
-fn secret_file(node: &Node, around: &Surroundings) -> Result<PathBuf, String> {
-    let Some(name) = text(node)?.strip_prefix("credential:") else { return path(node) };
-    if name.is_empty() || name.contains('/') || name.starts_with('.') {
-        return Err(
-            "is no credential; write credential:NAME with the name in LoadCredential= of the unit".into()
-        );
-    }
-    // Outside of the unit (`edgewarden check` run by hand) the variable is not set, but the place is known.
-    let folder = around.credentials.clone().unwrap_or_else(|| "/run/credentials/edgewarden.service".into());
-    Ok(folder.join(name))
 }
 
 fn repository(mut section: Section<'_>, file: &Path) -> Option<RepositorySettings> {

@@ -55,12 +55,7 @@ pub fn mqtt(section: &mut Section<'_>) -> Option<SourceSettings> {
     });
     let url = section.optional("broker", broker);
     let username = section.optional("username", |node| text(node).map(str::to_owned));
-    let password_file = section.optional("password_file", |node| {
-        if text(node)?.starts_with("credential:") {
-            return Err("credentials of the unit are for [mqtt] only; name a file".into());
-        }
-        path(node)
-    });
+    let password_file = section.secret_file("password_file");
     let ca_file = section.optional("ca_file", path);
     if url.is_none() && (username.is_some() || password_file.is_some() || ca_file.is_some()) {
         let at = section.at.clone();

@@ -112,7 +112,7 @@ fn url(node: &Node, schemes: &[&str], example: &str) -> Result<String, String> {
 fn login(section: &mut Section<'_>) -> Option<Login> {
     let at = section.at.clone();
     let user = section.optional("user", word);
-    let password_file = section.optional("password_file", path);
+    let password_file = section.secret_file("password_file");
     match (user, password_file) {
         (Some(user), Some(password_file)) => Some(Login { user, password_file }),
         (None, None) => None,

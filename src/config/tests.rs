@@ -482,6 +482,39 @@ fn the_environment_gives_the_library_and_the_credentials() {
     assert_eq!(settings.device.id.as_str(), "device");
 }
 
+#[test]
+fn a_source_takes_its_password_from_a_credential_too() {
+    use crate::domain::source::{SensorFrom, SourceSettings};
+    use crate::domain::stream::StreamSettings;
+    let around = Surroundings { credentials: Some("/run/credentials/x".into()), ..Surroundings::default() };
+    let source = |keys: &str, around: &Surroundings| {
+        let text = format!("[[pipeline]]\n[pipeline.source]\n{keys}");
+        from_text(&text, Path::new("/e"), around).map(|settings| settings.pipelines[0].source.clone())
+    };
+    for (kind, url) in [("rtsp", "rtsp://cam/"), ("http_mjpeg", "http://cam/")] {
+        let keys = |file: &str| {
+            format!("kind = \"{kind}\"\nurl = \"{url}\"\nuser = \"u\"\npassword_file = \"{file}\"\n")
+        };
+        let SourceSettings::Stream(stream) = source(&keys("credential:cam"), &around).unwrap() else {
+            panic!("{kind} is a stream")
+        };
+        let login = match stream {
+            StreamSettings::Rtsp { login, .. } | StreamSettings::HttpMjpeg { login, .. } => login,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(login.unwrap().password_file, Path::new("/run/credentials/x/cam"), "{kind}");
+        let faults = source(&keys("credential:../cam"), &around).unwrap_err().to_string();
+        assert!(faults.contains("source.password_file: is no credential"), "{faults}");
+    }
+    let topic = "kind = \"mqtt\"\ntopic = \"a\"\nbroker = \"mqtt://h\"\nusername = \"u\"\n\
+                 password_file = \"credential:pw\"\ncolumns = [\"x\"]\nrate = 50\nwindow = 100\n";
+    let SourceSettings::Sensor(sensor) = source(topic, &Surroundings::default()).unwrap() else {
+        panic!("a topic is a sensor")
+    };
+    let SensorFrom::Mqtt { broker, .. } = sensor.from else { panic!("from a topic") };
+    assert_eq!(broker.password_file.unwrap(), Path::new("/run/credentials/edgewarden.service/pw"));
+}
+
 proptest::proptest! {
     /// Whatever stands in the file, the answer is settings or faults with a line that exists.
     #[test]

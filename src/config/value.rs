@@ -160,6 +160,19 @@ pub fn path(node: &Node) -> Result<PathBuf, String> {
     Ok(node.at.file.parent().unwrap_or(Path::new("/")).join(text))
 }
 
+/// A file with a secret: a path, or `credential:NAME` for one that systemd hands over in the folder
+/// `credentials`.
+pub fn secret_file(node: &Node, credentials: Option<&Path>) -> Result<PathBuf, String> {
+    let Some(name) = text(node)?.strip_prefix("credential:") else { return path(node) };
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(
+            "is no credential; write credential:NAME with the name in LoadCredential= of the unit".into()
+        );
+    }
+    // Outside of the unit (`edgewarden check` run by hand) the variable is not set, but the place is known.
+    Ok(credentials.unwrap_or(Path::new("/run/credentials/edgewarden.service")).join(name))
+}
+
 /// At most 80 characters of what was written.
 pub fn shorten(text: &str) -> String {
     text.chars().take(80).collect()

@@ -33,7 +33,7 @@ pub enum ProblemCode {
     ModelFailed,
     /// A source gives nothing or cannot be opened.
     SourceFailed,
-    /// The last frame of a running pipeline ended in an error.
+    /// Frames of a running pipeline end in errors, or did a moment ago.
     FrameErrors,
     /// The model runs on another provider than the first one configured.
     ProviderFallback,
@@ -182,7 +182,8 @@ pub struct PipelineHealth {
     pub shares: Vec<ProviderShare>,
     /// Answered frames per second.
     pub fps: f64,
-    /// The newest error of its source, its model or a frame, while it holds.
+    /// The newest error of its source, its model or a frame, while it holds: until what had it gives a good
+    /// frame or answer again, five seconds after the error or later. The figures keep what happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Reason>,
     /// The newest deployment on its slot that ended badly, until a later one is committed.

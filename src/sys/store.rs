@@ -1,5 +1,5 @@
 //! What the agent must remember over restarts and power cuts: typed values under names, in one `sled`
-//! database. The only file that names `sled`.
+//! database. Only this file and the folder beside it name `sled`.
 //!
 //! - Every value carries a version byte, its length and a CRC-32 over its key and its bytes.
 //! - `sled` 0.34.7 keeps a leaf of up to 17 values as one record and writes a record above 128 KiB
@@ -14,20 +14,30 @@
 //!   once the database is durable: a database that is behind its mark has lost something.
 //! - A store that cannot be read is put aside as `store.corrupt-<n>` and a new one is made: which model
 //!   runs is told by the slots' links, so the device lives on, and the caller reports the loss.
+//! - After a write that failed `sled` keeps its first error until it is opened anew, so the store does
+//!   that (`live`): once there is room, with a growing wait. What was accepted and was not durable yet is
+//!   kept in memory until it is, and is made again then. A batch that failed is not.
 //!
 //! Measured: 40 000 messages of 1 KB pushed and removed, a sync every 20, keep the file below 3 MiB.
 //! All calls block; from async code use `tokio::task::spawn_blocking`.
 
 use super::durable::{self, DurableError};
 use crate::domain::{Reason, ReasonCode};
+use live::Live;
+use open::{Fault, open_checked, put_aside, with_suffix};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{File, OpenOptions};
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+mod live;
+mod open;
+mod queue;
+
+pub use queue::Queue;
 
 /// Longest value, bytes of JSON.
 pub const MAX_VALUE: usize = 4 << 20;
@@ -48,8 +58,8 @@ const SYNCS: &str = "\u{1}syncs";
 /// Version byte, CRC-32 and length before a value's first byte.
 const HEADER: usize = 9;
 
-/// So many stores put aside are kept; older ones are dropped, so that a bad disk is not filled too.
-const KEPT_ASIDE: usize = 2;
+/// Bytes of changes that are kept until they are durable; more are made durable at once.
+const MAX_UNSYNCED: usize = 1 << 20;
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -118,15 +128,14 @@ pub struct Store(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    db: sled::Db,
     /// `<dir>/db`, opened for `fsync`.
     file: File,
     /// `<dir>/mark`: how many syncs were made, for certain.
     mark: File,
     path: PathBuf,
     /// One writer at a time; readers take it too, so that none sees a value half replaced.
-    turn: Mutex<()>,
-    /// Locked for as long as the store is open. After `db`: dropped last.
+    turn: Mutex<Live>,
+    /// Locked for as long as the store is open. After the database: dropped last.
     _lock: File,
 }
 
@@ -171,7 +180,8 @@ impl Store {
         let marked = read_mark(&mark);
         // The names of what was made in the folder.
         durable::sync_dir(dir)?;
-        let inner = Inner { db, file, mark, path: dir.to_owned(), turn: Mutex::new(()), _lock: lock };
+        let turn = Mutex::new(Live::new(db));
+        let inner = Inner { file, mark, path: dir.to_owned(), turn, _lock: lock };
         let store = Self(Arc::new(inner));
         let counted = store.tree::<u64>(COUNTS).get(SYNCS)?.unwrap_or(0);
         if counted < marked {
@@ -193,62 +203,88 @@ impl Store {
         Queue { tree: self.tree(name) }
     }
 
-    /// Makes all changes so far durable.
+    /// Makes all changes so far durable. Where that fails they are kept, and the next sync tries again.
     pub fn sync(&self) -> Result<(), StoreError> {
-        let turn = self.turn();
-        let counts = self.tree::<u64>(COUNTS);
-        let syncs = counts.get_with(SYNCS, &turn)?.unwrap_or(0) + 1;
-        let mut batch = Batch::default();
-        batch.put(&counts, SYNCS, &syncs)?;
-        self.apply_with(batch, &turn)?;
-        self.0.db.flush().map_err(self.failed("sync"))?;
-        self.0.file.sync_all().map_err(durable::failed("sync file", &self.0.path.join("db")))?;
-        // Not synced: a mark that a power cut takes back only notices less.
-        let count = syncs.to_le_bytes();
-        let mark = [&count[..], &crc32fast::hash(&count).to_le_bytes()].concat();
-        Ok(self.0.mark.write_all_at(&mark, 0).map_err(durable::failed("write", &self.0.path.join("mark")))?)
+        self.sync_with(&mut self.turn())
     }
 
-    /// Makes all changes of the batch, or none; they are durable when this returns.
+    /// Makes all changes of the batch, or none; they are durable when this returns. Where that fails it
+    /// is not tried again.
     pub fn batch(&self, batch: Batch) -> Result<(), StoreError> {
-        self.apply(batch)?;
-        self.sync()
+        self.batch_with(batch, &mut self.turn())
     }
 
     /// The next number of the count called `name`: 1, 2, … and never again one that was given out,
     /// whatever happens. Durable when this returns.
     pub fn next_id(&self, name: &'static str) -> Result<u64, StoreError> {
-        let turn = self.turn();
+        let mut live = self.turn();
         let counts = self.tree::<u64>(COUNTS);
-        let next = counts.get_with(name, &turn)?.unwrap_or(0) + 1;
+        let next = counts.get_with(name, &live)?.unwrap_or(0) + 1;
         let mut batch = Batch::default();
         batch.put(&counts, name, &next)?;
-        self.apply_with(batch, &turn)?;
-        drop(turn);
-        self.sync()?;
+        self.batch_with(batch, &mut live)?;
         Ok(next)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    /// The store, mended first where that is due.
+    fn turn(&self) -> MutexGuard<'_, Live> {
         // What a panicking holder left behind is whole: `sled` applies a batch as one.
-        self.0.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        let mut live = self.0.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if live.is_due(&self.0.path) {
+            live.open_again(&self.0.path);
+            self.look_for_losses(&live);
+        }
+        live
+    }
+
+    fn look_for_losses(&self, live: &Live) {
+        let marked = read_mark(&self.0.mark);
+        if let (false, Ok(counted)) = (live.is_ill(), self.tree::<u64>(COUNTS).get_with(SYNCS, live)) {
+            let lost = marked.saturating_sub(counted.unwrap_or(0));
+            if lost > 0 {
+                tracing::error!("store {} lost its newest {lost} changes", self.0.path.display());
+            }
+        }
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        self.apply_with(batch, &self.turn())
+        self.apply_with(batch, &mut self.turn())
     }
 
-    fn apply_with(&self, batch: Batch, _turn: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
-        let mut writes = sled::Batch::default();
-        for (prefix, value) in batch.0 {
-            for piece in self.0.db.scan_prefix(&prefix).keys() {
-                writes.remove(piece.map_err(self.failed("read"))?);
-            }
-            for (number, piece) in value.iter().flat_map(|value| value.chunks(PIECE).enumerate()) {
-                writes.insert([&prefix[..], &(number as u16).to_be_bytes()].concat(), piece);
-            }
+    /// Makes the changes and remembers them until they are durable.
+    fn apply_with(&self, batch: Batch, live: &mut Live) -> Result<(), StoreError> {
+        live.write(&batch.0).map_err(self.failed("write"))?;
+        let before = live.unsynced();
+        live.remember(batch.0);
+        if live.unsynced_bytes() > MAX_UNSYNCED {
+            self.sync_with(live).inspect_err(|_| live.forget_after(before))?;
         }
-        self.0.db.apply_batch(writes).map_err(self.failed("write"))
+        Ok(())
+    }
+
+    fn batch_with(&self, batch: Batch, live: &mut Live) -> Result<(), StoreError> {
+        let before = live.unsynced();
+        self.apply_with(batch, live)?;
+        self.sync_with(live).inspect_err(|_| live.forget_after(before))
+    }
+
+    fn sync_with(&self, live: &mut Live) -> Result<(), StoreError> {
+        let counts = self.tree::<u64>(COUNTS);
+        let syncs = counts.get_with(SYNCS, live)?.unwrap_or(0) + 1;
+        let mut batch = Batch::default();
+        batch.put(&counts, SYNCS, &syncs)?;
+        live.write(&batch.0).map_err(self.failed("write"))?;
+        live.flush().map_err(self.failed("sync"))?;
+        if let Err(error) = self.0.file.sync_all() {
+            // The kernel may have let go of what it could not write.
+            live.fell_ill();
+            return Err(durable::failed("sync file", &self.0.path.join("db"))(error).into());
+        }
+        live.forget_after(0);
+        // Not synced: a mark that a power cut takes back only notices less.
+        let count = syncs.to_le_bytes();
+        let mark = [&count[..], &crc32fast::hash(&count).to_le_bytes()].concat();
+        Ok(self.0.mark.write_all_at(&mark, 0).map_err(durable::failed("write", &self.0.path.join("mark")))?)
     }
 
     fn failed(&self, act: &'static str) -> impl Fn(sled::Error) -> StoreError {
@@ -309,9 +345,10 @@ impl<T> Tree<T> {
 
     /// How many values there are.
     pub fn len(&self) -> Result<usize, StoreError> {
-        let _turn = self.store.turn();
+        let live = self.store.turn();
+        let db = live.db().map_err(self.store.failed("read"))?;
         let mut count = 0;
-        for key in self.store.0.db.scan_prefix([self.name.as_bytes(), b"\0"].concat()).keys() {
+        for key in db.scan_prefix([self.name.as_bytes(), b"\0"].concat()).keys() {
             // Piece 0 stands for its value.
             count += usize::from(key.map_err(self.store.failed("read"))?.ends_with(&[0, 0]));
         }
@@ -349,17 +386,19 @@ impl<T: Serialize + DeserializeOwned> Tree<T> {
         self.starting_at("", usize::MAX)
     }
 
-    fn get_with(&self, key: &str, _turn: &MutexGuard<'_, ()>) -> Result<Option<T>, StoreError> {
-        let found = values(self.store.0.db.scan_prefix(self.prefix(key))).next();
+    fn get_with(&self, key: &str, live: &Live) -> Result<Option<T>, StoreError> {
+        let db = live.db().map_err(self.store.failed("read"))?;
+        let found = values(db.scan_prefix(self.prefix(key))).next();
         found.map(|value| self.typed(value).map(|(_, value)| value)).transpose()
     }
 
     /// At most `count` values whose key is `first` or comes after it.
     fn starting_at(&self, first: &str, count: usize) -> Result<Vec<(String, T)>, StoreError> {
-        let _turn = self.store.turn();
+        let live = self.store.turn();
+        let db = live.db().map_err(self.store.failed("read"))?;
         let start = [self.name.as_bytes(), b"\0", first.as_bytes()].concat();
         let end = [self.name.as_bytes(), b"\x01"].concat();
-        values(self.store.0.db.range(start..end)).take(count).map(|value| self.typed(value)).collect()
+        values(db.range(start..end)).take(count).map(|value| self.typed(value)).collect()
     }
 
     fn typed(&self, value: Result<(Vec<u8>, Vec<u8>), ValueFault>) -> Result<(String, T), StoreError> {
@@ -379,70 +418,6 @@ impl<T: Serialize + DeserializeOwned> Tree<T> {
     }
 }
 
-/// Values of one type in the order they came, each with a number that rises and is never used again.
-#[derive(Debug)]
-pub struct Queue<T> {
-    tree: Tree<T>,
-}
-
-impl<T> Clone for Queue<T> {
-    fn clone(&self) -> Self {
-        Self { tree: self.tree.clone() }
-    }
-}
-
-impl<T> Queue<T> {
-    /// How many values there are; reads all keys.
-    pub fn len(&self) -> Result<usize, StoreError> {
-        self.tree.len()
-    }
-
-    /// True when there is none.
-    pub fn is_empty(&self) -> Result<bool, StoreError> {
-        self.tree.is_empty()
-    }
-
-    /// Removes the value with this number; no error when there is none. Durable after the next sync.
-    pub fn remove(&self, number: u64) -> Result<(), StoreError> {
-        self.tree.remove(&numbered(number))
-    }
-}
-
-impl<T: Serialize + DeserializeOwned> Queue<T> {
-    /// Appends a value and tells its number. Durable after the next sync, together with all that came
-    /// before it.
-    pub fn push(&self, value: &T) -> Result<u64, StoreError> {
-        let store = &self.tree.store;
-        let turn = store.turn();
-        let counts = store.tree::<u64>(COUNTS);
-        let number = counts.get_with(self.tree.name, &turn)?.unwrap_or(0) + 1;
-        let mut batch = Batch::default();
-        batch.put(&counts, self.tree.name, &number)?;
-        batch.put(&self.tree, &numbered(number), value)?;
-        store.apply_with(batch, &turn)?;
-        Ok(number)
-    }
-
-    /// The oldest `count` values with their numbers.
-    pub fn first(&self, count: usize) -> Result<Vec<(u64, T)>, StoreError> {
-        self.after(0, count)
-    }
-
-    /// The oldest `count` values with a number above `number`.
-    pub fn after(&self, number: u64, count: usize) -> Result<Vec<(u64, T)>, StoreError> {
-        let found = self.tree.starting_at(&numbered(number.saturating_add(1)), count)?;
-        Ok(found
-            .into_iter()
-            .map(|(key, value)| (u64::from_str_radix(&key, 16).unwrap_or(0), value))
-            .collect())
-    }
-
-    /// The value with this number.
-    pub fn get(&self, number: u64) -> Result<Option<T>, StoreError> {
-        self.tree.get(&numbered(number))
-    }
-}
-
 /// The count in a mark file; 0 where there is none or it is torn.
 fn read_mark(mark: &File) -> u64 {
     let mut bytes = [0; 12];
@@ -454,11 +429,6 @@ fn read_mark(mark: &File) -> u64 {
         return 0;
     }
     count.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte))
-}
-
-/// A number as a key: the order of the texts is the order of the numbers.
-fn numbered(number: u64) -> String {
-    format!("{number:016x}")
 }
 
 fn checksum(prefix: &[u8], json: &[u8]) -> [u8; 4] {
@@ -518,77 +488,6 @@ fn values(pieces: sled::Iter) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>),
             ValueFault::Damaged(key, fault)
         }))
     })
-}
-
-/// Why the database was not opened.
-enum Fault {
-    /// It may be good; something around it is not.
-    Environment(StoreError),
-    /// What it holds cannot be read.
-    Content(String),
-}
-
-/// Opens the database and reads all of it once.
-fn open_checked(dir: &Path) -> Result<sled::Db, Fault> {
-    let opened = std::panic::catch_unwind(|| {
-        let db = sled::Config::new().path(dir).cache_capacity(4 << 20).flush_every_ms(None).open()?;
-        for value in values(db.iter()) {
-            match value {
-                Ok(_) => {}
-                Err(ValueFault::Database(error)) => return Err(error),
-                Err(ValueFault::Damaged(key, fault)) => {
-                    return Err(sled::Error::ReportableBug(format!("value \"{key}\": {fault}")));
-                }
-            }
-        }
-        Ok(db)
-    });
-    let environment =
-        |source| Fault::Environment(StoreError::Database { act: "open", path: dir.to_owned(), source });
-    match opened {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(sled::Error::Io(error))) => match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                Err(Fault::Content(error.to_string()))
-            }
-            _ => Err(environment(sled::Error::Io(error))),
-        },
-        Ok(Err(
-            error @ (sled::Error::CollectionNotFound(_)
-            | sled::Error::Unsupported(_)
-            | sled::Error::ReportableBug(_)
-            | sled::Error::Corruption { .. }),
-        )) => Err(Fault::Content(error.to_string())),
-        // `sled` asserts on some damaged files.
-        Err(_) => Err(Fault::Content("the database gave up while opening it".to_owned())),
-    }
-}
-
-/// Renames the folder to the first free `<dir>.corrupt-<n>`, and drops the oldest of too many.
-fn put_aside(dir: &Path) -> Result<PathBuf, StoreError> {
-    let mut number: usize = 1;
-    let aside = loop {
-        let aside = with_suffix(dir, &format!(".corrupt-{number}"));
-        if !aside.exists() {
-            break aside;
-        }
-        number += 1;
-    };
-    durable::rename_synced(dir, &aside)?;
-    for old in 1..=number.saturating_sub(KEPT_ASIDE) {
-        let old = with_suffix(dir, &format!(".corrupt-{old}"));
-        // Its name stays, so that numbers go on rising; its content is what takes room.
-        if let Err(error) = fs::remove_dir_all(&old).and_then(|()| fs::create_dir(&old)) {
-            tracing::warn!(path = %old.display(), %error, "an old store that was put aside cannot be dropped");
-        }
-    }
-    Ok(aside)
-}
-
-fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    dir.with_file_name(name)
 }
 
 #[cfg(test)]

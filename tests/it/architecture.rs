@@ -30,7 +30,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 const VENDORS: [(&str, &[&str]); 7] = [
     ("ort", &["src/inference/session.rs", "src/inference/session/"]),
     ("rumqttc", &["src/mqtt/client.rs"]),
-    ("sled", &["src/sys/store.rs"]),
+    ("sled", &["src/sys/store.rs", "src/sys/store/"]),
     ("iceoryx2", &["src/process/frames.rs"]),
     // The kernel's interface to cameras.
     ("rustix::ioctl", &["src/inference/source/v4l2/kernel.rs"]),

@@ -26,6 +26,8 @@ use std::time::Duration;
 mod age;
 /// One model hands over to another.
 mod handover;
+/// A model that hangs.
+mod hang;
 
 /// A hang guard, never a measure.
 const GUARD: Duration = Duration::from_secs(60);

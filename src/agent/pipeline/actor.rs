@@ -8,6 +8,7 @@
 //! answers; only then is the active one told to stop at N. Until its word arrives the old one goes
 //! on, and what both answer is counted once, by the [`Ledger`]'s spans.
 
+use super::fault::Origin;
 use super::recycle::Gauge;
 use super::runner::{Phase, Runner};
 use super::shadow::ShadowRun;
@@ -53,6 +54,7 @@ pub fn spawn<S: Sink>(plan: Plan, camera: camera::Handle, sink: Arc<S>) -> Handl
         serve_replies: Vec::new(),
         respawn_at: None,
         backoff: BACKOFF.0,
+        erred: None,
         observer: None,
         untold_loss: None,
         gauge: Gauge::new(plan.memory_budget),
@@ -96,6 +98,8 @@ pub(super) struct Actor<S> {
     pub(super) serve_replies: Vec<oneshot::Sender<Result<(), Reason>>>,
     pub(super) respawn_at: Option<Instant>,
     pub(super) backoff: Duration,
+    /// When the newest error came, and from whom.
+    pub(super) erred: Option<(Instant, Origin)>,
     pub(super) observer: Option<mpsc::Sender<Observation>>,
     /// A loss that the observer had no room for; it must not miss that.
     pub(super) untold_loss: Option<Observation>,
@@ -171,9 +175,14 @@ impl<S: Sink> Actor<S> {
         if now.still > before.still {
             self.sink.still(&self.plan.name, now.still - before.still);
         }
-        if now.faults > before.faults || now.losses > before.losses {
-            self.status.last_error = now.fault.clone().or(self.status.last_error.take());
+        let worse = now.faults > before.faults || now.losses > before.losses;
+        let works = now.fault.is_none() && (now.newest > before.newest || now.still > before.still);
+        match now.fault.clone() {
+            Some(fault) if worse => self.failed(Origin::Source, fault),
+            Some(_) | None if works => self.works(Origin::Source),
+            Some(_) | None => {}
         }
+        let now = &self.status.camera;
         if let (true, Some(reason)) = (self.plan.owns_camera(), &now.fault) {
             for _ in before.losses..now.losses {
                 self.sink.child_lost(&self.plan.name, "capture", reason);

@@ -1,6 +1,7 @@
 //! What the inference children say and how the actor takes it: trials, takeovers, answers, losses.
 
 use super::actor::{Actor, BACKOFF, Purpose};
+use super::fault::Origin;
 use super::runner::{Phase, Runner};
 use super::{Serving, Sink};
 use crate::domain::deployment::{Observation, SwapReport};
@@ -201,11 +202,14 @@ impl<S: Sink> Actor<S> {
         match result {
             Ok(result) => {
                 self.backoff = BACKOFF.0;
+                if is_active {
+                    self.works(Origin::Model);
+                }
                 self.sink.answered(&self.plan.name, result);
             }
             Err(reason) => {
                 self.sink.failed(&self.plan.name, seq, &reason);
-                self.status.last_error = Some(reason);
+                self.failed(Origin::Model, reason);
             }
         }
     }
@@ -265,7 +269,7 @@ impl<S: Sink> Actor<S> {
             leaving.retain(|runner| runner.id != id);
         }
         self.tell_skips(before);
-        self.status.last_error = Some(reason);
+        self.failed(Origin::Model, reason);
     }
 
     pub(super) fn judge_deadlines(&mut self) {

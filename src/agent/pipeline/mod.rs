@@ -7,6 +7,7 @@
 //! tried or put back: that is decided in `domain` and driven from `update`.
 
 mod actor;
+mod fault;
 mod film;
 mod hear;
 mod recycle;
@@ -108,7 +109,7 @@ pub struct Status {
     pub serving: Option<Serving>,
     /// Why nothing serves although something should.
     pub model_fault: Option<Reason>,
-    /// The newest fault of any kind.
+    /// The newest fault of any kind, until what had it works again (`fault`).
     pub last_error: Option<Reason>,
     /// Process ids by role: `capture`, `infer`, `candidate`, `standby`.
     pub pids: Vec<(&'static str, u32)>,

@@ -1,6 +1,7 @@
 //! Values over restarts, and what becomes of a damaged store.
 
 use super::*;
+use std::fs;
 
 fn open(dir: &Path) -> Store {
     let opened = Store::open(&dir.join("store")).unwrap();
@@ -107,7 +108,7 @@ fn a_store_that_cannot_be_read_is_put_aside() {
         let store = Store::open(&path).unwrap().store;
         let tree = store.tree::<u32>("a");
         tree.put("a", &1).unwrap();
-        store.0.db.insert([tree.prefix("a"), vec![0, 0]].concat(), b"rubbish").unwrap();
+        store.turn().db().unwrap().insert([tree.prefix("a"), vec![0, 0]].concat(), b"rubbish").unwrap();
         store.sync().unwrap();
         drop((store, tree));
         let opened = Store::open(&path).unwrap();
@@ -153,4 +154,90 @@ fn a_damaged_store_works_and_its_loss_is_told() {
         opened.store.sync().unwrap();
     }
     assert!(told > 6, "of 12 damages only {told} hit something");
+}
+
+/// A small disk that is unmounted at the end; `None`, told, where this user may not mount.
+fn small_disk(test: &str) -> Option<(tempfile::TempDir, impl Drop)> {
+    struct Unmount(PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+        .arg(dir.path())
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("skipped {test}: only root can mount a small disk");
+        return None;
+    }
+    let mount = Unmount(dir.path().to_owned());
+    Some((dir, mount))
+}
+
+#[test]
+fn with_room_again_on_a_full_disk_it_goes_on_by_itself_and_has_lost_nothing() {
+    let Some((dir, _mount)) = small_disk("with_room_again_on_a_full_disk_it_goes_on") else { return };
+    let store = open(dir.path());
+    let (queue, names) = (store.queue::<String>("spool"), store.tree::<String>("names"));
+    let text = "x".repeat(2000);
+    for round in 0..3 {
+        let filler = dir.path().join("filler");
+        let mut file = File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 512]).is_ok() {}
+        drop(file);
+        // Accepted as long as it is, and some of it never durable on the full disk.
+        let mut accepted = Vec::new();
+        let fault = (0..5000)
+            .find_map(|_| match queue.push(&text) {
+                Ok(number) => {
+                    accepted.push(number);
+                    store.sync().err()
+                }
+                Err(fault) => Some(fault),
+            })
+            .expect("the disk is full");
+        assert_eq!(Reason::from(fault).code, ReasonCode::DiskFull);
+        let mut refused = Batch::default();
+        refused.put(&names, "refused", &text).unwrap();
+        store.batch(refused).expect_err("no room yet");
+
+        std::fs::remove_file(&filler).unwrap();
+        let start = std::time::Instant::now();
+        while let Err(fault) = store.sync() {
+            assert!(start.elapsed() < std::time::Duration::from_secs(60), "round {round}: {fault}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(names.get("refused").unwrap(), None, "who was told no is not surprised later");
+        let kept: Vec<u64> =
+            queue.first(10_000).unwrap().into_iter().map(|(number, _)| number).collect();
+        assert_eq!(kept, accepted, "round {round}");
+        for number in kept {
+            queue.remove(number).unwrap();
+        }
+        let next = queue.push(&text).unwrap();
+        assert!(accepted.last().is_none_or(|last| next > *last), "no number twice");
+        queue.remove(next).unwrap();
+        store.sync().unwrap();
+    }
+    names.put("a", &"after it".to_owned()).unwrap();
+    store.sync().unwrap();
+    drop((store, queue, names));
+    let store = open(dir.path());
+    assert_eq!(store.tree::<String>("names").get("a").unwrap().unwrap(), "after it");
+}
+
+#[test]
+fn of_two_changes_of_one_key_the_later_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let names = store.tree::<String>("names");
+    let mut batch = Batch::default();
+    batch.put(&names, "a", &"long".repeat(10_000)).unwrap();
+    batch.put(&names, "a", &"short".to_owned()).unwrap();
+    store.batch(batch).unwrap();
+    assert_eq!(names.get("a").unwrap().unwrap(), "short");
 }

@@ -3,6 +3,7 @@
 use crate::support::device::{Device, Options, PATIENCE, PIPELINE, Repository, SLOT, release, signal};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::wait_until;
+use edgewarden::domain::ReasonCode;
 use edgewarden::domain::health::{HealthState, PipelineState, SourceHealth, SourceState};
 use edgewarden::domain::metrics::PipelineMetrics;
 use edgewarden::domain::status::DeviceStatus;
@@ -96,8 +97,8 @@ fn several_models_on_one_camera_each_have_their_pace_and_their_account() {
 #[test]
 fn a_camera_that_nobody_needs_proves_itself_and_is_paused_until_it_is_needed() {
     let broker = Mosquitto::start();
-    let repository = Repository::with(&["v1"]);
-    let options = Options::new(&broker, &repository).set("pipeline.stall_timeout", "500ms");
+    let repository = Repository::with(&["v1", "v2"]);
+    let options = Options::new(&broker, &repository).set("pipeline.stall_timeout", "3s");
     let mut device = Device::new(options);
     device.start();
     // A frame may be on its way when the pause begins.
@@ -110,7 +111,7 @@ fn a_camera_that_nobody_needs_proves_itself_and_is_paused_until_it_is_needed() {
     let captured = paused(&device);
     assert!(captured > 0, "it was opened and gave a frame");
     // Much longer than what would be a stall.
-    until(&device, "some seconds of it", |status| (source(status).for_s >= 3).then_some(()));
+    until(&device, "some seconds of it", |status| (source(status).for_s >= 7).then_some(()));
     let status = device.status();
     assert_eq!((figures(&status, PIPELINE).frames.captured, source(&status).restarts), (captured, 0));
     assert_eq!(status.health.pipelines[0].state, PipelineState::NoModel);
@@ -126,17 +127,24 @@ fn a_camera_that_nobody_needs_proves_itself_and_is_paused_until_it_is_needed() {
     let done = device.cli(["pause"]);
     assert!(done.code == Some(0) && done.stdout.contains("paused true"), "{done:?}");
     let captured = paused(&device);
-    until(&device, "some seconds of it", |status| (source(status).for_s >= 2).then_some(()));
+    until(&device, "some seconds of it", |status| (source(status).for_s >= 7).then_some(()));
     let status = device.status();
     assert_eq!(figures(&status, PIPELINE).frames.captured, captured);
     assert_eq!(status.health.pipelines[0].state, PipelineState::Paused);
     assert_ne!(status.health.state, HealthState::Failed);
     let refused = device.command("snapshot", json!({})).unwrap_err();
     assert!(refused.detail.contains("resume it first"), "{refused}");
+    // No frame could judge a new model: refused at once, with the way out.
+    let refused = device.update(&release(2)).unwrap_err();
+    assert_eq!(refused.code, ReasonCode::Busy, "{refused}");
+    assert!(refused.detail.contains(&format!("`edgewarden resume {PIPELINE}`")), "{refused}");
+    let text = device.cli(["status"]).stdout;
+    assert!(text.contains("paused by hand") && text.contains("edgewarden resume"), "{text}");
     assert_eq!(device.cli(["resume", PIPELINE]).code, Some(0));
     device.until_frames(5);
     let status = device.status();
     assert_eq!((source(&status).state, source(&status).restarts), (SourceState::Running, 0));
+    device.update(&release(2)).unwrap();
     let unknown = device.cli(["pause", "none"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("no pipeline none"), "{unknown:?}");
 }
@@ -171,7 +179,7 @@ fn a_still_scene_costs_no_inference_and_motion_in_the_zone_does() {
     let options = Options::new(&broker, &repository)
         .pictures(pictures.path())
         .set("pipeline.motion", motion)
-        .set("pipeline.stall_timeout", "1s")
+        .set("pipeline.stall_timeout", "3s")
         .set("update.probation_frames", 1);
     let mut device = Device::new(options);
     device.start();
@@ -185,7 +193,7 @@ fn a_still_scene_costs_no_inference_and_motion_in_the_zone_does() {
     let still = |device: &Device| {
         until(device, "a still scene", |status| {
             let frames = figures(status, PIPELINE).frames;
-            (source(status).state == SourceState::Still && source(status).for_s >= 3).then_some(frames)
+            (source(status).state == SourceState::Still && source(status).for_s >= 7).then_some(frames)
         })
     };
     let before = still(&device);
@@ -220,7 +228,7 @@ fn a_source_that_stalls_is_killed_and_one_that_is_away_comes_back_by_itself() {
     for (file, left) in [("a.png", 20), ("b.png", 200)] {
         picture(&here.join(file), Some(left));
     }
-    let options = Options::new(&broker, &repository).pictures(&here).set("pipeline.stall_timeout", "700ms");
+    let options = Options::new(&broker, &repository).pictures(&here).set("pipeline.stall_timeout", "3s");
     let device = Device::serving(options, &release(1));
     let agent = device.pid();
 
@@ -229,7 +237,7 @@ fn a_source_that_stalls_is_killed_and_one_that_is_away_comes_back_by_itself() {
     let told = until(&device, "the stall", |status| {
         (source(status).state == SourceState::Lost).then(|| source(status))
     });
-    assert!(told.reason.unwrap().detail.contains("no frame for 700ms"));
+    assert!(told.reason.unwrap().detail.contains("no frame for 3s"));
     device.until_frames(5);
     assert_ne!(device.child("capture"), hung);
     assert!(!Path::new(&format!("/proc/{hung}")).exists(), "the hung process is gone");

@@ -176,3 +176,26 @@ fn a_lost_candidate_is_refused_a_lost_serving_child_is_not_its_fault() {
     assert_eq!(device.until("a state", |heard| heard.current()), release(1));
     device.command("abort", json!({ "slot": SLOT })).unwrap();
 }
+
+#[test]
+fn a_candidate_that_falls_silent_in_the_shadow_is_refused_as_hung() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    // Ten of them are the candidate's patience.
+    let options = Options::new(&broker, &repository).set("runtime.frame_deadline", "2s");
+    let device = Device::serving(options, &release(1));
+    let serving = device.child("infer");
+    let sent = device.send("update", update(2, json!({ "frames": 1_000_000, "min_agreement": 0 })));
+    wait_until("compared frames", PATIENCE, || told(&device).filter(|report| report.frames >= 3));
+    let candidate = device.child("candidate");
+    signal(candidate, Signal::STOP);
+    let reason = sent.finish().unwrap_err();
+    assert_eq!(reason.code, ReasonCode::ChildHung, "{reason}");
+    assert!(reason.detail.contains("answered nothing for 20s"), "{reason}");
+    wait_until("the end of its process", PATIENCE, || {
+        (!std::path::Path::new(&format!("/proc/{candidate}")).exists()).then_some(())
+    });
+    device.until_frames(3);
+    assert_eq!(device.child("infer"), serving, "what serves was not touched");
+    assert_eq!(device.until("a state", |heard| heard.current()), release(1));
+}

@@ -22,7 +22,7 @@ fn a_program_that_stalls_or_breaks_is_told_and_comes_back_with_the_agent_alive()
     let program = ["sh", "-c", script, folder.path().to_str().unwrap()].map(toml::Value::from);
     source.insert("program".into(), program.to_vec().into());
     let options =
-        Options::new(&broker, &repository).set("pipeline.source", source).set("pipeline.stall_timeout", "1s");
+        Options::new(&broker, &repository).set("pipeline.source", source).set("pipeline.stall_timeout", "3s");
     let device = Device::serving(options, &release(1));
     let agent = device.pid();
     device.until_frames(5);

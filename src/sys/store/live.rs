@@ -1,0 +1,158 @@
+//! The open database, and how it is opened again after a write that failed.
+
+use super::open::{Fault, open_checked};
+use super::{Change, PIECE, StoreError};
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Shortest and longest wait before the database is opened again.
+const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Free bytes below which it is not tried: opening needs some, and a database that still answers reads is
+/// better than one that cannot be opened.
+const ROOM: u64 = 1 << 20;
+/// The threads of the database that was closed let go of its lock; this often and so long it is tried.
+const LOCKED: (u32, Duration) = (25, Duration::from_millis(20));
+
+/// A database and what it still owes to the disk.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Or why it could not be opened again.
+    db: Result<sled::Db, sled::Error>,
+    /// Accepted and not durable yet, in their order.
+    unsynced: Vec<Change>,
+    bytes: usize,
+    /// Since a write failed: when to open it again, and the wait after that.
+    ill: Option<(Instant, Duration)>,
+}
+
+impl Live {
+    pub(super) fn new(db: sled::Db) -> Self {
+        Self { db: Ok(db), unsynced: Vec::new(), bytes: 0, ill: None }
+    }
+
+    pub(super) fn db(&self) -> Result<&sled::Db, sled::Error> {
+        self.db.as_ref().map_err(Clone::clone)
+    }
+
+    pub(super) fn is_ill(&self) -> bool {
+        self.ill.is_some()
+    }
+
+    /// It is not to be trusted until it was opened again.
+    pub(super) fn fell_ill(&mut self) {
+        self.ill.get_or_insert((Instant::now(), WAIT.0));
+    }
+
+    /// Makes changes together, in memory.
+    pub(super) fn write(&mut self, changes: &[Change]) -> Result<(), sled::Error> {
+        let written = self.db().and_then(|db| write(db, changes));
+        written.inspect_err(|_| self.fell_ill())
+    }
+
+    /// Writes all changes to the file.
+    pub(super) fn flush(&mut self) -> Result<(), sled::Error> {
+        let flushed = self.db().and_then(|db| db.flush().map(drop));
+        flushed.inspect_err(|_| self.fell_ill())
+    }
+
+    /// How many changes are kept.
+    pub(super) fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    pub(super) fn unsynced_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Keeps changes until they are durable.
+    pub(super) fn remember(&mut self, changes: Vec<Change>) {
+        self.bytes += changes.iter().map(size).sum::<usize>();
+        self.unsynced.extend(changes);
+    }
+
+    /// Keeps the first `count` changes only.
+    pub(super) fn forget_after(&mut self, count: usize) {
+        self.unsynced.truncate(count);
+        self.bytes = self.unsynced.iter().map(size).sum();
+    }
+
+    /// True when it is to be opened again: a write has failed, the wait is over, and there is room.
+    pub(super) fn is_due(&self, dir: &Path) -> bool {
+        self.ill.is_some_and(|(again, _)| Instant::now() >= again) && has_room(dir)
+    }
+
+    /// Opens it anew and makes what it owes once more; where that fails, the next try comes later.
+    pub(super) fn open_again(&mut self, dir: &Path) {
+        let wait = self.ill.map_or(WAIT.0, |(_, wait)| wait);
+        // Closed first: nothing can be open twice.
+        let closed = std::mem::replace(&mut self.db, Err(busy()));
+        // It may assert on what it could not write.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
+        self.db = reopened(dir);
+        let caught_up = self.db().and_then(|db| write(db, &self.unsynced));
+        match caught_up {
+            Ok(()) => {
+                self.ill = None;
+                tracing::info!("store {}: opened again after a write that failed", dir.display());
+            }
+            Err(error) => {
+                self.ill = Some((Instant::now() + wait, (wait * 2).min(WAIT.1)));
+                tracing::error!("store {}: cannot be opened again: {error}", dir.display());
+            }
+        }
+    }
+}
+
+fn reopened(dir: &Path) -> Result<sled::Db, sled::Error> {
+    let mut tries = LOCKED.0;
+    loop {
+        match open_checked(dir) {
+            Ok(db) => return Ok(db),
+            Err(Fault::Content(fault)) => return Err(sled::Error::ReportableBug(fault)),
+            Err(Fault::Environment(error)) => {
+                tries -= 1;
+                if tries == 0 {
+                    return Err(match error {
+                        StoreError::Database { source, .. } => source,
+                        other => sled::Error::ReportableBug(other.to_string()),
+                    });
+                }
+                std::thread::sleep(LOCKED.1);
+            }
+        }
+    }
+}
+
+fn busy() -> sled::Error {
+    sled::Error::Io(std::io::Error::other("it is being opened again"))
+}
+
+/// Makes changes together. Of several changes of one key the last one counts: the pieces of those before
+/// it are not there to be removed.
+fn write(db: &sled::Db, changes: &[Change]) -> Result<(), sled::Error> {
+    let mut writes = sled::Batch::default();
+    let mut done = HashSet::new();
+    for (prefix, value) in changes.iter().rev() {
+        if !done.insert(prefix) {
+            continue;
+        }
+        for piece in db.scan_prefix(prefix).keys() {
+            writes.remove(piece?);
+        }
+        for (number, piece) in value.iter().flat_map(|value| value.chunks(PIECE).enumerate()) {
+            writes.insert([&prefix[..], &(number as u16).to_be_bytes()].concat(), piece);
+        }
+    }
+    db.apply_batch(writes)
+}
+
+fn size((prefix, value): &Change) -> usize {
+    prefix.len() + value.as_ref().map_or(0, Vec::len)
+}
+
+/// True also where it cannot be told.
+fn has_room(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
+}

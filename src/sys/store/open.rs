@@ -1,0 +1,80 @@
+//! Opening the database: reads all of it, tells a bad one from a bad disk, and puts a bad one aside.
+
+use super::{StoreError, ValueFault, durable, values};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// So many stores put aside are kept; older ones are dropped, so that a bad disk is not filled too.
+const KEPT_ASIDE: usize = 2;
+
+/// Why the database was not opened.
+pub(super) enum Fault {
+    /// It may be good; something around it is not.
+    Environment(StoreError),
+    /// What it holds cannot be read.
+    Content(String),
+}
+
+/// Opens the database and reads all of it once.
+pub(super) fn open_checked(dir: &Path) -> Result<sled::Db, Fault> {
+    let opened = std::panic::catch_unwind(|| {
+        let db = sled::Config::new().path(dir).cache_capacity(4 << 20).flush_every_ms(None).open()?;
+        for value in values(db.iter()) {
+            match value {
+                Ok(_) => {}
+                Err(ValueFault::Database(error)) => return Err(error),
+                Err(ValueFault::Damaged(key, fault)) => {
+                    return Err(sled::Error::ReportableBug(format!("value \"{key}\": {fault}")));
+                }
+            }
+        }
+        Ok(db)
+    });
+    let environment =
+        |source| Fault::Environment(StoreError::Database { act: "open", path: dir.to_owned(), source });
+    match opened {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(sled::Error::Io(error))) => match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                Err(Fault::Content(error.to_string()))
+            }
+            _ => Err(environment(sled::Error::Io(error))),
+        },
+        Ok(Err(
+            error @ (sled::Error::CollectionNotFound(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::ReportableBug(_)
+            | sled::Error::Corruption { .. }),
+        )) => Err(Fault::Content(error.to_string())),
+        // `sled` asserts on some damaged files.
+        Err(_) => Err(Fault::Content("the database gave up while opening it".to_owned())),
+    }
+}
+
+/// Renames the folder to the first free `<dir>.corrupt-<n>`, and drops the oldest of too many.
+pub(super) fn put_aside(dir: &Path) -> Result<PathBuf, StoreError> {
+    let mut number: usize = 1;
+    let aside = loop {
+        let aside = with_suffix(dir, &format!(".corrupt-{number}"));
+        if !aside.exists() {
+            break aside;
+        }
+        number += 1;
+    };
+    durable::rename_synced(dir, &aside)?;
+    for old in 1..=number.saturating_sub(KEPT_ASIDE) {
+        let old = with_suffix(dir, &format!(".corrupt-{old}"));
+        // Its name stays, so that numbers go on rising; its content is what takes room.
+        if let Err(error) = fs::remove_dir_all(&old).and_then(|()| fs::create_dir(&old)) {
+            tracing::warn!(path = %old.display(), %error, "an old store that was put aside cannot be dropped");
+        }
+    }
+    Ok(aside)
+}
+
+pub(super) fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    dir.with_file_name(name)
+}
