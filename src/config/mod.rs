@@ -10,7 +10,6 @@ pub mod settings;
 
 mod file;
 mod motion;
-mod mqtt;
 mod pipeline;
 mod read;
 mod runtime;

@@ -1,7 +1,7 @@
 //! The sensors among the sources: lines of a program or a serial port, the kernel's sensors, MQTT topics.
 
 use super::file::{Node, Section, Value};
-use super::mqtt::broker;
+use super::read::broker;
 use super::settings::MqttSettings;
 use super::value::{duration, one_of, path, shorten, text, whole};
 use crate::domain::frame::MAX_FRAME;
