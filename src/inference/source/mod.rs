@@ -1,5 +1,9 @@
 //! Where frames come from.
 //!
+//! `synthetic` draws `scene`, `folder` reads pictures, `v4l2` asks the kernel's cameras, `stream` cuts
+//! pictures from what a program writes, `sensor` makes windows of samples. `program` runs the programs of
+//! the last two.
+//!
 //! This folder knows no model and decides nothing about pace: the capture child asks for a frame
 //! when one is due.
 
