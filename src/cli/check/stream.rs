@@ -2,6 +2,7 @@
 //! what is missing.
 
 use super::Finding;
+use crate::cli::apart::ended_within;
 use crate::domain::Reason;
 use crate::domain::stream::StreamSettings;
 use crate::inference::source::program;
@@ -9,7 +10,7 @@ use crate::inference::source::stream::presets::{self, DECODERS, Launch};
 use crate::inference::source::stream::tools::Tools;
 use crate::inference::source::stream::{login, password, readable};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// GStreamer makes a list of its elements at the first question, which takes a while on a small board.
 const INSPECT: Duration = Duration::from_secs(30);
@@ -83,14 +84,5 @@ fn exists(element: &str) -> Option<bool> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let until = Instant::now() + INSPECT;
-    while Instant::now() < until {
-        if let Some(status) = asked.try_wait().ok()? {
-            return Some(status.success());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let _ = asked.kill();
-    let _ = asked.wait();
-    None
+    ended_within(&mut asked, INSPECT).ok()?.map(|status| status.success())
 }
