@@ -1,8 +1,8 @@
 //! The child processes' side: what `edgewarden child capture` and `edgewarden child infer` do.
 //!
 //! `capture` reads a source into shared memory (`topic`: a sensor's MQTT topic; `snapshot`: one frame as a
-//! file). `infer` runs a model: `lane` hands frames from the thread that prepares them to the one that
-//! runs the model, `desk` keeps the account of them and answers. `link` is the socket of both.
+//! file). `infer` runs a model: `worker` hands frames from the thread that prepares them to the one that
+//! runs the model, `outbox` keeps the account of them and answers. `link` is the socket of both.
 //!
 //! Children are threads without an async runtime, but for the one of the connection of `topic`. They
 //! decide nothing: they do what the agent asked for last, and end when its socket closes. They print
@@ -12,8 +12,8 @@ pub mod capture;
 pub mod snapshot;
 mod topic;
 
-pub mod desk;
 pub mod infer;
-pub mod lane;
+pub mod outbox;
+pub mod worker;
 
 pub mod link;

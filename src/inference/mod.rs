@@ -3,14 +3,13 @@
 //! A picture passes the files in this order: `pixels` (bytes → planes, no larger than needed),
 //! `preprocess` (planes → tensor, through the rows of `planes`), `session` (with the folder beside it the
 //! only place that names the runtime), `postprocess` (output tensors → boxes and classes in pixels of the
-//! original picture). A window of samples goes into the tensor at once (`preprocess/series`). `front`
+//! original picture). A window of samples goes into the tensor at once (`preprocess/series`). `preparer`
 //! knows which of the two a model takes; `engine` joins everything and takes the time of each stage.
 //! Where frames come from is in `source`, and no other file here knows it. This folder does not know who
 //! decides what runs, or how answers travel on.
 
 pub mod draw;
 pub mod engine;
-mod front;
 pub mod given;
 pub mod golden;
 pub mod graph_cache;
@@ -21,6 +20,7 @@ pub mod picture;
 pub mod pixels;
 pub mod planes;
 pub mod postprocess;
+mod preparer;
 pub mod preprocess;
 pub mod prove;
 pub mod reduce;

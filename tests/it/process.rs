@@ -5,7 +5,7 @@ use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::domain::admission::AdmissionSettings;
 use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
-use edgewarden::domain::runtime::{Feed, RuntimeSettings, Tuning};
+use edgewarden::domain::runtime::{InputSettings, RuntimeSettings, Tuning};
 use edgewarden::domain::source::SourceSettings;
 use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, InferChild};
@@ -39,7 +39,7 @@ fn exe() -> &'static Path {
 struct Place {
     dir: tempfile::TempDir,
     channel: FrameChannel,
-    feed: Feed,
+    input: InputSettings,
 }
 
 impl Place {
@@ -52,7 +52,7 @@ impl Place {
             pipeline: "belt".parse().unwrap(),
             readers: 1,
         };
-        Self { dir, channel, feed: Feed::default() }
+        Self { dir, channel, input: InputSettings::default() }
     }
 
     fn folder(&self, name: &str) -> PathBuf {
@@ -86,7 +86,7 @@ impl Place {
                 engine_cache: self.folder("engines"),
                 tuning: Tuning::default(),
             },
-            feed: self.feed,
+            input: self.input,
             channel: self.channel.clone(),
             admission: AdmissionSettings::default(),
         }
