@@ -13,43 +13,48 @@
 //! edgewarden run           the agent: control; no model and no picture decoder in its address space
 //!  ├─ capture <pipeline>   one child per source: frames into shared memory, for all pipelines on it
 //!  │   └─ a program        where the source is read by one: ffmpeg, GStreamer, a user's own
-//!  └─ infer <bundle>       one child per loaded model: the one that serves, a candidate on trial,
-//!                          and the one that served before, until the new one counts
+//!  └─ infer <bundle>       one child per loaded model: the one that serves, a candidate on trial or in
+//!                          the shadow, and the one that served before, until the new one counts
 //! ```
 //!
 //! A model that crashes the runtime, a driver that hangs, or a library that leaks takes down its child
 //! and not the part that has to roll back. A child that misses its deadline is ended and started again
-//! with a growing wait; a candidate that does so has failed. Children end when the agent does: each
-//! holds one end of a Unix socket pair and leaves when the other end closes.
+//! after a growing wait ([`domain::backoff`]); a candidate that does so has failed. Children end when the
+//! agent does: each holds one end of a Unix socket pair and leaves when the other end closes.
 //!
 //! # A frame's way
 //!
-//! source → shared memory → decode at the needed size → resize, colour, normalise into a tensor that
-//! is allocated once → run → decode the outputs → result → agent → MQTT and metrics.
+//! source → motion gate → shared memory → admission → decode at the needed size → resize, colour,
+//! normalise into a tensor that is allocated once → run → decode the outputs → result → agent → MQTT and
+//! metrics.
 //!
-//! Where there is a second processor, the next frame is prepared while the model runs; [`domain::ahead`]
-//! says when it is taken, so that it is still the newest.
+//! A frame is a picture or a window of sensor samples ([`domain::series`]), which has nothing to decode. A
+//! source is an actor of its own ([`agent::camera`]): it restarts its child, is paused while nobody needs
+//! its frames, and may have several pipelines, each with its own pace and its own account.
 //!
 //! The buffer holds one frame and the newest wins: a model slower than the camera skips frames, and
-//! each skipped number is counted with its reason ([`domain::ledger`]). No model is run on a frame that
-//! is too old ([`domain::admission`]), and where it is wanted still pictures are not even published
-//! ([`domain::motion`]). The watchdog is fed by finished frames.
+//! each skipped number is counted with its reason ([`domain::ledger`]). Where it is wanted, still pictures
+//! are not even published ([`domain::motion`]). No model is run on a frame that is too old or before its
+//! pipeline's pace asks for one ([`domain::admission`]). Where there is a second processor, the next frame
+//! is prepared while the model runs; [`domain::ahead`] says when it is taken, so that it is still the
+//! newest. The watchdog is fed by finished frames.
 //!
-//! A camera is an actor of its own ([`agent::camera`]): it restarts its child, is paused while nobody
-//! needs its frames, and may have several pipelines, each with its own pace and its own account.
+//! The optimised graph of a model is kept on disk ([`inference::graph_cache`]), so that the next start is
+//! faster. A child that has outgrown its memory ([`domain::memory`]) is replaced by a fresh one of the same
+//! bundle, with the handover of an update.
 //!
 //! # An update's way
 //!
 //! `Resolving → Fetching → Verifying → Staged → OnTrial → (Shadowing) → Swapping → Probation →
-//! Committed`, with a refusal from each state before the swap and a rollback from each after it. [`domain::lifecycle`]
-//! decides, without doing anything; [`update`] writes the new state to the journal, makes it durable,
-//! and then acts; every act may be repeated, so whatever instant the power fails at, the next start
-//! goes on from the journal. Which model runs is told by two symbolic links on disk and nothing else.
+//! Committed`, with a refusal from each state before the swap and a rollback from each after it.
+//! [`domain::lifecycle`] decides, without doing anything; [`update`] writes the new state to the journal,
+//! makes it durable, and then acts; every act may be repeated, so whatever instant the power fails at, the
+//! next start goes on from the journal. Which model runs is told by two symbolic links on disk and nothing
+//! else.
 //!
 //! In the shadow, where a deployment asks for it, the candidate answers the frames that the serving child
 //! answers too; [`domain::shadow`] compares them and nothing else sees its answers. A candidate loads and is
-//! compared at low priority ([`process::cost`]). The same handover brings a fresh child of the same bundle
-//! in when the serving one has outgrown its memory ([`domain::memory`]).
+//! compared at low priority ([`process::cost`]).
 //!
 //! At the swap the candidate is told to start first; it names the number N of the first frame that it
 //! will answer, and only then is the old one told to stop at N. No frame falls between the two.

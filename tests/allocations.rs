@@ -116,15 +116,15 @@ fn a_frame_allocates_nothing_but_its_answer() {
     let f16 = |m: &mut Manifest| m.inputs[0].element = ElementType::F16;
     let engines = [engine("mean_f32", letterbox), engine("mean_f16", f16)];
     for engine in engines.into_iter().flatten() {
-        let (mut front, mut back) = engine.part();
-        let mut spare = back.spare_input().unwrap();
+        let (mut preparer, mut executor) = engine.split();
+        let mut spare = executor.spare_input().unwrap();
         for (format, bytes) in frames() {
             for seq in 1..=40 {
                 let frame = view(format, &bytes, seq);
-                let (prepared, preparing) = counted(|| front.prepare(frame, &mut spare).unwrap());
+                let (prepared, preparing) = counted(|| preparer.prepare(frame, &mut spare).unwrap());
                 let (answer, answering) = counted(|| {
-                    back.exchange(&mut spare);
-                    back.answer(&prepared).unwrap()
+                    executor.exchange(&mut spare);
+                    executor.answer(&prepared).unwrap()
                 });
                 let (copy, made) = counted(|| answer.0.clone());
                 assert_eq!(copy.tensors.len(), 1);

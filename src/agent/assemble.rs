@@ -18,7 +18,7 @@ use crate::domain::admission::AdmissionSettings;
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::memory::Budget;
 use crate::domain::metrics::MetricsReport;
-use crate::domain::runtime::{Feed, RuntimeSettings};
+use crate::domain::runtime::{InputSettings, RuntimeSettings};
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt::payloads::{Birth, BirthPipeline};
 use crate::mqtt::spool::{DiskStore, Spool};
@@ -251,7 +251,7 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
             fps: (pipeline.fps < camera.fps).then_some(pipeline.fps),
         },
         runtime,
-        feed: Feed { overlap: settings.runtime.overlap, crop: pipeline.crop },
+        input: InputSettings { overlap: settings.runtime.overlap, crop: pipeline.crop },
         frame_deadline: settings.runtime.frame_deadline,
         load_deadline: settings.runtime.load_deadline,
         exe: camera.exe.clone(),

@@ -1,19 +1,19 @@
 //! The inference child: locks itself in, loads the model, and answers the frames it is told to.
 //!
 //! Its main thread takes orders and prepares frames; the model has a thread of its own where there is a
-//! processor for it ([`lane`](super::lane)), so the next frame is decoded while the model runs. Answers
-//! come in the order of the frames ([`desk`](super::desk)); a model that hangs answers none, and the
+//! processor for it ([`worker`](super::worker)), so the next frame is decoded while the model runs. Answers
+//! come in the order of the frames ([`outbox`](super::outbox)); a model that hangs answers none, and the
 //! agent sees a frame that was published and not answered.
 
 use crate::bundle;
-use crate::children::desk::Desk;
-use crate::children::lane::{Job, Lane, Stage, Turn, lock};
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
+use crate::children::outbox::Outbox;
+use crate::children::worker::{Job, Stage, Turn, Worker, lock};
 use crate::domain::admission::Admission;
 use crate::domain::frame::FrameView;
-use crate::domain::runtime::{Feed, RuntimeSettings};
+use crate::domain::runtime::{InputSettings, RuntimeSettings};
 use crate::domain::{Digest, Output, Reason, ReasonCode, StageTimes};
-use crate::inference::engine::{Back, Front, Respond};
+use crate::inference::engine::{Executor, Preparer, Respond};
 use crate::inference::{Engine, golden, graph_cache};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Sleeping is ended by a frame or by the bell; this only bounds what a lost wake-up could cost.
+/// Sleep is ended by a frame or by an order; this only bounds what a lost wake-up could cost.
 const NAP: Duration = Duration::from_secs(1);
 /// Frames that may fail to arrive one after the other before shared memory is given up.
 const MAX_BAD_TAKES: u32 = 20;
@@ -35,22 +35,22 @@ const MAX_BAD_TAKES: u32 = 20;
 /// Why the model cannot be loaded or served; the agent has been told.
 pub fn run(socket: UnixStream) -> Result<(), Reason> {
     let Some(message) = first::<ToInfer>(&socket)? else { return Ok(()) };
-    let ToInfer::Configure { bundle, digest, runtime, feed, channel, admission } = message else {
+    let ToInfer::Configure { bundle, digest, runtime, input, channel, admission } = message else {
         return Err(Reason::new(ReasonCode::Internal, "child: the first message was not configure"));
     };
-    let desk = Mutex::new(Desk::new(Answers::new(&socket)?));
+    let outbox = Mutex::new(Outbox::new(Answers::new(&socket)?));
     let served = load(&bundle, digest, &runtime, &channel).and_then(|(loaded, subscriber, hello)| {
         // The threads must be locked in too, so they are started only now.
         let orders = Orders::listen(socket)?;
-        match lock(&desk).say(&hello) {
+        match lock(&outbox).say(&hello) {
             Ok(()) => {}
             Err(Gone) => return Ok(()),
         }
-        serve(loaded, subscriber, feed, Admission::new(admission), &orders, &desk)
+        serve(loaded, subscriber, input, Admission::new(admission), &orders, &outbox)
     });
     if let Err(reason) = &served {
         // A closed socket changes nothing: this is the end either way.
-        let _ = lock(&desk).say(&FromInfer::Failed { reason: reason.clone() });
+        let _ = lock(&outbox).say(&FromInfer::Failed { reason: reason.clone() });
     }
     served
 }
@@ -59,30 +59,31 @@ pub fn run(socket: UnixStream) -> Result<(), Reason> {
 fn serve(
     loaded: Loaded,
     subscriber: FrameSubscriber,
-    feed: Feed,
+    input: InputSettings,
     admission: Admission,
     orders: &Orders<ToInfer>,
-    desk: &Mutex<Desk>,
+    outbox: &Mutex<Outbox>,
 ) -> Result<(), Reason> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let apart = feed.overlap.unwrap_or(processors > 1);
-    let (mut front, back) = loaded.engine.part();
-    front.limit_to(feed.crop);
-    let spare = back.spare_input()?;
-    let back = Mutex::new(back);
-    let lane = Lane::new(&back, desk, spare, orders.rope(), apart);
-    let model = Model { front, back: &back, crop: feed.crop, bundle: loaded.bundle };
+    let apart = input.overlap.unwrap_or(processors > 1);
+    let (mut preparer, executor) = loaded.engine.split();
+    preparer.limit_to(input.crop);
+    let spare = executor.spare_input()?;
+    let executor = Mutex::new(executor);
+    let worker = Worker::new(&executor, outbox, spare, orders.waker(), apart);
+    let model = Model { preparer, executor: &executor, crop: input.crop, bundle: loaded.bundle };
     let server =
-        Server { model, lane: &lane, desk, subscriber, admission, frame: None, taken: 0, bad_takes: 0 };
+        Server { model, worker: &worker, outbox, subscriber, admission, frame: None, taken: 0, bad_takes: 0 };
     if !apart {
         return server.serve(orders);
     }
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("model".to_owned()).spawn_scoped(scope, || lane.work());
+        let thread =
+            std::thread::Builder::new().name("model".to_owned()).spawn_scoped(scope, || worker.work());
         let thread =
             thread.map_err(|e| Reason::new(ReasonCode::Internal, format!("child: start a thread: {e}")))?;
         let served = server.serve(orders);
-        lane.end();
+        worker.end();
         // A panic in it has been logged, and ended the serving.
         let _ = thread.join();
         served
@@ -142,25 +143,25 @@ struct Loaded {
 
 /// What prepares frames and runs golden inputs.
 struct Model<'a> {
-    front: Front,
-    back: &'a Mutex<Back>,
+    preparer: Preparer,
+    executor: &'a Mutex<Executor>,
     crop: Option<[f32; 4]>,
     bundle: bundle::OpenBundle,
 }
 
 impl Respond for Model<'_> {
     fn respond(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
-        let mut back = lock(self.back);
-        let prepared = self.front.prepare(frame, back.input())?;
-        back.answer(&prepared)
+        let mut executor = lock(self.executor);
+        let prepared = self.preparer.prepare(frame, executor.input())?;
+        executor.answer(&prepared)
     }
 }
 
 /// Serves one model.
 struct Server<'a> {
     model: Model<'a>,
-    lane: &'a Lane<'a>,
-    desk: &'a Mutex<Desk>,
+    worker: &'a Worker<'a>,
+    outbox: &'a Mutex<Outbox>,
     subscriber: FrameSubscriber,
     /// Which frames are not run, although the model is free.
     admission: Admission,
@@ -176,12 +177,12 @@ impl Server<'_> {
     fn serve(mut self, orders: &Orders<ToInfer>) -> Result<(), Reason> {
         loop {
             // Orders first: they are few, and they say which frames are ours.
-            let open = lock(self.desk).is_open();
+            let open = lock(self.outbox).is_open();
             let order = if open { orders.take() } else { orders.wait(None) };
             let done = match order {
                 Ok(order) => self.obey(order),
                 Err(NoOrder::Ever) => return Ok(()),
-                Err(NoOrder::Yet) if self.lane.has_ended() => {
+                Err(NoOrder::Yet) if self.worker.has_ended() => {
                     return Err(Reason::new(ReasonCode::Internal, "child: the model's thread has ended"));
                 }
                 Err(NoOrder::Yet) => self.step(orders)?,
@@ -194,7 +195,7 @@ impl Server<'_> {
 
     /// Takes a frame when it is time for one, or sleeps.
     fn step(&mut self, orders: &Orders<ToInfer>) -> Result<Result<(), Gone>, Reason> {
-        match self.lane.turn() {
+        match self.worker.turn() {
             Turn::Full => orders.nap(NAP),
             Turn::Later(wait) => orders.nap(wait),
             Turn::Now => {
@@ -203,7 +204,7 @@ impl Server<'_> {
                 }
                 match self.frame.take() {
                     Some(frame) => return Ok(self.prepare(&frame)),
-                    None => self.subscriber.wait(Some(orders.bell()), NAP)?,
+                    None => self.subscriber.wait(Some(orders.event()), NAP)?,
                 }
             }
         }
@@ -219,19 +220,19 @@ impl Server<'_> {
             ToInfer::RunGolden => {
                 let mut gone = Ok(());
                 // Golden pictures are looked at whole.
-                self.model.front.limit_to(None);
+                self.model.preparer.limit_to(None);
                 let bundle = self.model.bundle.clone();
                 let (verdict, times_ms) = golden::run_all(&mut self.model, &bundle, |done, total| {
                     if gone.is_ok() {
-                        gone = lock(self.desk).say(&FromInfer::GoldenProgress { done, total });
+                        gone = lock(self.outbox).say(&FromInfer::GoldenProgress { done, total });
                     }
                 });
-                self.model.front.limit_to(self.model.crop);
+                self.model.preparer.limit_to(self.model.crop);
                 gone?;
-                lock(self.desk).say(&FromInfer::Golden { verdict, times_ms })
+                lock(self.outbox).say(&FromInfer::Golden { verdict, times_ms })
             }
             ToInfer::Start { from } => {
-                if !lock(self.desk).is_open() {
+                if !lock(self.outbox).is_open() {
                     // The newest frame can still be had, those before it cannot. Where every frame is wanted,
                     // the first of those that wait and are ours.
                     self.frame = loop {
@@ -242,9 +243,9 @@ impl Server<'_> {
                     };
                 }
                 let gone_by = self.frame.as_ref().map_or(self.taken, Lease::seq);
-                lock(self.desk).start(from, gone_by)
+                lock(self.outbox).start(from, gone_by)
             }
-            ToInfer::Stop { until } => lock(self.desk).stop(until),
+            ToInfer::Stop { until } => lock(self.outbox).stop(until),
         }
     }
 
@@ -272,8 +273,8 @@ impl Server<'_> {
     /// Brings a frame that is ours into the spare tensor, and hands it to the model.
     fn prepare(&mut self, frame: &Lease) -> Result<(), Gone> {
         let view = frame.view();
-        let Some(ticket) = lock(self.desk).enter(view.meta)? else { return Ok(()) };
-        let Some(mut input) = self.lane.take_spare() else {
+        let Some(ticket) = lock(self.outbox).enter(view.meta)? else { return Ok(()) };
+        let Some(mut input) = self.worker.take_spare() else {
             unreachable!("a frame is taken only when there is a tensor for it")
         };
         let stale_from = self.admission.stale_from(&view.meta);
@@ -281,12 +282,12 @@ impl Server<'_> {
             Some(why) => (Stage::Passed(why), None),
             None => {
                 let start = Instant::now();
-                match self.model.front.prepare(view, &mut input) {
+                match self.model.preparer.prepare(view, &mut input) {
                     Ok(prepared) => (Stage::Ready(prepared), Some(start.elapsed())),
                     Err(reason) => (Stage::Failed(reason), Some(start.elapsed())),
                 }
             }
         };
-        self.lane.submit(Job { ticket, input, stage, stale_from }, spent)
+        self.worker.submit(Job { ticket, input, stage, stale_from }, spent)
     }
 }

@@ -1,5 +1,5 @@
-//! A child's end of the socket: a thread that reads orders, and a bell that rings for each, so that
-//! the main thread can sleep on it together with other things.
+//! A child's end of the socket: a thread that reads orders, and an event (eventfd) that is signalled
+//! for each, so that the main thread can sleep on it together with other things.
 
 use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::{CodecError, Reader, Writer};
@@ -66,14 +66,14 @@ impl Answers {
     }
 }
 
-/// Rings the bell of [`Orders`].
+/// Signals the event of [`Orders`].
 #[derive(Clone)]
-pub struct Rope(Arc<OwnedFd>);
+pub struct Waker(Arc<OwnedFd>);
 
-impl Rope {
-    /// Wakes the thread that sleeps on the bell.
-    pub fn ring(&self) {
-        // A bell that rings already cannot ring more.
+impl Waker {
+    /// Wakes the thread that sleeps on the event.
+    pub fn wake(&self) {
+        // One that is signalled already cannot be more so.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
@@ -81,7 +81,7 @@ impl Rope {
 /// The way from the agent.
 pub struct Orders<In> {
     queue: Receiver<In>,
-    bell: Arc<OwnedFd>,
+    event: Arc<OwnedFd>,
     /// Given up with this: whoever takes orders is done.
     _at_work: Arc<()>,
 }
@@ -89,35 +89,35 @@ pub struct Orders<In> {
 impl<In: DeserializeOwned + Send + 'static> Orders<In> {
     /// Starts the thread that reads them from `socket`.
     pub fn listen(socket: UnixStream) -> Result<Self, Reason> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let bell = Arc::new(bell.map_err(|e| fault("make a bell", &e))?);
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let event = Arc::new(event.map_err(|e| fault("make an event", &e))?);
         let (orders, queue) = sync_channel(WAITING);
-        let rope = Rope(bell.clone());
+        let waker = Waker(event.clone());
         let at_work = Arc::new(());
         let working = Arc::downgrade(&at_work);
         std::thread::Builder::new()
             .name("orders".to_owned())
             .spawn(move || {
-                read_all(socket, orders, &rope);
+                read_all(socket, orders, &waker);
                 end_in_time(&working);
             })
             .map_err(|e| fault("start a thread", &e))?;
-        Ok(Self { queue, bell, _at_work: at_work })
+        Ok(Self { queue, event, _at_work: at_work })
     }
 
     /// Readable when an order waits, or when there will be none any more.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 
-    /// Rings the same bell from another thread of the child.
-    pub fn rope(&self) -> Rope {
-        Rope(self.bell.clone())
+    /// Signals the same event from another thread of the child.
+    pub fn waker(&self) -> Waker {
+        Waker(self.event.clone())
     }
 
-    /// Sleeps until the bell rings, at most `timeout`. May return early.
+    /// Sleeps until the event is signalled, at most `timeout`. May return early.
     pub fn nap(&self, timeout: Duration) {
-        let mut fds = [PollFd::from_borrowed_fd(self.bell(), PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(self.event(), PollFlags::IN)];
         let timeout = Timespec {
             tv_sec: timeout.as_secs().min(3600) as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()),
@@ -126,19 +126,19 @@ impl<In: DeserializeOwned + Send + 'static> Orders<In> {
         let _ = poll(&mut fds, Some(&timeout));
     }
 
-    /// The next order if there is one; quiets the bell when there is none.
+    /// The next order if there is one; clears the event when there is none.
     pub fn take(&self) -> Result<In, NoOrder> {
-        let quiet = || {
+        let clear = || {
             let mut count = [0; 8];
-            // Fails when it does not ring, which is as good.
-            let _ = rustix::io::read(&self.bell, &mut count);
+            // Fails when it is not signalled, which is as good.
+            let _ = rustix::io::read(&self.event, &mut count);
         };
         match self.queue.try_recv() {
             Ok(order) => Ok(order),
             Err(TryRecvError::Disconnected) => Err(NoOrder::Ever),
             Err(TryRecvError::Empty) => {
-                quiet();
-                // One may have come before the bell was quieted.
+                clear();
+                // One may have come before the event was cleared.
                 self.queue.try_recv().map_err(|e| match e {
                     TryRecvError::Empty => NoOrder::Yet,
                     TryRecvError::Disconnected => NoOrder::Ever,
@@ -159,7 +159,7 @@ impl<In: DeserializeOwned + Send + 'static> Orders<In> {
     }
 }
 
-fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, rope: &Rope) {
+fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, waker: &Waker) {
     let mut reader = Reader::new(socket);
     loop {
         match reader.read() {
@@ -167,7 +167,7 @@ fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, ro
                 if orders.send(order).is_err() {
                     return;
                 }
-                rope.ring();
+                waker.wake();
             }
             Ok(None) => break,
             Err(error) => {
@@ -176,9 +176,9 @@ fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, ro
             }
         }
     }
-    // The main thread must find the queue closed when it hears the bell.
+    // The main thread must find the queue closed when the event wakes it.
     drop(orders);
-    rope.ring();
+    waker.wake();
 }
 
 /// Nobody is there to work for any more: whoever still does is stuck, in a model or in a driver, and
@@ -205,31 +205,31 @@ mod tests {
     use super::*;
     use crate::process::protocol::ToInfer;
 
-    fn rings(orders: &Orders<ToInfer>, wait: bool) -> bool {
-        let bell = orders.bell();
-        let mut fds = [PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+    fn signalled(orders: &Orders<ToInfer>, wait: bool) -> bool {
+        let event = orders.event();
+        let mut fds = [PollFd::from_borrowed_fd(event, PollFlags::IN)];
         let timeout = Timespec { tv_sec: if wait { 30 } else { 0 }, tv_nsec: 0 };
         poll(&mut fds, Some(&timeout)).unwrap() == 1
     }
 
     #[test]
-    fn the_bell_rings_for_orders_and_for_the_end() {
+    fn the_event_is_signalled_for_orders_and_for_the_end() {
         let (agent, child) = UnixStream::pair().unwrap();
         let orders = Orders::<ToInfer>::listen(child).unwrap();
-        assert!(!rings(&orders, false));
+        assert!(!signalled(&orders, false));
         let mut writer = Writer::new(agent);
         for from in 1..=3 {
             writer.write(&ToInfer::Start { from }).unwrap();
         }
-        assert!(rings(&orders, true));
+        assert!(signalled(&orders, true));
         for from in 1..=3 {
             assert_eq!(orders.wait(None), Ok(ToInfer::Start { from }));
         }
         drop(writer);
-        // The bell may ring once more for an order that was taken without it, never less than once for
+        // It may be signalled once more for an order that was taken without it, never less than once for
         // the end.
         loop {
-            assert!(rings(&orders, true));
+            assert!(signalled(&orders, true));
             match orders.take() {
                 Err(NoOrder::Ever) => break,
                 other => assert_eq!(other, Err(NoOrder::Yet)),

@@ -3,6 +3,7 @@
 //! Answers go to standard output, everything else to standard error. Exit status: 0 good, 1 failed,
 //! 2 refused for trust, 64 wrong usage.
 
+pub mod apart;
 pub mod bench;
 pub mod bundle;
 pub mod check;

@@ -1,7 +1,8 @@
 //! The device's configuration: from `agent.toml` and its drop-ins to checked settings.
 //!
 //! `file` holds what is written, `value` reads one value, `read` goes through the tables and knows the
-//! defaults (`runtime` and `source` those of their tables), `settings` is what the rest of the agent sees; nothing else reads a configuration file.
+//! defaults (the other files those of their tables), `settings` is what the rest of the agent sees;
+//! nothing else reads a configuration file.
 //! This folder never opens a file that the configuration only names (certificates, root metadata,
 //! pictures): whether those are there is asked by `edgewarden check` and by whoever uses them.
 
@@ -14,7 +15,7 @@ mod read;
 mod runtime;
 mod sensor;
 mod source;
-mod source_stream;
+mod stream;
 mod value;
 
 #[cfg(test)]

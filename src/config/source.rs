@@ -2,7 +2,7 @@
 
 use super::file::{Section, Value};
 use super::sensor;
-use super::source_stream::{command, csi_jetson, csi_pi, http_mjpeg, rtsp, video};
+use super::stream::{command, csi_jetson, csi_pi, http_mjpeg, rtsp, video};
 use super::value::{boolean, number, one_of, path, shorten, whole};
 use crate::domain::FrameFormat;
 use crate::domain::source::{SourceSettings, V4l2Settings};

@@ -277,6 +277,18 @@ pub struct ProviderShare {
     pub time: f32,
 }
 
+/// How one pipeline's frames are brought to its models: the same for every bundle that serves it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InputSettings {
+    /// Prepare the next frame on a second thread while the model runs; absent: where there are two
+    /// processors or more.
+    pub overlap: Option<bool>,
+    /// The part of each picture that is looked at: left, top, width, height as shares of it, 0 to 1;
+    /// absent: all of it. Boxes are in pixels of the whole picture all the same.
+    pub crop: Option<[f32; 4]>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,16 +344,4 @@ mod tests {
         let first = r#"{"intra_threads":1}"#;
         assert_eq!(serde_json::to_string(&read(first).unwrap()).unwrap(), first);
     }
-}
-
-/// How one pipeline's frames are brought to its models: the same for every bundle that serves it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Feed {
-    /// Prepare the next frame on a second thread while the model runs; absent: where there are two
-    /// processors or more.
-    pub overlap: Option<bool>,
-    /// The part of each picture that is looked at: left, top, width, height as shares of it, 0 to 1;
-    /// absent: all of it. Boxes are in pixels of the whole picture all the same.
-    pub crop: Option<[f32; 4]>,
 }

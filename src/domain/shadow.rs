@@ -13,9 +13,15 @@
 //! at low priority waits for it, and that wait is not the model's. Where one of them runs elsewhere the
 //! median of the wall-clock time is compared.
 
+mod agreement;
+mod plan;
+
+pub use plan::{Plan, ShadowWish};
+
+use self::agreement::{distance, matched};
 use super::manifest::Provider;
 use super::reason::{Reason, ReasonCode};
-use super::result::{Classification, Detection, Output, RawTensor, iou};
+use super::result::{Classification, Output};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,94 +32,8 @@ const MAX_HELD: usize = 32;
 const MAX_VALUES: usize = 1 << 20;
 /// Newest times per frame that are kept.
 const MAX_TIMES: usize = 1000;
-/// Least overlap of two boxes that count as the same.
-const SAME_BOX: f32 = 0.5;
 /// Answers of the candidate before its errors are judged, or all that are asked for where those are fewer.
 const MIN_JUDGED: u64 = 20;
-
-/// What a deployment asks for in place of the configuration; what is absent stays as configured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ShadowWish {
-    /// Frames that both models must answer; 0 runs no shadow.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub frames: Option<u64>,
-    /// Seconds after which too few frames are a refusal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_seconds: Option<u64>,
-    /// Least agreement, 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_agreement: Option<f32>,
-    /// Times the serving model's time per frame, 1 or more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_slowdown: Option<f32>,
-    /// Bytes of memory that the candidate's process may have; 0 is no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_memory: Option<u64>,
-}
-
-impl ShadowWish {
-    /// Most frames that may be asked for.
-    pub const MAX_FRAMES: u64 = 100_000_000;
-    /// Longest time that may be asked for, seconds: 30 days.
-    pub const MAX_SECONDS: u64 = 30 * 86_400;
-
-    /// Checks the numbers.
-    ///
-    /// # Errors
-    /// The first that makes no sense, with what would.
-    pub fn check(&self) -> Result<(), String> {
-        let within = |value: Option<f32>, least: f32, most: f32| {
-            value.is_none_or(|value| (least..=most).contains(&value))
-        };
-        if self.frames.is_some_and(|frames| frames > Self::MAX_FRAMES) {
-            return Err(format!("shadow frames: use 0 (none) to {}", Self::MAX_FRAMES));
-        }
-        if self.max_seconds.is_some_and(|seconds| !(1..=Self::MAX_SECONDS).contains(&seconds)) {
-            return Err(format!("shadow max_seconds: use 1 to {}", Self::MAX_SECONDS));
-        }
-        if !within(self.min_agreement, 0.0, 1.0) {
-            return Err("shadow min_agreement: use 0 to 1".to_owned());
-        }
-        if !within(self.max_slowdown, 1.0, 1000.0) {
-            return Err("shadow max_slowdown: use 1 to 1000".to_owned());
-        }
-        Ok(())
-    }
-}
-
-/// How long a candidate runs in the shadow, and what is good enough.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Frames that both models must have answered; 0 runs no shadow.
-    pub frames: u64,
-    /// Longest time.
-    pub max_time: Duration,
-    /// Least agreement, 0 to 1.
-    pub min_agreement: f32,
-    /// Times the serving model's time per frame.
-    pub max_slowdown: f32,
-    /// Milliseconds per frame that are never too slow.
-    pub slow_floor_ms: f32,
-    /// Bytes of memory of the candidate's process; 0 is no limit.
-    pub max_memory: u64,
-    /// Share of the candidate's frames, 0 to 1, that may end in an error.
-    pub max_error_ratio: f32,
-}
-
-impl Plan {
-    /// The plan with what a deployment asks for in its place.
-    pub fn with(self, wish: &ShadowWish) -> Self {
-        Self {
-            frames: wish.frames.unwrap_or(self.frames),
-            max_time: wish.max_seconds.map_or(self.max_time, Duration::from_secs),
-            min_agreement: wish.min_agreement.unwrap_or(self.min_agreement),
-            max_slowdown: wish.max_slowdown.unwrap_or(self.max_slowdown),
-            max_memory: wish.max_memory.unwrap_or(self.max_memory),
-            ..self
-        }
-    }
-}
 
 /// What a model costs, seen while both ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -445,45 +365,6 @@ impl Shadow {
             Side::Current => &mut self.current,
             Side::Candidate => &mut self.candidate,
         }
-    }
-}
-
-/// Pairs of boxes of one label that overlap, each box in one pair at most; the best box chooses first.
-fn matched(one: &[Detection], other: &[Detection]) -> usize {
-    let mut free: Vec<&Detection> = other.iter().collect();
-    let mut pairs = 0;
-    for wanted in one {
-        let nearest = free
-            .iter()
-            .enumerate()
-            .filter(|(_, found)| found.label == wanted.label)
-            .map(|(at, found)| (at, iou(found.bbox, wanted.bbox)))
-            .max_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((at, overlap)) = nearest
-            && overlap >= SAME_BOX
-        {
-            free.swap_remove(at);
-            pairs += 1;
-        }
-    }
-    pairs
-}
-
-/// Σ|a − b| over Σ max(|a|, |b|) of all values, 0 to 2; outputs of another name or size are 1 apart.
-fn distance(one: &[RawTensor], other: &[RawTensor]) -> f64 {
-    let alike = one.len() == other.len()
-        && one.iter().zip(other).all(|(a, b)| a.name == b.name && a.values.len() == b.values.len());
-    if !alike {
-        return 1.0;
-    }
-    let pairs = || one.iter().zip(other).flat_map(|(a, b)| a.values.iter().zip(&b.values));
-    let apart: f64 = pairs().map(|(a, b)| f64::from((a - b).abs())).sum();
-    let size: f64 = pairs().map(|(a, b)| f64::from(a.abs().max(b.abs()))).sum();
-    match apart / size {
-        // A value that is no number is like none.
-        apart if apart.is_finite() => apart,
-        _ if size == 0.0 => 0.0,
-        _ => 1.0,
     }
 }
 

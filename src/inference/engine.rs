@@ -1,13 +1,13 @@
 //! A bundle, loaded and ready: a frame goes in, an answer and the time of each stage come out.
 //!
-//! An engine has two halves that can be parted: the [`Front`] brings a frame into an input tensor, the
-//! [`Back`] runs the model on it and decodes what comes out. Who has a core to spare gives each a thread
+//! An engine has two halves that can be split: the [`Preparer`] brings a frame into an input tensor, the
+//! [`Executor`] runs the model on it and decodes what comes out. Who has a core to spare gives each a thread
 //! and lets two tensors take turns. After the first frames neither allocates memory; the answer itself
 //! is the only thing that is made anew (`tests/allocations.rs` counts).
 
-use super::front::milliseconds;
-pub use super::front::{Front, Prepared};
 use super::postprocess::Decoding;
+use super::preparer::milliseconds;
+pub use super::preparer::{Prepared, Preparer};
 use super::session::{Input, Plan, Session, Views};
 use crate::bundle::OpenBundle;
 use crate::bundle::model::{self, Ports};
@@ -36,13 +36,13 @@ pub struct LoadReport {
 
 /// A loaded bundle. Its memory is kept from frame to frame.
 pub struct Engine {
-    front: Front,
-    back: Back,
+    preparer: Preparer,
+    executor: Executor,
     report: LoadReport,
 }
 
 /// The half of an engine that runs the model.
-pub struct Back {
+pub struct Executor {
     manifest: Manifest,
     session: Session,
     views: Views,
@@ -105,8 +105,8 @@ impl Engine {
             runtime_version: session.runtime_version().to_owned(),
             load_ms: milliseconds(start, Instant::now()),
         };
-        let back = Back { manifest: manifest.clone(), session, views: Views::default(), decoding };
-        Ok(Self { front: Front::of(manifest)?, back, report })
+        let executor = Executor { manifest: manifest.clone(), session, views: Views::default(), decoding };
+        Ok(Self { preparer: Preparer::of(manifest)?, executor, report })
     }
 
     /// What loading showed.
@@ -116,17 +116,17 @@ impl Engine {
 
     /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.back.manifest
+        &self.executor.manifest
     }
 
     /// Its halves.
-    pub fn part(self) -> (Front, Back) {
-        (self.front, self.back)
+    pub fn split(self) -> (Preparer, Executor) {
+        (self.preparer, self.executor)
     }
 
     /// Looks at a part of each picture only: left, top, width and height as shares of it, 0 to 1.
     pub fn limit_to(&mut self, region: Option<[f32; 4]>) {
-        self.front.limit_to(region);
+        self.preparer.limit_to(region);
     }
 
     /// Answers one frame.
@@ -135,8 +135,8 @@ impl Engine {
     /// `BadRequest` for a frame that is not what the model takes, `NotFinite` for an output with NaN or infinity,
     /// `Internal` when the runtime fails. The engine can go on with the next frame.
     pub fn run(&mut self, frame: FrameView<'_>) -> Result<(Output, StageTimes), Reason> {
-        let prepared = self.front.prepare(frame, self.back.input())?;
-        self.back.answer(&prepared)
+        let prepared = self.preparer.prepare(frame, self.executor.input())?;
+        self.executor.answer(&prepared)
     }
 
     /// Runs the bare model on whatever its input holds from the last frame, for measuring; milliseconds.
@@ -145,12 +145,12 @@ impl Engine {
     /// As [`Engine::run`].
     pub fn run_bare(&mut self) -> Result<f32, Reason> {
         let start = Instant::now();
-        self.back.session.run()?;
+        self.executor.session.run()?;
         Ok(milliseconds(start, Instant::now()))
     }
 }
 
-impl Back {
+impl Executor {
     /// The tensor that the next run is on.
     pub fn input(&mut self) -> &mut Input {
         self.session.input()

@@ -1,17 +1,15 @@
 //! From a frame to an answer: decode, pre-process, run, decode the outputs.
 //!
-//! A frame passes the files in this order: `pixels` (bytes → planes, no larger than needed),
-//! `preprocess` (planes → tensor, through the rows of `planes`), `session` (the only file that names the runtime), `postprocess`
-//! A frame passes the files in this order: `pixels` (bytes → pixels, no larger than needed),
-//! `preprocess` (pixels → tensor), `session` (the only place that names the runtime), `postprocess`
-//! `preprocess` (pixels → tensor; a window of samples goes there at once: `feed` knows which), `session` (the only file that names the runtime), `postprocess`
-//! (output tensors → boxes and classes in pixels of the original picture); `engine` joins them and takes
-//! the time of each. This folder does not know where frames come from in a running device, who decides
-//! what runs, or how answers travel on.
+//! A picture passes the files in this order: `pixels` (bytes → planes, no larger than needed),
+//! `preprocess` (planes → tensor, through the rows of `planes`), `session` (with the folder beside it the
+//! only place that names the runtime), `postprocess` (output tensors → boxes and classes in pixels of the
+//! original picture). A window of samples goes into the tensor at once (`preprocess/series`). `preparer`
+//! knows which of the two a model takes; `engine` joins everything and takes the time of each stage.
+//! Where frames come from is in `source`, and no other file here knows it. This folder does not know who
+//! decides what runs, or how answers travel on.
 
 pub mod draw;
 pub mod engine;
-mod front;
 pub mod given;
 pub mod golden;
 pub mod graph_cache;
@@ -23,6 +21,7 @@ pub mod picture;
 pub mod pixels;
 pub mod planes;
 pub mod postprocess;
+mod preparer;
 pub mod preprocess;
 pub mod prove;
 pub mod reduce;

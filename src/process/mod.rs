@@ -8,4 +8,5 @@ pub mod protocol;
 pub mod child;
 pub mod codec;
 pub mod cost;
+pub mod exit;
 pub mod frames;

@@ -9,7 +9,7 @@ use crate::domain::credit::AHEAD;
 use crate::domain::ledger::Skip;
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
-use crate::domain::runtime::{Feed, ProviderShare, RuntimeSettings};
+use crate::domain::runtime::{InputSettings, ProviderShare, RuntimeSettings};
 use crate::domain::source::SourceSettings;
 use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ pub enum ToInfer {
         runtime: RuntimeSettings,
         /// How frames are brought to the model.
         #[serde(default)]
-        feed: Feed,
+        input: InputSettings,
         /// Where frames come from.
         channel: FrameChannel,
         /// Which of them it is not run on.

@@ -5,11 +5,12 @@ use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::domain::admission::AdmissionSettings;
 use edgewarden::domain::ledger::{Ledger, Span};
 use edgewarden::domain::manifest::Provider;
-use edgewarden::domain::runtime::{Feed, RuntimeSettings, Tuning};
+use edgewarden::domain::runtime::{InputSettings, RuntimeSettings, Tuning};
 use edgewarden::domain::source::SourceSettings;
 use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
-use edgewarden::process::child::{CaptureChild, Child, Event, Exit, InferChild};
+use edgewarden::process::child::{CaptureChild, Child, Event, InferChild};
 use edgewarden::process::codec::{Reader, Writer};
+use edgewarden::process::exit::Exit;
 use edgewarden::process::frames::{self, FrameSubscriber};
 use edgewarden::process::protocol::{FrameChannel, FromCapture, FromInfer, ToCapture, ToInfer};
 use rustix::process::{Pid, Signal, kill_process};
@@ -40,7 +41,7 @@ fn exe() -> &'static Path {
 struct Place {
     dir: tempfile::TempDir,
     channel: FrameChannel,
-    feed: Feed,
+    input: InputSettings,
 }
 
 impl Place {
@@ -54,7 +55,7 @@ impl Place {
             readers: 1,
             every: false,
         };
-        Self { dir, channel, feed: Feed::default() }
+        Self { dir, channel, input: InputSettings::default() }
     }
 
     fn folder(&self, name: &str) -> PathBuf {
@@ -88,7 +89,7 @@ impl Place {
                 engine_cache: self.folder("engines"),
                 tuning: Tuning::default(),
             },
-            feed: self.feed,
+            input: self.input,
             channel: self.channel.clone(),
             admission: AdmissionSettings::default(),
         }

@@ -14,6 +14,7 @@ use super::runner::{Phase, Runner};
 use super::shadow::ShadowRun;
 use super::{Ask, Handle, Plan, Sink, Status};
 use crate::agent::camera;
+use crate::domain::backoff::Backoff;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::ledger::Ledger;
 use crate::domain::memory::Excess;
@@ -27,8 +28,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// How often deadlines are looked at while one may run out, and while none is set.
 const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// Shortest and longest wait before a lost active child is started again.
-pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// The waits before a lost active child is started again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
 /// Starts a pipeline; it runs until [`Handle::stop`] or until every handle is gone.
 pub fn spawn<S: Sink>(plan: Plan, camera: camera::Handle, sink: Arc<S>) -> Handle {
@@ -53,7 +54,7 @@ pub fn spawn<S: Sink>(plan: Plan, camera: camera::Handle, sink: Arc<S>) -> Handl
         leaving: Vec::new(),
         serve_replies: Vec::new(),
         respawn_at: None,
-        backoff: BACKOFF.0,
+        backoff: BACKOFF,
         erred: None,
         observer: None,
         untold_loss: None,
@@ -97,7 +98,7 @@ pub(super) struct Actor<S> {
     pub(super) leaving: Vec<Runner>,
     pub(super) serve_replies: Vec<oneshot::Sender<Result<(), Reason>>>,
     pub(super) respawn_at: Option<Instant>,
-    pub(super) backoff: Duration,
+    pub(super) backoff: Backoff,
     /// When the newest error came, and from whom.
     pub(super) erred: Option<(Instant, Origin)>,
     pub(super) observer: Option<mpsc::Sender<Observation>>,
@@ -254,7 +255,7 @@ impl<S: Sink> Actor<S> {
     ) {
         self.drop_incoming("another bundle is to serve");
         self.wanted = bundle.clone();
-        self.backoff = BACKOFF.0;
+        self.backoff.reset();
         let Some((bundle, dir)) = bundle else {
             if let Some(active) = self.active.take() {
                 self.let_go(active);
@@ -300,7 +301,7 @@ impl<S: Sink> Actor<S> {
             }
             Err(reason) => {
                 let _ = reply.send(Err(reason));
-                self.respawn_at = Some(Instant::now() + self.backoff);
+                self.respawn_at = Some(Instant::now() + self.backoff.wait());
             }
         }
     }
@@ -316,8 +317,7 @@ impl<S: Sink> Actor<S> {
             Ok(runner) => self.active = Some(runner),
             Err(reason) => {
                 self.status.model_fault = Some(reason);
-                self.respawn_at = Some(Instant::now() + self.backoff);
-                self.backoff = (self.backoff * 2).min(BACKOFF.1);
+                self.respawn_at = Some(Instant::now() + self.backoff.wait());
             }
         }
     }

@@ -26,7 +26,7 @@ impl<S: Sink> Actor<S> {
             Some(open) if serves => Some(Claim::Open(open)),
             // Its last answers are under way.
             Some(_) => Some(Claim::Soon),
-            None => (self.wanted.is_some() && self.backoff <= PATIENCE).then_some(Claim::Soon),
+            None => (self.wanted.is_some() && self.backoff.next() <= PATIENCE).then_some(Claim::Soon),
         }
     }
 }

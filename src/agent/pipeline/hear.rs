@@ -1,6 +1,6 @@
 //! What the inference children say and how the actor takes it: trials, takeovers, answers, losses.
 
-use super::actor::{Actor, BACKOFF, Purpose};
+use super::actor::{Actor, Purpose};
 use super::fault::Origin;
 use super::runner::{Phase, Runner};
 use super::{Serving, Sink};
@@ -201,7 +201,7 @@ impl<S: Sink> Actor<S> {
         self.status.stale = None;
         match result {
             Ok(result) => {
-                self.backoff = BACKOFF.0;
+                self.backoff.reset();
                 if is_active {
                     self.works(Origin::Model);
                 }
@@ -250,12 +250,11 @@ impl<S: Sink> Actor<S> {
             self.observed(Observation::ChildLost(reason.clone()));
             self.sink.child_lost(&self.plan.name, "infer", &reason);
             self.status.model_fault = Some(reason.clone());
-            self.respawn_at = Some(Instant::now() + self.backoff);
-            self.backoff = (self.backoff * 2).min(BACKOFF.1);
+            self.respawn_at = Some(Instant::now() + self.backoff.wait());
             self.refuse_serving(&reason);
         } else if let Some((_, purpose)) = self.incoming.take_if(|(runner, _)| runner.id == id) {
             if matches!(purpose, Purpose::Serve | Purpose::Recycle(_)) && self.active.is_none() {
-                self.respawn_at = Some(Instant::now() + self.backoff);
+                self.respawn_at = Some(Instant::now() + self.backoff.wait());
             }
             self.refuse(purpose, reason.clone());
         } else {

@@ -22,7 +22,7 @@ use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport}
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::manifest::Provider;
 use crate::domain::memory::{Budget, Excess};
-use crate::domain::runtime::{Feed, ProviderShare, RuntimeSettings};
+use crate::domain::runtime::{InputSettings, ProviderShare, RuntimeSettings};
 use crate::domain::shadow::{Plan as Compare, Report};
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
 use crate::process::protocol::FrameChannel;
@@ -43,7 +43,7 @@ pub struct Plan {
     /// How models are run.
     pub runtime: RuntimeSettings,
     /// How frames are brought to them.
-    pub feed: Feed,
+    pub input: InputSettings,
     /// A frame that takes longer means that the child hangs.
     pub frame_deadline: Duration,
     /// Loading, and each step of a trial, may take so long.

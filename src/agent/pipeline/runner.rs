@@ -72,7 +72,7 @@ impl Runner {
             bundle: dir.to_path_buf(),
             digest: bundle.digest,
             runtime: plan.runtime.clone(),
-            feed: plan.feed,
+            input: plan.input,
             channel: plan.channel.clone(),
             admission: plan.admission,
         };

@@ -2,6 +2,7 @@
 
 use super::{Measured, Setting};
 use crate::bundle::OpenBundle;
+use crate::cli::apart::ended_within;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::{RuntimeSettings, Tuning};
 use crate::domain::{Reason, ReasonCode, StageTimes};
@@ -47,18 +48,10 @@ pub fn apart(
     // Read beside the waiting, so that a child that talks much is not held up by a full pipe.
     let told = child.stderr.take().map(|pipe| std::thread::spawn(move || text(pipe)));
     let answer = child.stdout.take().map(|pipe| std::thread::spawn(move || text(pipe)));
-    let deadline = Instant::now() + PATIENCE + time * 2;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err("hangs; its process was ended".into());
-            }
-            Err(error) => return Err(format!("wait for its process: {error}")),
-        }
+    let status = match ended_within(&mut child, PATIENCE + time * 2) {
+        Ok(Some(status)) => status,
+        Ok(None) => return Err("hangs; its process was ended".into()),
+        Err(error) => return Err(format!("wait for its process: {error}")),
     };
     let read = |thread: Option<std::thread::JoinHandle<String>>| {
         thread.and_then(|thread| thread.join().ok()).unwrap_or_default()

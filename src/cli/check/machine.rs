@@ -5,7 +5,7 @@ use crate::cli::ui;
 use crate::config::settings::{PathSettings, PipelineSettings};
 use crate::domain::Reason;
 use crate::domain::source::{SensorFrom, SensorSettings, SourceSettings, V4l2Settings};
-use crate::inference::source::{sensor, v4l2};
+use crate::inference::source::{program, sensor, v4l2};
 use crate::sys::clock::Clock;
 use rustix::fs::{Access, access};
 use std::fs;
@@ -172,10 +172,10 @@ fn sensor_source(subject: String, settings: &SensorSettings) -> Finding {
             Finding::ok(subject, format!("topic {topic} of {}:{}, {windows}", broker.host, broker.port))
         }
         SensorFrom::Command { command, .. } => {
-            let program = command.first().map(String::as_str).unwrap_or_default();
-            match on_path(program) {
-                true => Finding::ok(subject, format!("command {program}, {windows}")),
-                false => Finding::fail(subject, format!("{program}: no such program; install it")),
+            let name = command.first().map(String::as_str).unwrap_or_default();
+            match program::find(name) {
+                Some(_) => Finding::ok(subject, format!("command {name}, {windows}")),
+                None => Finding::fail(subject, format!("{name}: no such program; install it")),
             }
         }
         // A running agent may have the port: it is not opened twice.
@@ -193,14 +193,6 @@ fn sensor_source(subject: String, settings: &SensorSettings) -> Finding {
             Err(reason) => Finding::fail(subject, reason.detail),
         },
     }
-}
-
-fn on_path(program: &str) -> bool {
-    if program.contains('/') {
-        return Path::new(program).is_file();
-    }
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
 
 fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

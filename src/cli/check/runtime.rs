@@ -2,6 +2,7 @@
 //! really run a model? Each is tried in a process of its own, because a driver may crash or hang.
 
 use super::Finding;
+use crate::cli::apart::ended_within;
 use crate::config::settings::RuntimeSection;
 use crate::domain::manifest::Provider;
 use crate::domain::runtime::{RuntimeSettings, Tuning};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A first start of TensorRT on a small board takes the better part of a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -80,21 +81,13 @@ fn probe_apart(library: &Path, provider: Provider) -> Result<Probe, String> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| format!("cannot start a process to load {shown}: {error}"))?;
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                let seconds = PATIENCE.as_secs();
-                return Err(format!(
-                    "{shown} hangs for more than {seconds} s; look at the driver with dmesg"
-                ));
-            }
-            Err(error) => return Err(format!("wait for the process that loads {shown}: {error}")),
+    let status = match ended_within(&mut child, PATIENCE) {
+        Ok(Some(status)) => status,
+        Ok(None) => {
+            let seconds = PATIENCE.as_secs();
+            return Err(format!("{shown} hangs for more than {seconds} s; look at the driver with dmesg"));
         }
+        Err(error) => return Err(format!("wait for the process that loads {shown}: {error}")),
     };
     // One line, far smaller than the pipe's buffer: the child never waits for us.
     let mut answer = String::new();

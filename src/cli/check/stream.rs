@@ -2,13 +2,15 @@
 //! what is missing.
 
 use super::Finding;
+use crate::cli::apart::ended_within;
 use crate::domain::Reason;
 use crate::domain::stream::StreamSettings;
-use crate::inference::source::command::presets::{self, DECODERS, Launch};
-use crate::inference::source::command::tools::{self, Tools};
-use crate::inference::source::command::{login, password, readable};
+use crate::inference::source::program;
+use crate::inference::source::stream::presets::{self, DECODERS, Launch};
+use crate::inference::source::stream::tools::Tools;
+use crate::inference::source::stream::{login, password, readable};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// GStreamer makes a list of its elements at the first question, which takes a while on a small board.
 const INSPECT: Duration = Duration::from_secs(30);
@@ -20,15 +22,17 @@ pub fn source(subject: &str, settings: &StreamSettings) -> Vec<Finding> {
         Err(reason) => return vec![Finding::fail(subject, reason.detail)],
     };
     let mut findings = Vec::new();
-    if tools::find(&launch.program).is_none() {
-        let detail = format!("the program {} is not there; {}", launch.program, launch.remedy());
+    if program::find(&launch.line.program).is_none() {
+        let detail = format!("the program {} is not there; {}", launch.line.program, launch.remedy());
         findings.push(Finding::fail(subject, detail));
     }
     findings.extend(elements(&launch).into_iter().map(|detail| Finding::fail(subject, detail)));
     if findings.is_empty() {
         // Whole, so that it can be tried by hand, and changed with kind = "command".
-        findings
-            .push(Finding::ok(subject, format!("{}, read by: {launch}{}", settings.kind(), stdin(&launch))));
+        findings.push(Finding::ok(
+            subject,
+            format!("{}, read by: {}{}", settings.kind(), launch.line, stdin(&launch)),
+        ));
     }
     findings.extend(launch.notes.iter().map(|note| Finding::warn(subject, note)));
     findings
@@ -43,7 +47,11 @@ fn launch(settings: &StreamSettings) -> Result<Launch, Reason> {
 }
 
 fn stdin(launch: &Launch) -> &'static str {
-    if launch.stdin.is_some() { " (its address or user, with the password, on standard input)" } else { "" }
+    if launch.line.stdin.is_some() {
+        " (its address or user, with the password, on standard input)"
+    } else {
+        ""
+    }
 }
 
 /// What GStreamer lacks for this command.
@@ -76,14 +84,5 @@ fn exists(element: &str) -> Option<bool> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let until = Instant::now() + INSPECT;
-    while Instant::now() < until {
-        if let Some(status) = asked.try_wait().ok()? {
-            return Some(status.success());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let _ = asked.kill();
-    let _ = asked.wait();
-    None
+    ended_within(&mut asked, INSPECT).ok()?.map(|status| status.success())
 }

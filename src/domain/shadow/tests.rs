@@ -1,6 +1,7 @@
 //! Pairs, agreement, costs, and each verdict.
 
 use super::*;
+use crate::domain::result::{Detection, RawTensor};
 
 fn plan(frames: u64) -> Plan {
     Plan {

@@ -1,12 +1,17 @@
 //! Where frames come from.
 //!
+//! `synthetic` draws `scene`, `folder` reads pictures, `v4l2` asks the kernel's cameras, `stream` cuts
+//! pictures from what a program writes, `sensor` makes windows of samples. `program` runs the programs of
+//! the last two.
+//!
 //! This folder knows no model and decides nothing about pace: the capture child asks for a frame
 //! when one is due.
 
-pub mod command;
 pub mod folder;
+pub mod program;
 pub mod scene;
 pub mod sensor;
+pub mod stream;
 pub mod synthetic;
 pub mod v4l2;
 
@@ -98,7 +103,7 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, Reason> {
         }
         SourceSettings::Folder { path, repeat } => Box::new(folder::Folder::open(path, *repeat)?),
         SourceSettings::V4l2(settings) => Box::new(v4l2::V4l2::open(settings)?),
-        SourceSettings::Stream(settings) => Box::new(command::Command::open(settings)?),
+        SourceSettings::Stream(settings) => Box::new(stream::Stream::open(settings)?),
         SourceSettings::Sensor(settings) => sensor::open(settings)?,
     })
 }

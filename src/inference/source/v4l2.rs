@@ -14,6 +14,7 @@ mod controls;
 pub mod find;
 mod frame;
 mod kernel;
+mod mapping;
 mod offer;
 mod stream;
 

@@ -60,7 +60,7 @@ fn hand_over(overlap: Option<bool>) {
         return;
     }
     let mut place = Place::new();
-    place.feed.overlap = overlap;
+    place.input.overlap = overlap;
     let dir = place.folder("bundle");
     let digest = colour_bundle(&dir);
     block_on(async {

@@ -20,7 +20,7 @@ fn a_child_whose_model_hangs_ends_with_its_socket() {
     }
     for overlap in [true, false] {
         let mut place = Place::new();
-        place.feed.overlap = Some(overlap);
+        place.input.overlap = Some(overlap);
         let dir = place.folder("bundle");
         let configure = place.model(&dir, endless_bundle(&dir));
         let publisher = frames::FramePublisher::create(&place.channel).unwrap();

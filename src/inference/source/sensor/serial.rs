@@ -4,6 +4,7 @@ use super::lines::Lines;
 use super::row::Rows;
 use super::{Samples, Take, Trouble};
 use crate::domain::{Reason, ReasonCode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{ControlModes, OptionalActions, QueueSelector, isatty, tcflush, tcgetattr, tcsetattr};
@@ -11,13 +12,16 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Bytes read at once.
+const CHUNK: usize = 4096;
+
 /// An open port.
 pub(super) struct Serial {
     path: PathBuf,
     baud: u32,
-    /// The port again, for what concerns its queue.
     port: OwnedFd,
     lines: Lines,
+    chunk: Vec<u8>,
 }
 
 impl Serial {
@@ -51,10 +55,8 @@ impl Serial {
         tcsetattr(&port, OptionalActions::Now, &settings).map_err(|e| fault("set up", e))?;
         // What lay there before may be of another speed.
         let _ = tcflush(&port, QueueSelector::IFlush);
-        let from = port.try_clone().map_err(|error| {
-            Reason::new(ReasonCode::Internal, format!("serial port {}: {error}", path.display()))
-        })?;
-        Ok(Self { path: path.to_owned(), baud, port, lines: Lines::new(from, rows, true) })
+        let (path, lines) = (path.to_owned(), Lines::new(rows, true));
+        Ok(Self { path, baud, port, lines, chunk: vec![0; CHUNK] })
     }
 }
 
@@ -65,11 +67,25 @@ impl Samples for Serial {
 
     fn read(&mut self, wait: Duration, take: &mut Take<'_>) -> Result<(), Trouble> {
         let what = format!("serial port {}", self.path.display());
-        if self.lines.read(&what, wait, take)? {
-            let detail = format!("{what}: it is gone; plug it in again");
-            return Err(Trouble::Lost(Reason::new(ReasonCode::NotFound, detail)));
+        let lost = |error: Errno| {
+            Trouble::Lost(Reason::new(ReasonCode::BadRequest, format!("{what}: {error}; is it plugged in?")))
+        };
+        let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&self.port, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(lost(error)),
         }
-        Ok(())
+        match rustix::io::read(&self.port, &mut self.chunk[..]) {
+            // So says a port whose other end is gone.
+            Ok(0) | Err(Errno::IO | Errno::NODEV | Errno::NXIO) => {
+                let detail = format!("{what}: it is gone; plug it in again");
+                Err(Trouble::Lost(Reason::new(ReasonCode::NotFound, detail)))
+            }
+            Ok(count) => self.lines.push(&what, &self.chunk[..count], take),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Err(error) => Err(lost(error)),
+        }
     }
 
     fn pause(&mut self, paused: bool) -> Result<(), Trouble> {

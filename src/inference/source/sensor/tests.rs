@@ -55,7 +55,7 @@ fn a_program_gives_windows_tells_of_bad_lines_and_is_lost_with_its_last_words() 
     assert_eq!(ask(&mut *source, &mut faults).unwrap(), [10.0, 11.0, 12.0, 13.0, 0.0, 1.0, 2.0, 3.0]);
     assert_eq!(ask(&mut *source, &mut faults).unwrap(), [14.0, 15.0, 16.0, 17.0, 4.0, 5.0, 6.0, 7.0]);
     let Err(Trouble::Lost(reason)) = ask(&mut *source, &mut faults) else { panic!("it ended") };
-    assert!(reason.detail.contains("exit status: 3") && reason.detail.contains("no more"), "{reason}");
+    assert!(reason.detail.contains("sh ended with status 3: no more"), "{reason}");
     assert_eq!(faults.len(), 1, "{faults:?}");
     assert!(faults[0].contains("column 2: \"oops\" is no number"), "{faults:?}");
 }

@@ -8,11 +8,11 @@ use super::abi::{
     FormatData, FormatDescription, Fraction, FrameInterval, FrameSize, MenuQuery, PixelFormat,
     PixelFormatPlanes, Place, Plane, StreamParameters,
 };
+use super::mapping::Mapping;
 use super::offer::{FourCc, Interval, Intervals, Range, Size, Sizes};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
-use rustix::mm::{MapFlags, ProtFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -341,46 +341,6 @@ impl Device {
     /// Stops it; every buffer is ours again.
     pub fn stop(&self, kind: Kind) -> Result<(), Errno> {
         stream_off(self, &mut (kind as u32))
-    }
-}
-
-/// A buffer's memory, shared with the driver.
-pub struct Mapping {
-    memory: *mut std::ffi::c_void,
-    len: usize,
-}
-
-// SAFETY: it is memory that belongs to the process, not to a thread.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn new(device: &Device, offset: u32, len: usize) -> Result<Self, Errno> {
-        // SAFETY: a new mapping at an address of the kernel's choice; it is undone in `drop` only.
-        let memory = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ,
-                MapFlags::SHARED,
-                &device.file,
-                u64::from(offset),
-            )
-        }?;
-        Ok(Self { memory, len })
-    }
-
-    /// The bytes. Only while the buffer is dequeued: the driver writes to it at other times.
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is readable, `len` long, and lives as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.memory.cast(), self.len) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: made in `new`, and nobody can hold a slice of it any more. It cannot fail for a
-        // mapping that exists.
-        let _ = unsafe { rustix::mm::munmap(self.memory, self.len) };
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::super::Picture;
 use super::frame;
-use super::kernel::{Device, Filled, Kind, Layout, Mapping};
+use super::kernel::{Device, Filled, Kind, Layout};
+use super::mapping::Mapping;
 use crate::domain::FrameFormat;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -50,10 +50,11 @@ pub fn package(name: &str) -> Option<&'static str> {
 
 /// The elements of a GStreamer command line: what stands first, and after each `!`.
 pub fn needed(launch: &Launch) -> Vec<String> {
-    if launch.name() != "gst-launch-1.0" {
+    if launch.line.name() != "gst-launch-1.0" {
         return Vec::new();
     }
     let mut found: Vec<String> = launch
+        .line
         .args
         .split(|word| word == "!" || word == "-q")
         .filter_map(|part| part.first())

@@ -17,7 +17,7 @@ pub struct Ticket {
 }
 
 /// The account and the way out.
-pub struct Desk {
+pub struct Outbox {
     answers: Answers,
     /// Open between a start and a stop.
     window: Option<Window>,
@@ -25,7 +25,7 @@ pub struct Desk {
     opened: u64,
 }
 
-impl Desk {
+impl Outbox {
     /// Closed; answers go this way.
     pub fn new(answers: Answers) -> Self {
         Self { answers, window: None, opened: 0 }

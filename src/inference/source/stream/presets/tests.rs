@@ -1,6 +1,7 @@
 //! The table: preset and machine on one side, the command line on the other.
 
 use super::*;
+use crate::domain::stream::{Reading, Sensor, Transport};
 
 fn all() -> Tools {
     Tools { ffmpeg: true, gstreamer: true, curl: true, rpicam: Some("rpicam-vid"), ..Tools::default() }
@@ -33,7 +34,7 @@ fn sensor() -> Sensor {
 }
 
 fn line(settings: &StreamSettings, tools: &Tools) -> String {
-    expand(settings, tools, Some("p'w \"1")).unwrap().to_string()
+    expand(settings, tools, Some("p'w \"1")).unwrap().line.to_string()
 }
 
 #[test]
@@ -148,7 +149,7 @@ fn each_preset_becomes_its_command() {
 fn what_is_installed_and_the_board_choose_the_program() {
     let only = |ffmpeg, gstreamer, board| Tools { ffmpeg, gstreamer, board, ..Tools::default() };
     let program =
-        |settings: &StreamSettings, tools: &Tools| expand(settings, tools, Some("p")).unwrap().program;
+        |settings: &StreamSettings, tools: &Tools| expand(settings, tools, Some("p")).unwrap().line.program;
     let (plain, login) = (rtsp(false, Reading::default()), rtsp(true, Reading::default()));
     for (tools, of_plain, of_login) in [
         (only(true, true, Board::Other), "ffmpeg", "ffmpeg"),
@@ -193,18 +194,21 @@ fn a_password_stands_on_standard_input_where_that_is_possible_and_is_never_shown
     let by = |settings: &StreamSettings| expand(settings, &all(), Some(password)).unwrap();
     let ffmpeg = by(&rtsp(true, Reading::default()));
     let list = "ffconcat version 1.0\nfile 'rtsp://me:p%27w%20%221%5C@cam/a?x=1&tcp'\n";
-    assert_eq!(ffmpeg.stdin.as_deref(), Some(list));
+    assert_eq!(ffmpeg.line.stdin.as_deref(), Some(list));
     let curl = by(&http(true, None));
-    assert_eq!(curl.stdin.as_deref(), Some("anyauth\nuser = \"me:p'w \\\"1\\\\\"\n"));
+    assert_eq!(curl.line.stdin.as_deref(), Some("anyauth\nuser = \"me:p'w \\\"1\\\\\"\n"));
     for hidden in [&ffmpeg, &curl] {
-        assert!(hidden.args.iter().all(|arg| !arg.contains("p'w") && !arg.contains("p%27")), "{hidden}");
+        assert!(
+            hidden.line.args.iter().all(|arg| !arg.contains("p'w") && !arg.contains("p%27")),
+            "{hidden:?}"
+        );
         assert!(hidden.notes.is_empty());
     }
     let shown = by(&rtsp(true, Reading { via: Some(Via::Gstreamer), ..Reading::default() }));
-    assert!(shown.args.contains(&"user-pw=\"p'w \\\"1\\\\\"".to_owned()));
+    assert!(shown.line.args.contains(&"user-pw=\"p'w \\\"1\\\\\"".to_owned()));
     assert!(shown.notes[0].contains("every user of this machine can read it"));
     for launch in [ffmpeg, curl, shown, by(&http(true, Some(Via::Ffmpeg)))] {
-        let told = format!("{launch} {launch:?}");
+        let told = format!("{} {launch:?}", launch.line);
         assert!(!told.contains("p'w") && !told.contains("p%27w"), "{told}");
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! Two input tensors take turns: one in the model, one being prepared or waiting for the model. With a
 //! second core the model has a thread of its own, and [`Ahead`] says when the next frame is to be taken
-//! while it runs; without one, [`Lane::submit`] runs the model on the caller's thread. Either way a
+//! while it runs; without one, [`Worker::submit`] runs the model on the caller's thread. Either way a
 //! frame that could not be prepared, or that is passed over, takes the same way, so that this is told in
 //! its turn. Whether a frame is too old is asked once more when the model is free for it.
 
-use crate::children::desk::{Desk, Ticket};
-use crate::children::link::{Gone, Rope};
+use crate::children::link::{Gone, Waker};
+use crate::children::outbox::{Outbox, Ticket};
 use crate::domain::Reason;
 use crate::domain::ahead::Ahead;
 use crate::domain::ledger::Skip;
-use crate::inference::engine::{Back, Prepared};
+use crate::inference::engine::{Executor, Prepared};
 use crate::inference::session::Input;
 use crate::sys::monotonic;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -50,12 +50,12 @@ pub enum Turn {
     Full,
 }
 
-/// What the two threads share.
-pub struct Lane<'a> {
-    back: &'a Mutex<Back>,
-    desk: &'a Mutex<Desk>,
+/// Runs the model: what the thread that prepares and the thread of the model share.
+pub struct Worker<'a> {
+    executor: &'a Mutex<Executor>,
+    outbox: &'a Mutex<Outbox>,
     /// Wakes the thread that prepares.
-    rope: Rope,
+    waker: Waker,
     /// True when the model has a thread of its own.
     apart: bool,
     state: Mutex<State>,
@@ -77,12 +77,18 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'a> Lane<'a> {
-    /// With `spare` as the second tensor; `apart` when [`Lane::work`] will be called by another thread.
-    pub fn new(back: &'a Mutex<Back>, desk: &'a Mutex<Desk>, spare: Input, rope: Rope, apart: bool) -> Self {
+impl<'a> Worker<'a> {
+    /// With `spare` as the second tensor; `apart` when [`Worker::work`] will be called by another thread.
+    pub fn new(
+        executor: &'a Mutex<Executor>,
+        outbox: &'a Mutex<Outbox>,
+        spare: Input,
+        waker: Waker,
+        apart: bool,
+    ) -> Self {
         let state =
             State { spare: Some(spare), waiting: None, began: None, ahead: Ahead::default(), ended: false };
-        Self { back, desk, rope, apart, state: Mutex::new(state), more: Condvar::new() }
+        Self { executor, outbox, waker, apart, state: Mutex::new(state), more: Condvar::new() }
     }
 
     /// Whether a frame is to be taken now.
@@ -100,7 +106,7 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// The tensor to prepare a frame in; it comes back with [`Lane::submit`].
+    /// The tensor to prepare a frame in; it comes back with [`Worker::submit`].
     pub fn take_spare(&self) -> Option<Input> {
         lock(&self.state).spare.take()
     }
@@ -122,7 +128,7 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Answers frames until [`Lane::end`].
+    /// Answers frames until [`Worker::end`].
     pub fn work(&self) {
         let _end = EndOnDrop(self);
         loop {
@@ -147,7 +153,7 @@ impl<'a> Lane<'a> {
     pub fn end(&self) {
         lock(&self.state).ended = true;
         self.more.notify_one();
-        self.rope.ring();
+        self.waker.wake();
     }
 
     /// True once the thread of the model has no reason to be there.
@@ -156,7 +162,7 @@ impl<'a> Lane<'a> {
     }
 
     fn run(&self, Job { ticket, mut input, stage, stale_from }: Job) -> Result<(), Gone> {
-        if !lock(self.desk).wants(&ticket) {
+        if !lock(self.outbox).wants(&ticket) {
             self.give_back(input, None);
             return Ok(());
         }
@@ -166,10 +172,10 @@ impl<'a> Lane<'a> {
         };
         let result = match stage {
             Stage::Ready(prepared) => {
-                let mut back = lock(self.back);
-                back.exchange(&mut input);
+                let mut executor = lock(self.executor);
+                executor.exchange(&mut input);
                 self.give_back(input, Some(Instant::now()));
-                back.answer(&prepared)
+                executor.answer(&prepared)
             }
             Stage::Failed(reason) => {
                 self.give_back(input, None);
@@ -177,11 +183,11 @@ impl<'a> Lane<'a> {
             }
             Stage::Passed(why) => {
                 self.give_back(input, None);
-                return lock(self.desk).pass(&ticket, why);
+                return lock(self.outbox).pass(&ticket, why);
             }
         };
         let good = result.is_ok();
-        let said = lock(self.desk).answer(&ticket, result);
+        let said = lock(self.outbox).answer(&ticket, result);
         let mut state = lock(&self.state);
         if let Some(began) = state.began.take()
             && good
@@ -203,13 +209,13 @@ impl<'a> Lane<'a> {
 
     fn wake(&self) {
         if self.apart {
-            self.rope.ring();
+            self.waker.wake();
         }
     }
 }
 
 /// So that a panic does not leave the other thread waiting for ever.
-struct EndOnDrop<'l, 'a>(&'l Lane<'a>);
+struct EndOnDrop<'l, 'a>(&'l Worker<'a>);
 
 impl Drop for EndOnDrop<'_, '_> {
     fn drop(&mut self) {

@@ -13,9 +13,9 @@ const KEPT: usize = 8;
 const LOGGED: u32 = 10;
 const LOGGED_IN: Duration = Duration::from_secs(10);
 
-/// The listener.
+/// Takes what a program says.
 #[derive(Debug)]
-pub struct Words {
+pub struct Stderr {
     program: String,
     /// What must not be shown: a password in each way it may be written.
     secrets: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Words {
     left_out: u32,
 }
 
-impl Words {
+impl Stderr {
     /// For the program of this name.
     pub fn new(program: &str, secrets: &[String]) -> Self {
         let mut secrets: Vec<String> = secrets.iter().filter(|secret| !secret.is_empty()).cloned().collect();
@@ -107,48 +107,48 @@ impl Words {
 mod tests {
     use super::*;
 
-    fn words(text: &[&str], secrets: &[&str]) -> Words {
+    fn said(text: &[&str], secrets: &[&str]) -> Stderr {
         let secrets: Vec<String> = secrets.iter().map(|s| (*s).to_owned()).collect();
-        let mut words = Words::new("test", &secrets);
+        let mut said = Stderr::new("test", &secrets);
         for piece in text {
-            words.take(piece.as_bytes(), Instant::now());
+            said.take(piece.as_bytes(), Instant::now());
         }
-        words.end(Instant::now());
-        words
+        said.end(Instant::now());
+        said
     }
 
     #[test]
     fn the_last_line_is_kept_whole_or_not() {
-        assert_eq!(words(&["one\ntwo\n\n  \n"], &[]).last(), Some("two"));
-        assert_eq!(words(&["on", "e\nt", "wo"], &[]).last(), Some("two"));
-        assert_eq!(words(&["10%\r50%\r100%\r"], &[]).last(), Some("100%"));
-        assert_eq!(words(&["\x1b[31mred\x07\n"], &[]).last(), Some("[31mred"));
-        assert_eq!(words(&[], &[]).last(), None);
+        assert_eq!(said(&["one\ntwo\n\n  \n"], &[]).last(), Some("two"));
+        assert_eq!(said(&["on", "e\nt", "wo"], &[]).last(), Some("two"));
+        assert_eq!(said(&["10%\r50%\r100%\r"], &[]).last(), Some("100%"));
+        assert_eq!(said(&["\x1b[31mred\x07\n"], &[]).last(), Some("[31mred"));
+        assert_eq!(said(&[], &[]).last(), None);
         let cause = "ERROR: from element /src: Could not connect.\nAdditional debug info:\nERROR: pipeline\n";
-        assert_eq!(words(&[cause], &[]).last(), Some("ERROR: from element /src: Could not connect."));
+        assert_eq!(said(&[cause], &[]).last(), Some("ERROR: from element /src: Could not connect."));
     }
 
     #[test]
     fn endless_lines_and_endless_numbers_of_lines_are_bounded() {
-        let mut words = words(&["x".repeat(1 << 20).as_str()], &[]);
-        assert_eq!(words.last().map(str::len), Some(MAX_SHOWN));
+        let mut said = said(&["x".repeat(1 << 20).as_str()], &[]);
+        assert_eq!(said.last().map(str::len), Some(MAX_SHOWN));
         let now = Instant::now();
         for line in 0..100_000 {
-            words.take(format!("line {line}\n").as_bytes(), now);
+            said.take(format!("line {line}\n").as_bytes(), now);
         }
-        assert_eq!((words.last(), words.last.len()), (Some("line 99999"), KEPT));
-        assert!(words.line.capacity() <= 2 * MAX_LINE);
-        assert!(words.logged == LOGGED && words.left_out >= 100_000 - LOGGED, "{}", words.left_out);
-        words.take(b"later\n", now + LOGGED_IN);
-        assert_eq!((words.logged, words.left_out), (1, 0));
+        assert_eq!((said.last(), said.last.len()), (Some("line 99999"), KEPT));
+        assert!(said.line.capacity() <= 2 * MAX_LINE);
+        assert!(said.logged == LOGGED && said.left_out >= 100_000 - LOGGED, "{}", said.left_out);
+        said.take(b"later\n", now + LOGGED_IN);
+        assert_eq!((said.logged, said.left_out), (1, 0));
     }
 
     #[test]
     fn a_secret_is_never_shown_also_not_at_a_cut() {
         let long = "x".repeat(MAX_SHOWN - 3);
-        let said = format!("cannot open rtsp://me:hunter%402@cam ({long}hunter@2)\n{long}hunter@2");
-        let words = words(&[&said], &["hunter@2", "hunter%402"]);
-        assert!(words.last.iter().all(|line| !line.contains("hun")), "{:?}", words.last);
-        assert!(words.last[0].starts_with("cannot open rtsp://me:***@cam"));
+        let text = format!("cannot open rtsp://me:hunter%402@cam ({long}hunter@2)\n{long}hunter@2");
+        let said = said(&[&text], &["hunter@2", "hunter%402"]);
+        assert!(said.last.iter().all(|line| !line.contains("hun")), "{:?}", said.last);
+        assert!(said.last[0].starts_with("cannot open rtsp://me:***@cam"));
     }
 }

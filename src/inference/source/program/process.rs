@@ -5,14 +5,15 @@
 //! stay). A user's command therefore has a guard beside it: a shell that waits for the capture child's
 //! end of a pipe to close, and then kills the group.
 
-use super::presets::Launch;
-use super::words::Words;
+use super::CommandLine;
+use super::stderr::Stderr;
 use crate::domain::{Reason, ReasonCode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, set_parent_process_death_signal, waitid,
 };
+use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -47,39 +48,36 @@ pub enum Read {
 
 /// A running program. Dropping it ends it.
 #[derive(Debug)]
-pub struct Program {
+pub struct Process {
     name: String,
     child: Child,
     group: Pid,
     guard: Option<Child>,
     out: Option<ChildStdout>,
     err: Option<ChildStderr>,
-    words: Words,
+    said: Stderr,
     over: bool,
 }
 
-impl Program {
+impl Process {
     /// Starts it. The thread that calls this must live as long as the program: the kernel ends the
     /// program with it.
     ///
     /// # Errors
-    /// It cannot be run; the remedy is in the reason.
-    pub fn start(launch: &Launch) -> Result<Self, Reason> {
-        let name = launch.name();
+    /// It cannot be run; `remedy` is said with it.
+    pub fn start(line: &CommandLine, remedy: &str) -> Result<Self, Reason> {
+        let name = line.name();
         let failed = |act: &str, e: io::Error| {
-            Reason::new(
-                ReasonCode::BadRequest,
-                format!("source: {act} {}: {e}; {}", launch.program, launch.remedy()),
-            )
+            Reason::new(ReasonCode::BadRequest, format!("source: {act} {}: {e}; {remedy}", line.program))
         };
-        let mut command = Command::new(&launch.program);
+        let mut command = Command::new(&line.program);
         command
-            .args(&launch.args)
-            .stdin(if launch.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .args(&line.args)
+            .stdin(if line.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        for (key, value) in &launch.environment {
+        for (key, value) in &line.environment {
             command.env(key, value);
         }
         let parent = rustix::process::getpid();
@@ -96,27 +94,27 @@ impl Program {
         }
         let mut child = command.spawn().map_err(|e| failed("run", e))?;
         let group = Pid::from_child(&child);
-        if let (Some(text), Some(mut stdin)) = (&launch.stdin, child.stdin.take())
+        if let (Some(text), Some(mut stdin)) = (&line.stdin, child.stdin.take())
             && let Err(error) = stdin.write_all(text.as_bytes())
         {
             tracing::debug!(program = name, %error, "it did not take what it was to read");
         }
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        let words = Words::new(&name, &launch.secrets);
+        let said = Stderr::new(&name, &line.secrets);
         // From here on dropping ends it.
-        let mut program = Self { name, child, group, guard: None, out, err, words, over: false };
-        for fd in program.out.iter().map(AsFd::as_fd).chain(program.err.iter().map(AsFd::as_fd)) {
+        let mut process = Self { name, child, group, guard: None, out, err, said, over: false };
+        for fd in process.out.iter().map(AsFd::as_fd).chain(process.err.iter().map(AsFd::as_fd)) {
             rustix::io::ioctl_fionbio(fd, true).map_err(|e| failed("read from", e.into()))?;
         }
-        if let Some(out) = &program.out
+        if let Some(out) = &process.out
             && let Err(error) = rustix::pipe::fcntl_setpipe_size(out, PIPE)
         {
             tracing::debug!(%error, "the pipe stays at its size");
         }
-        if launch.guarded {
-            program.guard = Some(guard(group).map_err(|e| failed("start a guard (sh) for", e))?);
+        if line.guarded {
+            process.guard = Some(guard(group).map_err(|e| failed("start a guard (sh) for", e))?);
         }
-        Ok(program)
+        Ok(process)
     }
 
     /// Bytes that wait to be read.
@@ -162,7 +160,7 @@ impl Program {
         let killed = !self.gone_within(grace);
         let status = self.kill();
         self.listen();
-        self.words.end(Instant::now());
+        self.said.end(Instant::now());
         let (how, good) = match status {
             None => ("could not be ended; a driver may hold it".to_owned(), false),
             Some(_) if killed => ("closed its output, did not end and was killed".to_owned(), false),
@@ -172,7 +170,7 @@ impl Program {
                 (None, signal) => (format!("was killed by signal {}", signal.unwrap_or_default()), false),
             },
         };
-        End { how, good, last: self.words.last().map(str::to_owned) }
+        End { how, good, last: self.said.last().map(str::to_owned) }
     }
 
     /// Takes what it has said, without waiting.
@@ -183,7 +181,7 @@ impl Program {
             match rustix::io::read(err, &mut buffer) {
                 Ok(0) => self.err = None,
                 Ok(bytes) => {
-                    self.words.take(&buffer[..bytes], now);
+                    self.said.take(&buffer[..bytes], now);
                     taken += bytes;
                     if taken >= WORDS {
                         return;
@@ -243,7 +241,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for Process {
     fn drop(&mut self) {
         // After `end` its number may be another's.
         if !self.over {
@@ -264,6 +262,16 @@ pub struct End {
     pub good: bool,
     /// What it said last.
     pub last: Option<String>,
+}
+
+/// With its last words: `ended with status 1: no such camera`.
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.last {
+            Some(last) => write!(f, "{}: {last}", self.how),
+            None => write!(f, "{} without a word", self.how),
+        }
+    }
 }
 
 fn guard(group: Pid) -> io::Result<Child> {

@@ -9,7 +9,7 @@ use crate::domain::{Manifest, Reason, ReasonCode};
 use std::time::Instant;
 
 /// The half of an engine that brings frames into tensors. Its memory is kept from frame to frame.
-pub struct Front(Kind);
+pub struct Preparer(Kind);
 
 enum Kind {
     /// A picture: from bytes to pixels, and from pixels to the tensor.
@@ -29,7 +29,7 @@ pub struct Prepared {
     pub preprocess: f32,
 }
 
-impl Front {
+impl Preparer {
     /// For a manifest's only input.
     pub(super) fn of(manifest: &Manifest) -> Result<Self, Reason> {
         let kind = match (&manifest.series, manifest.inputs.first()) {

@@ -1,7 +1,7 @@
 //! What this machine has for reading streams: programs, and the board's decoders. Facts only; what
 //! follows from them is in `presets`.
 
-use std::os::unix::fs::PermissionsExt;
+use super::super::program;
 use std::path::{Path, PathBuf};
 
 /// The board, as far as it matters here.
@@ -40,7 +40,7 @@ pub struct Tools {
 impl Tools {
     /// Those of this machine.
     pub fn here() -> Self {
-        let has = |name: &str| find(name).is_some();
+        let has = |name: &str| program::find(name).is_some();
         let model = std::fs::read_to_string("/proc/device-tree/model").unwrap_or_default();
         let board = if model.contains("Raspberry Pi") {
             Board::RaspberryPi { h264: Path::new("/dev/video10").exists() }
@@ -58,32 +58,5 @@ impl Tools {
             // Set by systemd for our unit. Elsewhere the user has a cache folder.
             cache: std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from),
         }
-    }
-}
-
-/// Where a program is: a path as it is, a name on the search path. `None`: nowhere, or not to be run.
-pub fn find(program: &str) -> Option<PathBuf> {
-    let runs = |path: &Path| {
-        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    if program.contains('/') {
-        return Some(PathBuf::from(program)).filter(|path| runs(path));
-    }
-    let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| runs(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_found_by_name_and_by_path() {
-        assert!(find("sh").is_some_and(|path| path.is_absolute()));
-        assert_eq!(find("/bin/sh"), Some(PathBuf::from("/bin/sh")));
-        assert_eq!(find("/etc/passwd"), None, "not to be run");
-        assert_eq!(find("/etc"), None);
-        assert_eq!(find("no-such-program-anywhere"), None);
-        Tools::here();
     }
 }
