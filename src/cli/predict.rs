@@ -143,7 +143,10 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
         runtime.block_on(async {
             while tokio::signal::ctrl_c().await.is_ok() {
                 if set.swap(true, Ordering::Relaxed) {
-                    std::process::exit(super::exit::INTERRUPTED.into());
+                    let _ = rustix::process::kill_process(
+                        rustix::process::getpid(),
+                        rustix::process::Signal::TERM,
+                    );
                 }
             }
         });
