@@ -429,7 +429,14 @@ impl<'f> Section<'f> {
     }
 
     fn below(&self, key: &str, at: Place, entries: BTreeMap<String, Node>) -> Section<'f> {
-        Section { at, path: self.key(key), entries, asked: Vec::new(), faults: self.faults, credentials: self.credentials }
+        Section {
+            at,
+            path: self.key(key),
+            entries,
+            asked: Vec::new(),
+            faults: self.faults,
+            credentials: self.credentials,
+        }
     }
 
     /// Reports the keys that nobody asked for.

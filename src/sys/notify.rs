@@ -62,10 +62,9 @@ fn insist(states: &[NotifyState<'_>]) {
     let text = message(states);
     let again = match send(&text) {
         Ok(()) => return,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::Builder::new()
-            .name("notify".to_owned())
-            .spawn(move || try_again(&text))
-            .map(drop),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            std::thread::Builder::new().name("notify".to_owned()).spawn(move || try_again(&text)).map(drop)
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = again {

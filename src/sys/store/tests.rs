@@ -212,8 +212,7 @@ fn with_room_again_on_a_full_disk_it_goes_on_by_itself_and_has_lost_nothing() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         assert_eq!(names.get("refused").unwrap(), None, "who was told no is not surprised later");
-        let kept: Vec<u64> =
-            queue.first(10_000).unwrap().into_iter().map(|(number, _)| number).collect();
+        let kept: Vec<u64> = queue.first(10_000).unwrap().into_iter().map(|(number, _)| number).collect();
         assert_eq!(kept, accepted, "round {round}");
         for number in kept {
             queue.remove(number).unwrap();
