@@ -12,7 +12,7 @@ use super::session::{Input, Plan, Session, Views};
 use crate::bundle::OpenBundle;
 use crate::bundle::model::{self, Ports};
 use crate::domain::frame::FrameView;
-use crate::domain::manifest::Provider;
+use crate::domain::manifest::{JpegDetail, Provider};
 use crate::domain::runtime::{ProviderShare, RuntimeSettings};
 use crate::domain::{Manifest, Output, Reason, ReasonCode, StageTimes};
 use std::time::Instant;
@@ -127,6 +127,17 @@ impl Engine {
     /// Looks at a part of each picture only: left, top, width and height as shares of it, 0 to 1.
     pub fn limit_to(&mut self, region: Option<[f32; 4]>) {
         self.preparer.limit_to(region);
+    }
+
+    /// Decodes JPEGs this finely from now on, whatever the manifest says: to compare the two.
+    ///
+    /// # Errors
+    /// As [`Engine::load`], for a manifest that cannot be followed.
+    pub fn decode_jpegs(&mut self, detail: JpegDetail) -> Result<(), Reason> {
+        let mut manifest = self.back.manifest.clone();
+        manifest.inputs.iter_mut().for_each(|input| input.jpeg = detail);
+        self.front = Front::of(&manifest)?;
+        Ok(())
     }
 
     /// Answers one frame.

@@ -1,6 +1,7 @@
 //! Model intake with the real program: what makes a model slow is told, mended, and proved.
 
 use crate::support::Edgewarden;
+use crate::support::colour_model::{colour_bundle, jpeg};
 use edgewarden::bundle::onnx::graph::{Model, field};
 use edgewarden::bundle::onnx::wire::{Field, Message};
 use serde_json::Value;
@@ -171,4 +172,31 @@ fn a_public_face_detector_loses_its_listed_weights() {
         report["left"].as_array().unwrap().iter().all(|finding| finding["mendable"] == false),
         "{report:#}"
     );
+}
+
+#[test]
+fn check_tells_what_the_fast_decoding_of_jpegs_would_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle");
+    std::fs::create_dir(&bundle).unwrap();
+    colour_bundle(&bundle);
+    // 32 by 24 pixels for an input of 8 by 8.
+    let checked = json(Edgewarden::command().args(["bundle", "check"]).arg(&bundle));
+    let compared = &checked["jpeg"];
+    assert_eq!((compared["pictures"].as_u64(), compared["within_tolerance"].as_u64()), (Some(1), Some(1)));
+    assert!(compared["exact_ms"].as_f64().unwrap() > 0.0 && compared["fast_ms"].as_f64().unwrap() > 0.0);
+    assert!(compared["score"].as_f64().unwrap() < 0.05, "one colour stays one colour: {compared}");
+    let told = run(Edgewarden::command().args(["bundle", "check"]).arg(&bundle)).stdout;
+    let told = String::from_utf8(told).unwrap();
+    assert!(
+        told.contains("note   jpeg = \"fast\" takes ") && told.contains("all within the tolerance"),
+        "{told}"
+    );
+
+    // A picture that is no JPEG is decoded alike either way: nothing to tell.
+    let other = folder.path().join("other.png");
+    image::load_from_memory(&jpeg([10, 230, 20])).unwrap().save(&other).unwrap();
+    run(Edgewarden::command().args(["bundle", "golden"]).arg(&bundle).arg(&other));
+    let checked = json(Edgewarden::command().args(["bundle", "check"]).arg(&bundle));
+    assert_eq!(checked["jpeg"], Value::Null, "no JPEG, no choice");
 }

@@ -1,6 +1,6 @@
 //! `edgewarden bundle check`: does the bundle hold together, and does its model run?
 
-use super::{slow_shapes, told, told_of};
+use super::{jpeg, slow_shapes, told, told_of};
 use crate::bundle;
 use crate::bundle::intake::Finding;
 use crate::cli::exit::Told;
@@ -34,6 +34,9 @@ struct Findings {
     notes: Vec<String>,
     /// What makes the model slow.
     slow: Vec<Finding>,
+    /// What `jpeg = "fast"` would change, where golden pictures are large enough to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jpeg: Option<jpeg::Comparison>,
 }
 
 /// Runs the command.
@@ -48,6 +51,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         for line in &found.notes {
             say!("note   {line}");
+        }
+        if let Some(comparison) = &found.jpeg {
+            say!("note   {}", comparison.told());
         }
         for finding in &found.slow {
             say!("slow   {}", told_of(finding));
@@ -101,6 +107,11 @@ fn examine(args: &Args, found: &mut Findings) {
                 found.passed.push(format!("{samples} answered as expected"));
             }
             Err(reason) => found.faults.push(reason),
+        }
+        match jpeg::compare(&mut engine, &bundle) {
+            Ok(comparison) => found.jpeg = comparison,
+            // The golden samples have told it already, or it is worth no more than a note.
+            Err(reason) => found.notes.push(format!("jpeg = \"fast\" was not tried: {}", reason.detail)),
         }
     }
     if manifest.labels.iter().enumerate().any(|(class, label)| *label == format!("class {class}")) {

@@ -3,6 +3,7 @@
 mod check;
 mod golden;
 mod init;
+mod jpeg;
 mod optimize;
 mod seal;
 mod show;
