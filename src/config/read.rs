@@ -409,7 +409,7 @@ fn read_pipeline(
             ),
         );
     }
-    let fps = section.or("fps", 15.0, number(0.01..=240.0));
+    let fps = section.or("fps", 15.0, number(0.01..=1000.0));
     let max_age = section.or("max_age", Some(secs(2)), pipeline::max_age);
     let motion = section.table("motion").map(motion::read);
     let mut look = pipeline::look(&mut section, motion.is_some());
