@@ -68,7 +68,8 @@ fn serve(
     let apart = feed.overlap.unwrap_or(processors > 1);
     let (mut front, back) = loaded.engine.part();
     front.limit_to(feed.crop);
-    let spare = back.spare_input()?;
+    // Where nothing is prepared ahead, one is enough.
+    let spare = (0..if apart { 2 } else { 1 }).map(|_| back.spare_input()).collect::<Result<_, _>>()?;
     let back = Mutex::new(back);
     let lane = Lane::new(&back, desk, spare, orders.rope(), apart);
     let model = Model { front, back: &back, crop: feed.crop, bundle: loaded.bundle };
