@@ -1,7 +1,7 @@
 """A device set up by a script: a signed repository in a folder, the agent on a folder with one picture.
 
-Used by bench_path.py, swap.py and soak.py; it needs only the program, a bundle folder, a picture and the
-ONNX Runtime library, and leaves nothing behind.
+Used by bench_path.py and soak.py; it needs only the program, a bundle folder (or None: no model), a picture
+and the ONNX Runtime library, and leaves nothing behind.
 """
 import hashlib
 import http.client
@@ -36,7 +36,8 @@ class Device:
     def __init__(self, program, bundle, picture, library, *, versions=1, fps=240, threads=1, extra="",
                  prefix=()):
         self.program, self.prefix = pathlib.Path(program).resolve(), list(prefix)
-        self.bundle, self.picture = pathlib.Path(bundle).resolve(), pathlib.Path(picture).resolve()
+        self.bundle = bundle and pathlib.Path(bundle).resolve()
+        self.picture = pathlib.Path(picture).resolve()
         self.library, self.versions, self.fps = pathlib.Path(library).resolve(), versions, fps
         self.threads, self.extra, self.agent = threads, extra, None
         # More lines for [runtime], and the [mqtt] table.
@@ -58,7 +59,7 @@ class Device:
         """Signs the bundle, under as many versions as asked for: the same model each time."""
         repo, keys = self.folder / "repo", self.folder / "keys"
         self.call("repo", "init", repo, "--keys", keys)
-        for number in range(self.versions):
+        for number in range(self.versions if self.bundle else 0):
             sealed = self.folder / f"bundle-{number}"
             shutil.copytree(self.bundle, sealed)
             path = sealed / "manifest.json"
@@ -74,12 +75,14 @@ class Device:
     def __enter__(self):
         try:
             self.start()
+            self.install()
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
     def start(self):
+        """Starts the agent, without a model."""
         pictures = self.folder / "pictures"
         pictures.mkdir()
         for name in "ab":
@@ -118,8 +121,12 @@ path = "{pictures}"
             self.agent = subprocess.Popen([*self.prefix, self.program, "run", "--config", self.config],
                                           stderr=log, start_new_session=True)
         self.until("the agent to start", self.status)
-        self.update(self.releases[0])
-        self.until("the model to run", self.running)
+
+    def install(self):
+        """Updates to the first release, where there is one, and waits until it runs."""
+        if self.releases:
+            self.update(self.releases[0])
+            self.until("the model to run", self.running)
 
     def __exit__(self, *_):
         if self.agent and self.agent.poll() is None:

@@ -28,6 +28,9 @@ use std::time::{Duration, Instant};
 const SAME_FAULT_EVERY: Duration = Duration::from_secs(10);
 /// Between two signs of life while no frame is published.
 const LIFE_EVERY: Duration = Duration::from_millis(500);
+/// Published frames are told of at most this often: the agent needs the newest number, not each. What a
+/// child that is killed has not told, its successor numbers again, and the models pass it over.
+const TELL_EVERY: Duration = Duration::from_millis(20);
 /// A live source is waited for so long before orders are looked at again.
 const LISTEN: Duration = Duration::from_millis(100);
 
@@ -80,6 +83,8 @@ struct Camera {
     life_told: Instant,
     /// The number of the next frame.
     seq: u64,
+    /// The newest number that the agent knows, and since when.
+    told: (u64, Option<Instant>),
     /// The frame before it, for snapshots, and the memory for the next one.
     newest: Option<FrameMeta>,
     bytes: Vec<u8>,
@@ -158,6 +163,7 @@ impl Camera {
             still: 0,
             life_told: Instant::now(),
             seq: first_seq,
+            told: (first_seq.saturating_sub(1), None),
             newest: None,
             bytes: Vec::new(),
             spare: Vec::new(),
@@ -181,6 +187,7 @@ impl Camera {
             };
             match orders.wait(wait) {
                 Ok(ToCapture::Pause { paused: wanted }) => {
+                    self.tell(answers)?;
                     if paused && !wanted {
                         due = Instant::now();
                     }
@@ -223,15 +230,18 @@ impl Camera {
         let now = Instant::now();
         let picture = match asked {
             Ok(Next::Picture(picture)) => picture,
-            Ok(Next::Pending) => return Ok(Step::Went),
-            Ok(Next::Ended) => match &mut self.film {
-                // Those on their way are still to be answered.
-                Some(film) => {
-                    film.at_end();
-                    return Ok(Step::Went);
-                }
-                None => return Ok(Step::Ended),
-            },
+            Ok(Next::Pending) => return self.tell(answers).map(|()| Step::Went),
+            Ok(Next::Ended) => {
+                self.tell(answers)?;
+                return Ok(match &mut self.film {
+                    // Those on their way are still to be answered.
+                    Some(film) => {
+                        film.at_end();
+                        Step::Went
+                    }
+                    None => Step::Ended,
+                });
+            }
             Err(trouble) => {
                 *due = next_due(*due, self.period, now);
                 self.film.iter_mut().for_each(Film::rest);
@@ -273,12 +283,26 @@ impl Camera {
         std::mem::swap(&mut self.bytes, &mut self.spare);
         self.newest = Some(meta);
         self.seq += 1;
-        answers.say(&FromCapture::Published { seq: meta.seq })?;
+        // Where every frame is to be answered, the next one waits for what is told of this.
+        if self.film.is_some() || self.told.1.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            self.tell(answers)?;
+        }
         Ok(Step::Went)
+    }
+
+    /// Tells the newest number, where the agent does not know it.
+    fn tell(&mut self, answers: &mut Answers) -> Result<(), End> {
+        let newest = self.seq.saturating_sub(1);
+        if newest > self.told.0 {
+            self.told = (newest, Some(Instant::now()));
+            answers.say(&FromCapture::Published { seq: newest })?;
+        }
+        Ok(())
     }
 
     /// A sign of life in place of a frame, now and then.
     fn alive(&mut self, answers: &mut Answers) -> Result<Step, End> {
+        self.tell(answers)?;
         if self.life_told.elapsed() >= LIFE_EVERY {
             self.life_told = Instant::now();
             answers.say(&FromCapture::Alive { still: std::mem::take(&mut self.still) })?;
@@ -287,6 +311,8 @@ impl Camera {
     }
 
     fn trouble(&mut self, trouble: Trouble, answers: &mut Answers) -> Result<Step, End> {
+        // Before the fault: a good frame ends one.
+        self.tell(answers)?;
         let reason = match trouble {
             Trouble::Frame(reason) => reason,
             Trouble::Lost(reason) => return Err(End::Lost(reason)),

@@ -68,7 +68,8 @@ fn serve(
     let apart = input.overlap.unwrap_or(processors > 1);
     let (mut preparer, executor) = loaded.engine.split();
     preparer.limit_to(input.crop);
-    let spare = executor.spare_input()?;
+    // Where nothing is prepared ahead, one is enough.
+    let spare = (0..if apart { 2 } else { 1 }).map(|_| executor.spare_input()).collect::<Result<_, _>>()?;
     let executor = Mutex::new(executor);
     let worker = Worker::new(&executor, outbox, spare, orders.waker(), apart);
     let model = Model { preparer, executor: &executor, crop: input.crop, bundle: loaded.bundle };

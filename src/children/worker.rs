@@ -1,8 +1,10 @@
 //! The way of frames through an inference child: prepared by one thread, answered by another.
 //!
-//! Two input tensors take turns: one in the model, one being prepared or waiting for the model. With a
-//! second core the model has a thread of its own, and [`Ahead`] says when the next frame is to be taken
-//! while it runs; without one, [`Worker::submit`] runs the model on the caller's thread. Either way a
+//! Three input tensors take turns: one in the model, one waiting for it, one being prepared. The third is
+//! for models that run no longer than a frame takes to prepare: the next preparation can begin before the
+//! model has taken the last one over, so neither waits for the other's jitter. With a second core the
+//! model has a thread of its own, and [`Ahead`] says when the next frame is to be taken while it runs;
+//! without one, [`Worker::submit`] runs the model on the caller's thread. Either way a
 //! frame that could not be prepared, or that is passed over, takes the same way, so that this is told in
 //! its turn. Whether a frame is too old is asked once more when the model is free for it.
 
@@ -14,6 +16,7 @@ use crate::domain::ledger::Skip;
 use crate::inference::engine::{Executor, Prepared};
 use crate::inference::session::Input;
 use crate::sys::monotonic;
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,8 +67,9 @@ pub struct Worker<'a> {
 }
 
 struct State {
-    spare: Option<Input>,
-    waiting: Option<Job>,
+    spare: Vec<Input>,
+    /// In the order of the frames; as many as there are tensors at most.
+    waiting: VecDeque<Job>,
     /// Since when the model runs.
     began: Option<Instant>,
     ahead: Ahead,
@@ -78,37 +82,43 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Worker<'a> {
-    /// With `spare` as the second tensor; `apart` when [`Worker::work`] will be called by another thread.
+    /// With `spare` as the tensors beside the model's own; `apart` when [`Worker::work`] will be called by
+    /// another thread.
     pub fn new(
         executor: &'a Mutex<Executor>,
         outbox: &'a Mutex<Outbox>,
-        spare: Input,
+        spare: Vec<Input>,
         waker: Waker,
         apart: bool,
     ) -> Self {
-        let state =
-            State { spare: Some(spare), waiting: None, began: None, ahead: Ahead::default(), ended: false };
+        let waiting = VecDeque::with_capacity(spare.len());
+        let state = State { spare, waiting, began: None, ahead: Ahead::default(), ended: false };
         Self { executor, outbox, waker, apart, state: Mutex::new(state), more: Condvar::new() }
     }
 
     /// Whether a frame is to be taken now.
     pub fn turn(&self) -> Turn {
         let state = lock(&self.state);
-        match (&state.spare, state.began) {
-            (None, _) => Turn::Full,
-            (Some(_), None) => Turn::Now,
-            (Some(_), Some(began)) => {
-                match Duration::from_nanos(state.ahead.wait()).checked_sub(began.elapsed()) {
-                    Some(rest) if !rest.is_zero() => Turn::Later(rest),
-                    Some(_) | None => Turn::Now,
-                }
+        if state.spare.is_empty() {
+            return Turn::Full;
+        }
+        let wait = match (state.began, state.waiting.len()) {
+            (None, 0) => return Turn::Now,
+            // The model is about to take it, and rings then.
+            (None, _) => return Turn::Full,
+            (Some(began), waiting) => {
+                Duration::from_nanos(state.ahead.wait(waiting as u64)).checked_sub(began.elapsed())
             }
+        };
+        match wait {
+            Some(rest) if !rest.is_zero() => Turn::Later(rest),
+            Some(_) | None => Turn::Now,
         }
     }
 
     /// The tensor to prepare a frame in; it comes back with [`Worker::submit`].
     pub fn take_spare(&self) -> Option<Input> {
-        lock(&self.state).spare.take()
+        lock(&self.state).spare.pop()
     }
 
     /// Hands a frame over that took `spent` to prepare, where that was tried.
@@ -123,7 +133,7 @@ impl<'a> Worker<'a> {
         if let Some(spent) = spent {
             state.ahead.prepared(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
         }
-        state.waiting = Some(job);
+        state.waiting.push_back(job);
         self.more.notify_one();
         Ok(())
     }
@@ -137,7 +147,7 @@ impl<'a> Worker<'a> {
                 if state.ended {
                     return;
                 }
-                match state.waiting.take() {
+                match state.waiting.pop_front() {
                     Some(job) => break job,
                     None => state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
@@ -201,7 +211,7 @@ impl<'a> Worker<'a> {
 
     fn give_back(&self, input: Input, began: Option<Instant>) {
         let mut state = lock(&self.state);
-        state.spare = Some(input);
+        state.spare.push(input);
         state.began = began;
         drop(state);
         self.wake();

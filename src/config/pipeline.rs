@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Keys that belong to the camera.
 const OF_THE_CAMERA: [&str; 1] = ["stall_timeout"];
 /// Most frames a second.
-const MAX_FPS: f32 = 240.0;
+const MAX_FPS: f32 = 1000.0;
 
 /// A time span, or "off".
 pub fn max_age(node: &Node) -> Result<Option<Duration>, String> {

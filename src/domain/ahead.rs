@@ -39,10 +39,10 @@ impl Ahead {
         };
     }
 
-    /// Nanoseconds after the beginning of a run at which the next frame is to be taken. 0: at once, also
-    /// while nothing is known.
-    pub fn wait(&self) -> u64 {
-        self.run.saturating_sub(self.prepare + self.prepare / 8 + MARGIN_NS)
+    /// Nanoseconds after the beginning of a run at which the next frame is to be taken, when so many are
+    /// `waiting` to be run before it. 0: at once, also while nothing is known.
+    pub fn wait(&self, waiting: u64) -> u64 {
+        self.run.saturating_mul(1 + waiting).saturating_sub(self.prepare + self.prepare / 8 + MARGIN_NS)
     }
 }
 
@@ -55,15 +55,16 @@ mod tests {
     #[test]
     fn the_next_frame_is_taken_when_it_will_just_be_ready() {
         let mut ahead = Ahead::default();
-        assert_eq!(ahead.wait(), 0, "nothing is known");
+        assert_eq!(ahead.wait(0), 0, "nothing is known");
         for _ in 0..10 {
             ahead.prepared(4 * MS);
             ahead.ran(50 * MS);
         }
-        let ready = ahead.wait() + 4 * MS;
+        let ready = ahead.wait(0) + 4 * MS;
         assert!((48 * MS..50 * MS).contains(&ready), "{ready}");
+        assert_eq!(ahead.wait(1), ahead.wait(0) + 50 * MS, "another one is run before it");
         ahead.prepared(60 * MS);
-        assert_eq!(ahead.wait(), 0, "preparing is what takes the time");
+        assert_eq!(ahead.wait(0), 0, "preparing is what takes the time");
     }
 
     #[test]
@@ -73,17 +74,17 @@ mod tests {
             ahead.prepared(4 * MS);
             ahead.ran(50 * MS);
         }
-        let before = ahead.wait();
+        let before = ahead.wait(0);
         ahead.prepared(20 * MS);
-        assert!(ahead.wait() < before - 15 * MS);
+        assert!(ahead.wait(0) < before - 15 * MS);
         ahead.ran(500 * MS);
-        assert!(ahead.wait() < before - 10 * MS, "one long run says little");
+        assert!(ahead.wait(0) < before - 10 * MS, "one long run says little");
         for _ in 0..200 {
             ahead.prepared(4 * MS);
             ahead.ran(50 * MS);
         }
-        assert!(ahead.wait().abs_diff(before) < MS, "{} {before}", ahead.wait());
+        assert!(ahead.wait(0).abs_diff(before) < MS, "{} {before}", ahead.wait(0));
         ahead.ran(10 * MS);
-        assert!(ahead.wait() < 6 * MS, "a short run counts at once");
+        assert!(ahead.wait(0) < 6 * MS, "a short run counts at once");
     }
 }

@@ -134,9 +134,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::load`], for a manifest that cannot be followed.
     pub fn decode_jpegs(&mut self, detail: JpegDetail) -> Result<(), Reason> {
-        let mut manifest = self.back.manifest.clone();
+        let mut manifest = self.executor.manifest.clone();
         manifest.inputs.iter_mut().for_each(|input| input.jpeg = detail);
-        self.front = Front::of(&manifest)?;
+        self.preparer = Preparer::of(&manifest)?;
         Ok(())
     }
 

@@ -96,7 +96,8 @@ pub enum FromCapture {
         /// For people: what it is.
         description: String,
     },
-    /// Said after every published frame; also the sign of life.
+    /// Frames were published: said after each, or fifty times a second where they come faster; also the
+    /// sign of life.
     Published {
         /// The newest frame's number.
         seq: u64,

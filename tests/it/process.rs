@@ -224,6 +224,31 @@ fn a_folder_of_jpegs_arrives_as_it_is_and_bad_files_are_named() {
 }
 
 #[test]
+fn of_a_fast_source_not_each_frame_is_told_but_always_the_last() {
+    let place = Place::new();
+    let folder = place.folder("pictures");
+    for name in 0..60 {
+        std::fs::write(folder.join(format!("{name:02}.jpg")), jpeg([9, 9, 9])).unwrap();
+    }
+    let source = SourceSettings::Folder { path: folder, repeat: false };
+    block_on(async {
+        let configure = place.camera(source, 1000.0, 1);
+        let mut child = CaptureChild::start_capture(exe(), "belt", configure).await.unwrap();
+        let mut told = Vec::new();
+        loop {
+            match child.recv().await.unwrap() {
+                Event::Message(FromCapture::Published { seq }) => told.push(seq),
+                Event::Message(FromCapture::Ended) => break,
+                Event::Message(FromCapture::Opened { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(told.is_sorted_by(|a, b| a < b), "{told:?}");
+        assert_eq!(told.last(), Some(&60), "the frames after the last word are told before the end");
+    });
+}
+
+#[test]
 fn a_source_that_cannot_be_opened_is_told_and_the_child_ends() {
     let place = Place::new();
     let source = SourceSettings::Folder { path: place.folder("empty"), repeat: true };
