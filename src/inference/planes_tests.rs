@@ -182,3 +182,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn even_steps_give_the_same_pixels_as_any_others() {
+    let (width, height) = (64u32, 36u32);
+    let bytes: Vec<u8> = (0..width * height * 3 / 2).map(|at| ((at * 7919) >> 3) as u8).collect();
+    let picture = Planes::yuv(&bytes, (width, height), (32, 18), Range::Full);
+    for (wide, even) in [(64, [true, false]), (32, [true, true]), (30, [false, false])] {
+        let mut sampler = Sampler::default();
+        let mut sample = |even: Option<[bool; 2]>| {
+            let mut pixels = Vec::new();
+            if even.is_none() {
+                // Kept from the picture before, but for this.
+                sampler.across.iter_mut().for_each(|taps| taps.even = None);
+            }
+            assert!(sampler.sample(&picture, [0.0, 0.0, 1.0, 1.0], (wide, 20), Want::Rgb, |_, rows| {
+                rows.iter().for_each(|row| pixels.extend_from_slice(row));
+            }));
+            if let Some(even) = even {
+                assert_eq!([0, 1].map(|at: usize| sampler.across[at].even.is_some()), even, "{wide}");
+            }
+            pixels
+        };
+        assert_eq!(sample(Some(even)), sample(None), "{wide}");
+    }
+}
