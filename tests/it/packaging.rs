@@ -1,4 +1,4 @@
-//! What the package brings: the systemd unit and its neighbours, as the tools that will read
+//! What the package brings: the systemd unit and its neighbours, manual pages, as the tools that will read
 //! them see them. A tool that this machine lacks is named, and its part skipped.
 
 use crate::support::{Edgewarden, root};
@@ -218,4 +218,48 @@ fn the_udev_rule_names_groups_that_the_user_is_in() {
         }
     }
     assert_eq!(seen, 3);
+}
+
+#[test]
+fn every_command_has_a_manual_page_that_man_reads_without_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man");
+    let ended = Edgewarden::run(["man", pages.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let mut names: Vec<String> =
+        fs::read_dir(&pages).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    for wanted in ["edgewarden.1", "edgewarden-run.1", "edgewarden-bundle.1", "edgewarden-bundle-init.1"] {
+        assert!(names.iter().any(|name| name == wanted), "{wanted}: {names:?}");
+    }
+    for hidden in ["edgewarden-child.1", "edgewarden-man.1", "edgewarden-help.1", "edgewarden-bundle-help.1"]
+    {
+        assert!(!names.iter().any(|name| name == hidden), "{hidden}");
+    }
+    let help = Edgewarden::run(["--help"]).stdout;
+    for line in
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty())
+    {
+        let Some(command) = line.strip_prefix("  ").and_then(|line| line.split(' ').next()) else { continue };
+        let page = format!("edgewarden-{command}.1");
+        assert!(command.is_empty() || command == "help" || names.contains(&page), "{page}");
+    }
+    let publish = fs::read_to_string(pages.join("edgewarden-repo-publish.1")).unwrap();
+    assert!(publish.contains(".TH edgewarden-repo-publish 1"), "{publish}");
+    assert!(publish.contains("edgewarden repo publish"), "its synopsis is the whole command: {publish}");
+    for name in &names {
+        let page = pages.join(name);
+        let Some(output) = tool("man", &["--warnings", "-l", page.to_str().unwrap()]) else { return };
+        assert!(output.status.success(), "{name}: {}", said(&output));
+        assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn a_folder_for_pages_that_cannot_be_made_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let folder = file.path().join("man");
+    let ended = Edgewarden::run(["man", folder.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(folder.to_str().unwrap()), "{}", ended.stderr);
 }
