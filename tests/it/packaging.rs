@@ -263,3 +263,92 @@ fn a_folder_for_pages_that_cannot_be_made_is_named() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains(folder.to_str().unwrap()), "{}", ended.stderr);
 }
+
+/// A wheel with a library of a few bytes, which names the symbol versions that a real one would.
+fn wheel(folder: &Path, name: &str, files: &[&str]) -> PathBuf {
+    let path = folder.join(name);
+    let script = r#"
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "w") as wheel:
+    for name in sys.argv[2:]:
+        content = b"\0".join([b"\x7fELF", b"GLIBC_2.17", b"GLIBC_2.31", b"GLIBC_2.9", b"GLIBCXX_3.4.26", b"libgcc_s.so.1", b""])
+        if name.endswith("LICENSE"): content = b"MIT License\n\nCopyright (c) Somebody\n"
+        wheel.writestr(zipfile.ZipInfo(name, (2026, 2, 3, 4, 5, 6)), content)
+"#;
+    let made = Command::new("python3").args(["-c", script]).arg(&path).args(files).output().unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    path
+}
+
+const NOTICES: [&str; 2] = ["onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt"];
+
+fn package(wheel: &Path, out: &Path) -> Output {
+    Command::new(packaging("onnxruntime-deb.sh")).arg("--out").arg(out).arg(wheel).output().unwrap()
+}
+
+#[test]
+fn a_wheel_of_another_machine_becomes_a_package_that_is_the_same_each_time() {
+    let Some(_) = tool("dpkg-deb", &["--version"]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let core = "onnxruntime/capi/libonnxruntime.so.9.8.7";
+    let cuda = "onnxruntime/capi/libonnxruntime_providers_cuda.so";
+    let bridge = "onnxruntime/capi/libonnxruntime_providers_shared.so";
+    let files: Vec<&str> = [core, cuda, bridge, "onnxruntime/capi/x.py"].into_iter().chain(NOTICES).collect();
+    let wheel = wheel(folder.path(), "onnxruntime_gpu-9.8.7-cp310-cp310-linux_aarch64.whl", &files);
+    let name = "edgewarden-onnxruntime-gpu_9.8.7_arm64.deb";
+    let [first, second] = ["first", "second"].map(|out| {
+        let out = folder.path().join(out);
+        let made = package(&wheel, &out);
+        assert!(made.status.success(), "{}", said(&made));
+        out.join(name)
+    });
+    assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap(), "two runs differ");
+
+    let field = |field| said(&tool("dpkg-deb", &["-f", first.to_str().unwrap(), field]).unwrap());
+    assert_eq!(field("Depends").trim(), "libc6 (>= 2.31), libgcc-s1 (>= 4.2), libstdc++6 (>= 9)");
+    assert_eq!(field("Architecture").trim(), "arm64");
+    assert_eq!(field("Provides").trim(), "edgewarden-onnxruntime-provider (= 9.8.7)");
+    assert_eq!(field("Conflicts").trim(), "edgewarden-onnxruntime-provider", "only one at a time");
+    let contents = said(&tool("dpkg-deb", &["-c", first.to_str().unwrap()]).unwrap());
+    for wanted in [
+        "./usr/lib/edgewarden/onnxruntime/libonnxruntime.so -> libonnxruntime.so.9.8.7",
+        "./usr/lib/edgewarden/onnxruntime/libonnxruntime_providers_cuda.so\n",
+        "./usr/lib/edgewarden/onnxruntime/libonnxruntime_providers_shared.so\n",
+        "./usr/share/doc/edgewarden-onnxruntime-gpu/copyright\n",
+        "./usr/share/doc/edgewarden-onnxruntime-gpu/ThirdPartyNotices.txt.gz\n",
+    ] {
+        assert!(contents.contains(wanted), "{wanted}: {contents}");
+    }
+    assert!(!contents.contains("x.py"), "{contents}");
+    for line in contents.lines() {
+        assert!(line.contains(" root/root ") && line.contains(" 2026-02-03 "), "{line}");
+    }
+}
+
+#[test]
+fn a_wheel_that_cannot_be_taken_is_refused_with_the_reason() {
+    let Some(_) = tool("dpkg-deb", &["--version"]) else { return };
+    let pins = read("onnxruntime.sha256");
+    let pinned = pins.lines().find_map(|line| line.split_once(" x86_64")).unwrap().0;
+    let core = format!("onnxruntime/capi/libonnxruntime.so.{pinned}");
+    let usual = format!("onnxruntime-{pinned}-cp312-cp312-manylinux_2_28_x86_64.whl");
+    let with_notices =
+        |library: &str| [library].into_iter().chain(NOTICES).map(str::to_owned).collect::<Vec<_>>();
+    for (name, files, reason) in [
+        (usual.as_str(), with_notices(&core), "not the pinned"),
+        ("onnxruntime-1.2.3-cp312-cp312-win_amd64.whl", with_notices(&core), "not the name of a Linux wheel"),
+        (
+            "onnxruntime-1.2.3-cp312-cp312-linux_aarch64.whl",
+            with_notices("onnxruntime/x.so"),
+            "no libonnxruntime.so",
+        ),
+        ("onnxruntime-1.2.3-cp312-cp312-linux_aarch64.whl", vec![core.clone()], "no licence"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let made = package(&wheel(folder.path(), name, &files), &folder.path().join("out"));
+        assert_eq!(made.status.code(), Some(1), "{}", said(&made));
+        assert!(said(&made).contains(reason), "{reason}: {}", said(&made));
+        assert!(!folder.path().join("out").exists(), "nothing is left");
+    }
+}
