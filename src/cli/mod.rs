@@ -14,6 +14,7 @@ pub mod demo;
 pub mod exit;
 pub mod local;
 pub mod log;
+pub mod man;
 pub mod predict;
 pub mod repo;
 pub mod run;
@@ -69,6 +70,9 @@ pub enum Command {
     Repo(repo::Command),
     /// Print the completions of a shell
     Completions(completions::Args),
+    /// Write the manual pages, for packages
+    #[command(hide = true)]
+    Man(man::Args),
     /// A child process of the agent
     #[command(subcommand, hide = true)]
     Child(child::Command),
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),
         Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::Child(command) => child::run(command),
     };
     exit::code(result)

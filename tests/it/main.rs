@@ -20,6 +20,8 @@ mod demo;
 mod intake;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
+/// What the package brings: unit, user, folders, manual pages.
+mod packaging;
 /// An ONNX file, a bundle, answers on pictures.
 mod predict;
 /// The children as processes: frames, kills, and the handover between two models.
