@@ -32,6 +32,7 @@ use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 mod live;
 mod open;
@@ -60,6 +61,9 @@ const HEADER: usize = 9;
 
 /// Bytes of changes that are kept until they are durable; more are made durable at once.
 const MAX_UNSYNCED: usize = 1 << 20;
+
+/// A lock that is held for longer is that of a process that is alive.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +143,20 @@ struct Inner {
     _lock: File,
 }
 
+/// Locks the file. A process that was killed can hold a lock for a moment longer, by a child that it had
+/// forked and that has not yet become another program.
+fn lock_soon(file: &File) -> rustix::io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PATIENCE / 40);
+            }
+            locked => return locked,
+        }
+    }
+}
+
 impl Store {
     /// Opens the store in folder `dir` and reads every value once; makes the folder when it is
     /// missing. A store that cannot be read is put aside.
@@ -149,8 +167,7 @@ impl Store {
         durable::create_dir_synced(parent)?;
         let lock_path = with_suffix(dir, ".lock");
         let lock = File::create(&lock_path).map_err(durable::failed("create", &lock_path))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| StoreError::InUse(dir.to_owned()))?;
+        lock_soon(&lock).map_err(|_| StoreError::InUse(dir.to_owned()))?;
         let fault = match open_checked(dir) {
             Ok(db) => return Self::finish(db, dir, lock, None),
             Err(Fault::Environment(error)) => return Err(error),
