@@ -7,7 +7,7 @@
 //!
 //! [`step`] takes what happened and gives the next deployment together with what is to be done; the
 //! driver makes the new deployment durable first and acts then, so every effect may be run again.
-//! [`recover`] tells how to go on with what a restart found. An abort and a newer wish ([`Event::Stop`]) win in
+//! [`recover()`] tells how to go on with what a restart found. An abort and a newer wish ([`Event::Stop`]) win in
 //! every state but those that are final; once the candidate may serve, they put the previous one back.
 //!
 //! Three ways lead in ([`Origin`]): a release of the repository, a bundle from a file, and the slot's

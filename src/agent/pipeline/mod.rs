@@ -3,7 +3,7 @@
 //! An actor owns them all (`actor`; `hear` takes what the children say), so that the swap is one
 //! decision in one place; `runner` knows one inference child, `shadow` compares a candidate with what
 //! serves, `recycle` replaces a child that has grown. The camera is an actor of its own
-//! ([`camera`](super::camera)), which may have other pipelines too. Nothing here knows why a bundle is
+//! ([`camera`]), which may have other pipelines too. Nothing here knows why a bundle is
 //! tried or put back: that is decided in `domain` and driven from `update`.
 
 mod actor;

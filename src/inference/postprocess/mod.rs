@@ -1,9 +1,9 @@
 //! From output tensors to answers: boxes and classes in pixels of the original picture, numbers, anomalies.
 //!
-//! One file per kind of output, each with one [`Decoder`]: `check` compares the shapes with what the kind
+//! One file per kind of output, each with one `Decoder`: `check` compares the shapes with what the kind
 //! needs (once, when the model is loaded) and `decode` reads the numbers of a frame. A decoder is made
 //! once and keeps its memory from frame to frame. A new kind is one variant of [`Decode`], one file, and
-//! one line in [`decoder`].
+//! one line in `decoder`.
 
 mod anomaly;
 mod boxes;
