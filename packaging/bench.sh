@@ -19,26 +19,12 @@ say() { printf 'bench: %s\n' "$*" >&2; }
 
 data=../shared/data
 work=target/bench
-venv=.deps/bench-venv
-python=$venv/bin/python
 rounds=${ROUNDS:-2}
 frames=${3:-60}
 seconds=${SECONDS_A_PATH:-5}
 mkdir -p "$work"
 
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-    rm -rf "$venv"
-    if ! python3 -c 'import ensurepip' 2>/dev/null; then
-        say "installing with apt: python3-venv"
-        if [ "$(id -u)" = 0 ]; then root=(env); else root=(sudo); fi
-        "${root[@]}" apt-get update -q
-        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv
-    fi
-    say "making $venv"
-    python3 -m venv "$venv"
-fi
-"$python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
-    onnxruntime==1.31.1 opencv-python-headless==4.12.0.88 'numpy>=2,<2.3' onnx==1.19.0
+python=$(./packaging/venv.sh bench onnxruntime==1.31.1 opencv-python-headless==4.12.0.88 'numpy>=2,<2.3' onnx==1.19.0)
 
 # PROGRAM and LOOP name programs that are built already. The benchmark's own file is run, so that a round does
 # not wait for Cargo; making it makes the program as well.

@@ -17,21 +17,8 @@ say() { printf 'soak: %s\n' "$*" >&2; }
 minutes=${1:-10}
 bundle=${2:-packaging/models/v1}
 picture=${3:-packaging/models/v1/golden/1.jpg}
-venv=.deps/soak-venv
-python=$venv/bin/python
 
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-    rm -rf "$venv"
-    if ! python3 -c 'import ensurepip' 2>/dev/null; then
-        say "installing with apt: python3-venv"
-        if [ "$(id -u)" = 0 ]; then root=(env); else root=(sudo); fi
-        "${root[@]}" apt-get update -q
-        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv
-    fi
-    say "making $venv"
-    python3 -m venv "$venv"
-fi
-"$python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: paho-mqtt==2.1.0
+python=$(./packaging/venv.sh soak paho-mqtt==2.1.0)
 
 if [ -z "${PROGRAM:-}" ]; then
     say "building; this takes some minutes the first time"
