@@ -55,11 +55,8 @@ impl Decoder for Boxes {
         into: &mut Output,
     ) -> Result<(), Reason> {
         let (boxes, scores) = (find(outputs, &self.boxes)?, find(outputs, &self.scores)?);
-        check(boxes, scores, self.background)?;
-        let rows = boxes.values.len() / 4;
-        let columns = scores.values.len().checked_div(rows).unwrap_or(0).max(1);
         let least = self.suppression.least();
-        for (bbox, row) in boxes.values.chunks_exact(4).zip(scores.values.chunks_exact(columns)) {
+        for (bbox, row) in rows(boxes, scores, self.background)? {
             let classes = row.iter().enumerate().filter(|&(column, _)| Some(column) != self.background);
             let Some((class, score)) = best(classes.map(|(_, &score)| score)) else { continue };
             if score >= least {
@@ -69,6 +66,17 @@ impl Decoder for Boxes {
         self.suppression.finish(seen, &mut into.detections);
         Ok(())
     }
+}
+
+/// Each box with its row of scores, once their shapes are checked.
+pub(super) fn rows<'a>(
+    boxes: &'a TensorView<'_>,
+    scores: &'a TensorView<'_>,
+    background: Option<usize>,
+) -> Result<impl Iterator<Item = (&'a [f32], &'a [f32])>, Reason> {
+    check(boxes, scores, background)?;
+    let columns = scores.values.len().checked_div(boxes.values.len() / 4).unwrap_or(0).max(1);
+    Ok(boxes.values.chunks_exact(4).zip(scores.values.chunks_exact(columns)))
 }
 
 /// `[1, n, 4]` and `[1, n, classes]` (or without the batch axis, or without the class axis when there is

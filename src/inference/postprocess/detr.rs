@@ -4,7 +4,7 @@
 //! column left out, the best class of each box) and for RT-DETR (sigmoid, the best of all pairs of box and
 //! class).
 
-use super::boxes::{Frame, check};
+use super::boxes::{Frame, check, rows};
 use super::classification::activate;
 use super::nms::best_first;
 use super::{Candidate, Decoder, Seen, TensorView, Thresholds, best, find, report};
@@ -37,11 +37,8 @@ impl Decoder for Detr {
         into: &mut Output,
     ) -> Result<(), Reason> {
         let (boxes, logits) = (find(outputs, &self.boxes)?, find(outputs, &self.logits)?);
-        check(boxes, logits, self.background)?;
-        let rows = boxes.values.len() / 4;
-        let columns = logits.values.len().checked_div(rows).unwrap_or(0).max(1);
         self.found.clear();
-        for (bbox, logits) in boxes.values.chunks_exact(4).zip(logits.values.chunks_exact(columns)) {
+        for (bbox, logits) in rows(boxes, logits, self.background)? {
             self.row.clear();
             self.row.extend_from_slice(logits);
             activate(self.activation, &mut self.row);
