@@ -18,7 +18,7 @@ use crate::inference::{Engine, golden, graph_cache};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
 use crate::sys::lockdown::{self, Enforcement};
-use crate::sys::monotonic;
+use crate::sys::{heap, monotonic};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -123,6 +123,7 @@ fn load(
     let subscriber = FrameSubscriber::open(channel)?;
     let bundle = bundle::open(dir, Some(digest))?;
     let engine = Engine::load(&bundle, runtime)?;
+    heap::trim();
     let report = engine.report();
     let hello = FromInfer::Loaded {
         release: bundle.manifest.release(),
@@ -229,6 +230,8 @@ impl Server<'_> {
                     }
                 });
                 self.model.preparer.limit_to(self.model.crop);
+                // All that a model takes has been taken now; what loading it took lies free.
+                heap::trim();
                 gone?;
                 lock(self.outbox).say(&FromInfer::Golden { verdict, times_ms })
             }

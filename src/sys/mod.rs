@@ -1,10 +1,11 @@
-//! The machine underneath: time, files that survive a power cut, the store, and the lock-down.
+//! The machine underneath: time, memory, files that survive a power cut, the store, and the lock-down.
 //!
 //! This folder decides nothing about models, updates or reports, and opens no socket.
 
 pub mod blocking;
 pub mod clock;
 pub mod durable;
+pub mod heap;
 pub mod lockdown;
 pub mod monotonic;
 pub mod notify;

@@ -57,6 +57,11 @@ impl Decoder for Boxes {
         let (boxes, scores) = (find(outputs, &self.boxes)?, find(outputs, &self.scores)?);
         let least = self.suppression.least();
         for (bbox, row) in rows(boxes, scores, self.background)? {
+            // Nearly all rows end here: models give thousands of boxes, of which a few are something.
+            let (before, after) = self.background.map_or((row, &[][..]), |at| (&row[..at], &row[at + 1..]));
+            if !before.iter().chain(after).any(|&score| score >= least) {
+                continue;
+            }
             let classes = row.iter().enumerate().filter(|&(column, _)| Some(column) != self.background);
             let Some((class, score)) = best(classes.map(|(_, &score)| score)) else { continue };
             if score >= least {

@@ -4,11 +4,37 @@
 use crate::support::device::{Device, Options, PATIENCE, PIPELINE, Repository, release};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::wait_until;
+use edgewarden::bundle::onnx::graph::field;
+use edgewarden::bundle::onnx::wire::{Field, Message};
 use edgewarden::domain::ReasonCode;
 use edgewarden::domain::health::PipelineState;
 use edgewarden::domain::metrics::MetricsReport;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// What a model of [`hungry`] holds in memory, far above what the limits here leave it.
+const HUNGER: usize = 96 << 20;
+const LIMIT: u64 = 48 << 20;
+
+/// Publishes a model that works, with a weight that fills memory; gives the release.
+fn hungry(repository: &mut Repository) -> String {
+    repository.publish_variant("v1", "9.0.0", |folder, _| {
+        let path = folder.join("model.onnx");
+        let bytes = std::fs::read(&path).unwrap();
+        let mut model = Message::parse(&bytes).unwrap();
+        let mut graph = Message::parse(model.content(field::MODEL_GRAPH).unwrap()).unwrap();
+        let weight = vec![
+            Field::number(1, (HUNGER / 4) as i64),
+            Field::number(2, 1),
+            Field::text(8, "hunger"),
+            Field::bytes(9, vec![1; HUNGER]),
+        ];
+        graph.fields.push(Field::bytes(field::INITIALIZER, Message { fields: weight }.to_bytes()));
+        let graph = graph.to_bytes();
+        model.set(Field::bytes(field::MODEL_GRAPH, graph));
+        std::fs::write(&path, model.to_bytes()).unwrap();
+    })
+}
 
 /// The budget is less than any model needs, so that it must be replaced again and again.
 #[test]
@@ -51,11 +77,13 @@ fn a_model_above_its_budget_is_replaced_without_a_lost_frame() {
 #[test]
 fn a_model_that_wants_more_than_the_limit_is_refused_with_the_remedy() {
     let broker = Mosquitto::start();
-    let repository = Repository::with(&["v1"]);
-    let options = Options::new(&broker, &repository).set("runtime.memory_limit", "16MiB");
+    let mut repository = Repository::with(&["v1"]);
+    let hungry = hungry(&mut repository);
+    let options =
+        Options::new(&broker, &repository).set("runtime.memory_limit", format!("{}MiB", LIMIT >> 20));
     let mut device = Device::new(options);
     device.start();
-    let reason = device.update(&release(1)).unwrap_err();
+    let reason = device.update(&hungry).unwrap_err();
     println!("{reason}");
     assert_eq!(reason.code, ReasonCode::OutOfMemory, "{reason}");
     assert!(reason.detail.contains("runtime.memory_limit"), "{reason}");
@@ -113,8 +141,9 @@ impl Drop for Cgroup {
 fn a_child_that_the_kernel_ends_for_lack_of_memory_is_told_as_such() {
     const NAME: &str = "a_child_that_the_kernel_ends_for_lack_of_memory_is_told_as_such";
     let broker = Mosquitto::start();
-    let repository = Repository::with(&["v1"]);
-    let Some(cgroup) = Cgroup::new(14 << 20) else {
+    let mut repository = Repository::with(&["v1"]);
+    let hungry = hungry(&mut repository);
+    let Some(cgroup) = Cgroup::new(LIMIT) else {
         println!("skipped {NAME}: no memory cgroup can be made here");
         return;
     };
@@ -127,7 +156,7 @@ fn a_child_that_the_kernel_ends_for_lack_of_memory_is_told_as_such() {
         println!("skipped {NAME}: no process can be put into a cgroup here");
         return;
     }
-    let reason = device.update(&release(1)).unwrap_err();
+    let reason = device.update(&hungry).unwrap_err();
     println!("{reason}");
     assert_eq!(reason.code, ReasonCode::OutOfMemory, "{reason}");
     assert!(reason.detail.contains("memory ran out"), "{reason}");
