@@ -9,9 +9,10 @@
 
 use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::{CodecError, Messages};
-use crate::process::cost::{self, OomKills};
+use crate::process::cost::{self, OomKills, Priority};
 use crate::process::exit::Exit;
 use crate::process::protocol::{FromCapture, FromInfer, ToCapture, ToInfer};
+use crate::sys::background::lower_this_thread;
 use futures_util::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
@@ -61,16 +62,22 @@ pub struct Child<In, Out> {
 }
 
 impl InferChild {
-    /// Starts an inference child. `configure` is its first message; `what` names it in errors.
-    pub async fn start_infer(exe: &Path, what: &str, configure: ToInfer) -> Result<Self, Reason> {
-        Child::start(exe, "infer", what, configure).await
+    /// Starts an inference child, at this priority. `configure` is its first message; `what` names it in
+    /// errors.
+    pub async fn start_infer(
+        exe: &Path,
+        what: &str,
+        configure: ToInfer,
+        priority: Priority,
+    ) -> Result<Self, Reason> {
+        Child::start(exe, "infer", what, configure, priority).await
     }
 }
 
 impl CaptureChild {
     /// Starts a capture child. `configure` is its first message; `what` names it in errors.
     pub async fn start_capture(exe: &Path, what: &str, configure: ToCapture) -> Result<Self, Reason> {
-        Child::start(exe, "capture", what, configure).await
+        Child::start(exe, "capture", what, configure, Priority::Normal).await
     }
 }
 
@@ -80,7 +87,13 @@ where
     Out: DeserializeOwned + Send + 'static,
 {
     /// Runs `exe child <role>`.
-    async fn start(exe: &Path, role: &str, what: &str, configure: In) -> Result<Self, Reason> {
+    async fn start(
+        exe: &Path,
+        role: &str,
+        what: &str,
+        configure: In,
+        priority: Priority,
+    ) -> Result<Self, Reason> {
         let name = format!("{role} {what}");
         let failed = |act: &str, e: std::io::Error| {
             Reason::new(ReasonCode::Internal, format!("start {name}: {act} {}: {e}", exe.display()))
@@ -98,7 +111,7 @@ where
             .process_group(0)
             .kill_on_drop(true);
         let kills = OomKills::now();
-        let process = spawn(command).await.map_err(|e| failed("run", e))?;
+        let process = spawn(command, priority).await.map_err(|e| failed("run", e))?;
         // Before it is waited for, a child has a pid.
         let pid = process.id().unwrap_or_default();
         let name = format!("{name} (pid {pid})");
@@ -160,6 +173,7 @@ where
     /// Asks it to end by closing its socket, gives it `grace`, then kills it; returns when it is reaped.
     pub async fn close(mut self, grace: Duration) -> Exit {
         self.to = None;
+        cost::lower_for_good(self.pid);
         if let Ok(exit) = tokio::time::timeout(grace, self.exited()).await {
             return exit;
         }
@@ -248,7 +262,10 @@ impl<Out: DeserializeOwned + Send + 'static> Watch<Out> {
 
     fn kill(&mut self) {
         // `id` is known only while the process is not reaped, so the number is nobody else's.
-        if let Some(group) = self.process.id().and_then(|id| Pid::from_raw(id as i32)) {
+        if let Some(id) = self.process.id()
+            && let Some(group) = Pid::from_raw(id as i32)
+        {
+            cost::lower_for_good(id);
             let _ = kill_process_group(group, Signal::KILL);
         }
         let _ = self.process.start_kill();
@@ -279,13 +296,24 @@ async fn read_all<Out: DeserializeOwned>(
 type Spawned = std::io::Result<tokio::process::Child>;
 type Job = (Command, tokio::runtime::Handle, oneshot::Sender<Spawned>);
 
-/// Spawns on one thread that never ends: the children ask to be killed when their parent dies, and to
-/// the kernel the parent is the *thread* that spawned them. A worker of `tokio` may end at any time.
-async fn spawn(command: Command) -> Spawned {
-    static SPAWNER: OnceLock<std::sync::mpsc::Sender<Job>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
+/// Spawns on a thread that never ends: the children ask to be killed when their parent dies, and to the
+/// kernel the parent is the *thread* that spawned them. A worker of `tokio` may end at any time.
+///
+/// There is a thread for each priority, because children inherit that of their parent: one that is to be
+/// low is so from its first instruction.
+async fn spawn(command: Command, priority: Priority) -> Spawned {
+    static NORMAL: OnceLock<std::sync::mpsc::Sender<Job>> = OnceLock::new();
+    static LOW: OnceLock<std::sync::mpsc::Sender<Job>> = OnceLock::new();
+    let spawner = match priority {
+        Priority::Normal => &NORMAL,
+        Priority::Low => &LOW,
+    };
+    let spawner = spawner.get_or_init(|| {
         let (jobs, queue) = std::sync::mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
+            if priority == Priority::Low {
+                lower_this_thread(cost::LOW);
+            }
             for (mut command, runtime, reply) in queue {
                 let _entered = runtime.enter();
                 // Nobody waits any more: the process is killed as its handle is dropped.

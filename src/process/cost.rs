@@ -19,7 +19,7 @@ use rustix::process::{Pid, Resource, Rlimit, getpriority_process, getrlimit, prl
 use std::path::PathBuf;
 
 /// The lowest there is.
-const LOW: i32 = 19;
+pub const LOW: i32 = 19;
 /// Added to the agent's own score: the kernel is to end a model before the agent that starts it again.
 const OOM_SCORE: i32 = 400;
 /// Bit of CAP_SYS_NICE.
@@ -71,15 +71,32 @@ pub fn refused_memory(reason: Reason, memory_limit: u64) -> Reason {
     Reason::new(ReasonCode::OutOfMemory, format!("{}; memory was refused: {remedy}", reason.detail))
 }
 
-/// Lowers a child's priority, where it can be raised again; true when it was lowered.
-pub fn lower(pid: u32) -> bool {
-    if !can_come_back() {
-        tracing::debug!(pid, "stays at normal priority: without LimitNICE=+0 it could not come back to it");
-        return false;
+/// At which priority a child starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// The agent's own.
+    Normal,
+    /// The lowest, until it is raised.
+    Low,
+}
+
+impl Priority {
+    /// Low, where a child can be brought back from there.
+    pub fn low_if_it_can_rise() -> Self {
+        if can_come_back() {
+            return Self::Low;
+        }
+        tracing::debug!("stays at normal priority: without LimitNICE=+0 it could not come back to it");
+        Self::Normal
     }
-    set_all(pid, LOW)
-        .inspect_err(|error| tracing::warn!(pid, %error, "its priority cannot be lowered"))
-        .is_ok()
+}
+
+/// Lowers a child that is about to end: giving back a model's memory takes milliseconds, and is nobody's
+/// hurry. It is not raised again.
+pub fn lower_for_good(pid: u32) {
+    if let Err(error) = set_all(pid, LOW) {
+        tracing::debug!(pid, %error, "ends at the priority it has");
+    }
 }
 
 /// Gives a child the agent's own priority.
@@ -218,13 +235,12 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id();
         let nice = || getpriority_process(target(pid)).unwrap();
-        let lowered = lower(pid);
-        assert_eq!(lowered, can_come_back());
-        assert_eq!(nice(), if lowered { LOW } else { own_nice() });
-        if lowered {
-            raise(pid);
-        }
-        assert_eq!(nice(), own_nice());
+        lower_for_good(pid);
+        assert_eq!(nice(), LOW);
+        let can = can_come_back();
+        assert_eq!(Priority::low_if_it_can_rise(), if can { Priority::Low } else { Priority::Normal });
+        raise(pid);
+        assert_eq!(nice(), if can { own_nice() } else { LOW });
 
         limit(pid);
         limit_memory(pid, 64 << 20);

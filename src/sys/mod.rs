@@ -2,6 +2,7 @@
 //!
 //! This folder decides nothing about models, updates or reports, and opens no socket.
 
+pub mod background;
 pub mod blocking;
 pub mod clock;
 pub mod durable;

@@ -10,6 +10,7 @@ use edgewarden::domain::source::SourceSettings;
 use edgewarden::domain::{Digest, FrameFormat, FrameResult, Reason, ReasonCode};
 use edgewarden::process::child::{CaptureChild, Child, Event, InferChild};
 use edgewarden::process::codec::{Reader, Writer};
+use edgewarden::process::cost::Priority;
 use edgewarden::process::exit::Exit;
 use edgewarden::process::frames::{self, FrameSubscriber};
 use edgewarden::process::protocol::{FrameChannel, FromCapture, FromInfer, ToCapture, ToInfer};
@@ -396,7 +397,7 @@ fn a_child_is_no_command_for_people_and_understands_only_the_agent() {
 
 async fn loaded(place: &Place, dir: &Path, digest: Digest) -> InferChild {
     let configure = place.model(dir, digest);
-    let mut child = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
+    let mut child = InferChild::start_infer(exe(), "colour", configure, Priority::Normal).await.unwrap();
     next(&mut child, |message| match message {
         FromInfer::Loaded { release, provider, .. } => {
             assert_eq!((release.to_string().as_str(), provider), ("colour@1.0.0", Provider::Cpu));
@@ -420,7 +421,8 @@ fn a_locked_in_child_keeps_its_graph_for_the_next_start_in_a_folder_of_its_own()
     let start = || {
         block_on(async {
             let configure = place.model(&dir, digest);
-            let mut child = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
+            let mut child =
+                InferChild::start_infer(exe(), "colour", configure, Priority::Normal).await.unwrap();
             next(&mut child, |message| match message {
                 FromInfer::Loaded { shares, saved_graph, load_ms, .. } => {
                     assert_eq!((shares.len(), shares[0].provider.as_str()), (1, "cpu"));
@@ -514,7 +516,7 @@ fn a_bundle_that_was_changed_is_not_loaded() {
     std::fs::write(dir.join("model.onnx"), model).unwrap();
     block_on(async {
         let configure = place.model(&dir, digest);
-        let mut child = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
+        let mut child = InferChild::start_infer(exe(), "colour", configure, Priority::Normal).await.unwrap();
         let reason: Reason = next(&mut child, |message| match message {
             FromInfer::Failed { reason } => Some(reason),
             other => panic!("{other:?}"),

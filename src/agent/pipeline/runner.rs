@@ -8,7 +8,7 @@ use crate::domain::deployment::{BundleRef, TrialReport};
 use crate::domain::ledger::Span;
 use crate::domain::{Reason, ReasonCode};
 use crate::process::child::{Event, InferChild};
-use crate::process::cost;
+use crate::process::cost::{self, Priority};
 use crate::process::protocol::{FromInfer, ToInfer};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -76,10 +76,11 @@ impl Runner {
             channel: plan.channel.clone(),
             admission: plan.admission,
         };
-        let mut child = InferChild::start_infer(&plan.exe, &bundle.release.to_string(), configure).await?;
+        let priority = if low { Priority::low_if_it_can_rise() } else { Priority::Normal };
+        let what = bundle.release.to_string();
+        let mut child = InferChild::start_infer(&plan.exe, &what, configure, priority).await?;
         // Its first message may be under way already; what it allocates comes after.
         cost::limit_memory(child.pid(), plan.memory_limit);
-        let low = low && cost::lower(child.pid());
         let mut from_child = child.take_events();
         tokio::spawn(async move {
             while let Some(event) = from_child.recv().await {
@@ -99,7 +100,7 @@ impl Runner {
             child,
             owed: Some((Instant::now(), plan.load_deadline)),
             times: VecDeque::new(),
-            low,
+            low: priority == Priority::Low,
         })
     }
 

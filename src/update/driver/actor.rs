@@ -9,6 +9,7 @@ use crate::domain::lifecycle::{Deployment, Effect, Event, Origin, recover, step}
 use crate::domain::manifest::Provider;
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{DeploymentId, Reason, ReasonCode, Release, SlotName};
+use crate::sys::background;
 use crate::sys::blocking::blocking;
 use crate::update::slots::Links;
 use serde_json::json;
@@ -227,18 +228,33 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             }
         };
         let (shared, reporter) = (self.shared.clone(), self.reporter.clone());
-        let mut work = Box::pin(work(shared, reporter, deployment, self.found.clone(), effect));
+        let hurried = is_hurried(&effect);
+        let work = work(shared, reporter, deployment, self.found.clone(), effect);
+        let mut task = if hurried {
+            background::spawn_here(work)
+        } else {
+            match background::spawn(work) {
+                Ok(task) => task,
+                Err(reason) => return Some(Event::Failed(reason)),
+            }
+        };
         let mut hear = droppable;
         loop {
             tokio::select! {
                 biased;
                 order = self.inbox.recv(), if hear => match order {
                     Some(order) => if let Some(event) = self.interrupt(order) {
+                        // What follows removes what this one writes.
+                        task.cancel().await;
                         return Some(event);
                     },
                     None => hear = false,
                 },
-                done = &mut work => {
+                done = task.result() => {
+                    let done = match done {
+                        Ok(done) => done,
+                        Err(reason) => return Some(Event::Failed(reason)),
+                    };
                     let Done { event, found, provider, shadow } = done?;
                     if let (Some(report), Some(deployment)) = (shadow, &mut self.deployment) {
                         deployment.shadow_report = Some(report);
@@ -394,5 +410,22 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     async fn record(&self, deployment: &Deployment) -> Result<(), Reason> {
         let (journal, deployment) = (self.shared.journal.clone(), deployment.clone());
         blocking(move || journal.record(&deployment)).await
+    }
+}
+
+/// What the frames wait for, or must not wait longer than they have to; the rest runs at low priority.
+fn is_hurried(effect: &Effect) -> bool {
+    match effect {
+        Effect::Resolve | Effect::Fetch | Effect::Stage | Effect::CollectGarbage => false,
+        Effect::BeginTrial
+        | Effect::Try { .. }
+        | Effect::Shadow { .. }
+        | Effect::Discard
+        | Effect::Swap { .. }
+        | Effect::SwapBack { .. }
+        | Effect::RepairLinks
+        | Effect::Watch { .. }
+        | Effect::Settle
+        | Effect::PutBack => true,
     }
 }

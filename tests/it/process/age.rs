@@ -24,7 +24,7 @@ fn no_model_is_run_on_a_frame_that_is_too_old() {
         publisher.publish(&meta, &jpeg([0, 10, 240])).unwrap();
     };
     block_on(async {
-        let mut model = InferChild::start_infer(exe(), "colour", configure).await.unwrap();
+        let mut model = InferChild::start_infer(exe(), "colour", configure, Priority::Normal).await.unwrap();
         next(&mut model, |message| matches!(message, FromInfer::Loaded { .. }).then_some(())).await;
         model.send(ToInfer::Start { from: 1 }).unwrap();
         next(&mut model, |message| matches!(message, FromInfer::Started { .. }).then_some(())).await;
