@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench frame -- BUNDLE PICTURE [FRAMES [THREADS]]` prints one JSON object with medians in
 //! milliseconds and the peak memory in bytes. The bare runs are taken in turn with the frames, so that a
-//! machine that slows down slows both. Last come bare runs at ten a second, for the processor time that
-//! one takes when the machine sleeps in between.
+//! machine that slows down slows both. Last come bare runs and whole frames at ten a second, for the processor
+//! time that one takes when the machine sleeps in between.
 
 use edgewarden::bundle;
 use edgewarden::domain::StageTimes;
@@ -51,12 +51,8 @@ fn main() -> anyhow::Result<()> {
             bare.push(alone);
         }
     }
-    let start = processor_time()?;
-    for _ in 0..PACED {
-        std::thread::sleep(PACE);
-        engine.run_bare()?;
-    }
-    let paced = (processor_time()? - start).as_secs_f64() * 1e3 / f64::from(PACED);
+    let bare_paced = paced(|| engine.run_bare().map(drop))?;
+    let frame_paced = paced(|| engine.run(picture.view()).map(drop))?;
     let of = |part: fn(&StageTimes) -> f32| median(stages.iter().map(part).collect());
     let result = serde_json::json!({
         "frames": frames,
@@ -68,12 +64,23 @@ fn main() -> anyhow::Result<()> {
         "postprocess": of(|t| t.postprocess),
         "total": of(StageTimes::total),
         "bare_run": median(bare),
-        "paced_cpu_ms": paced,
+        "paced_cpu_ms": bare_paced,
+        "paced_frame_cpu_ms": frame_paced,
         "peak_bytes": procfs::process::Process::myself()?.status()?.vmhwm.unwrap_or(0) * 1024,
         "runtime": engine.report().runtime_version,
     });
     println!("{result}");
     Ok(())
+}
+
+/// Milliseconds of processor time that one takes, with the machine asleep in between.
+fn paced(mut one: impl FnMut() -> Result<(), edgewarden::domain::Reason>) -> anyhow::Result<f64> {
+    let start = processor_time()?;
+    for _ in 0..PACED {
+        std::thread::sleep(PACE);
+        one()?;
+    }
+    Ok((processor_time()? - start).as_secs_f64() * 1e3 / f64::from(PACED))
 }
 
 /// Of this process and all its threads.

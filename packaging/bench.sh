@@ -66,6 +66,9 @@ for round in $(seq "$rounds"); do
             note "$name" $threads python_ahead "$result"
             result=$(path "$bundle" "$picture" "$seconds" $threads "$(faster "$bare")")
             note "$name" $threads path "$result"
+            # Once more: the bare run that the path is held against is that before and after it.
+            result=$("$loop" "$bundle" "$picture" "$frames" $threads)
+            note "$name" $threads after "$result"
         done 3< "$work/models"
     done
 done
