@@ -34,18 +34,20 @@ macro_rules! embedded {
     };
 }
 
+// Statics, not constants: a constant may be in the program once for each place that names it.
+
 /// A first, weak model.
-pub const V1: Embedded = embedded!("1");
+pub static V1: Embedded = embedded!("1");
 /// A better one.
-pub const V2: Embedded = embedded!("2");
+pub static V2: Embedded = embedded!("2");
 /// Signed, but its answers to its golden inputs are wrong.
-pub const V3: Embedded = embedded!("3");
+pub static V3: Embedded = embedded!("3");
 /// Right on its golden inputs, but fails on a busy belt.
-pub const V4: Embedded = embedded!("4");
+pub static V4: Embedded = embedded!("4");
 /// As good as the second; the story lets somebody tamper with it.
-pub const V5: Embedded = embedded!("5");
+pub static V5: Embedded = embedded!("5");
 /// All of them, in the order of the story.
-pub const ALL: [Embedded; 5] = [V1, V2, V3, V4, V5];
+pub static ALL: [&Embedded; 5] = [&V1, &V2, &V3, &V4, &V5];
 
 /// The name of the model, the same over all versions.
 pub const NAME: &str = "belt-inspector";
