@@ -101,7 +101,8 @@ fn the_image_is_pinned_and_has_the_compilers_of_every_target() {
         assert!(installed.contains(wanted), "the image lacks {wanted}");
     }
     let set = instructions.iter().filter_map(|line| line.strip_prefix("ENV "));
-    let set: Vec<&str> = set.flat_map(str::split_whitespace).filter_map(|pair| pair.split('=').next()).collect();
+    let set: Vec<&str> =
+        set.flat_map(str::split_whitespace).filter_map(|pair| pair.split('=').next()).collect();
     for target in TARGETS {
         let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
         assert!(set.contains(&linker.as_str()), "the image does not set {linker}");
@@ -158,11 +159,10 @@ fn a_program_that_needs_a_newer_glibc_or_another_processor_is_found_out() {
 #[test]
 fn answers_that_differ_are_found_out() {
     let folder = tempfile::tempdir().unwrap();
-    let line = |found: &str| format!("{{\"image\": \"a.jpg\", \"detections\": [{found}], \"timing_ms\": {{}}}}\n");
+    let line =
+        |found: &str| format!("{{\"image\": \"a.jpg\", \"detections\": [{found}], \"timing_ms\": {{}}}}\n");
     let found = |class: u32, score: f32, left: f32| {
-        format!(
-            "{{\"label\": \"c\", \"class\": {class}, \"score\": {score}, \"box\": [{left}, 5, 90, 80]}}"
-        )
+        format!("{{\"label\": \"c\", \"class\": {class}, \"score\": {score}, \"box\": [{left}, 5, 90, 80]}}")
     };
     let [nut, washer] = [found(0, 0.9, 10.0), found(1, 0.8, 12.0)];
     let both = line(&format!("{nut}, {washer}"));
@@ -186,6 +186,7 @@ fn answers_that_differ_are_found_out() {
     }
     let nothing = folder.path().join("nothing");
     fs::write(&nothing, line("")).unwrap();
-    let output = Command::new("python3").arg(cross("compare.py")).args([&nothing, &nothing]).output().unwrap();
+    let output =
+        Command::new("python3").arg(cross("compare.py")).args([&nothing, &nothing]).output().unwrap();
     assert!(!output.status.success(), "two programs that find nothing show nothing: {}", said(&output));
 }
