@@ -6,8 +6,9 @@ use crate::inference::pixels::{PixelDecoder, Pixels};
 use crate::process::protocol::MAX_MESSAGE;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{PixelType, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{PixelTrait, Resizer};
 
 /// JPEG quality of what is made here; a camera's own JPEG is passed on as it is.
 const QUALITY: i32 = 85;
@@ -40,13 +41,28 @@ fn jpeg(frame: FrameView<'_>, max_edge: u32) -> Result<Vec<u8>, Reason> {
     if (pixels.width, pixels.height) == (width, height) {
         return encode(&pixels);
     }
+    let mut bytes = vec![0; width as usize * height as usize * pixels.channels];
+    match pixels.channels {
+        1 => resize::<U8>(&pixels, &mut bytes, width, height)?,
+        _three => resize::<U8x3>(&pixels, &mut bytes, width, height)?,
+    }
+    encode(&Pixels { bytes: &bytes, width, height, ..pixels })
+}
+
+/// Fills `bytes` with `width` × `height` pixels of the kind `P`. For a kind chosen at run time the crate brings
+/// code for every kind that it knows, nearly a megabyte.
+fn resize<P: PixelTrait>(
+    pixels: &Pixels<'_>,
+    bytes: &mut [u8],
+    width: u32,
+    height: u32,
+) -> Result<(), Reason> {
     let fault =
         |e: &dyn std::fmt::Display| Reason::new(ReasonCode::Internal, format!("snapshot: resize: {e}"));
-    let kind = if pixels.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let from = ImageRef::new(pixels.width, pixels.height, pixels.bytes, kind).map_err(|e| fault(&e))?;
-    let mut to = Image::new(width, height, kind);
-    Resizer::new().resize(&from, &mut to, None).map_err(|e| fault(&e))?;
-    encode(&Pixels { bytes: to.buffer(), width, height, ..pixels })
+    let from = TypedImageRef::<P>::from_buffer(pixels.width, pixels.height, pixels.bytes);
+    let from = from.map_err(|e| fault(&e))?;
+    let mut to = TypedImage::<P>::from_buffer(width, height, bytes).map_err(|e| fault(&e))?;
+    Resizer::new().resize_typed(&from, &mut to, None).map_err(|e| fault(&e))
 }
 
 fn encode(pixels: &Pixels<'_>) -> Result<Vec<u8>, Reason> {

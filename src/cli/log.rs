@@ -2,7 +2,9 @@
 
 use crate::config::settings::LogFormat;
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The environment variable with the filter of log lines; it wins over the configuration, and children
 /// inherit it.
@@ -10,13 +12,14 @@ pub const LOG: &str = "EDGEWARDEN_LOG";
 
 /// Begins to log; `filter` holds where [`LOG`] names none. Colours only on a terminal.
 pub fn start(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new(filter));
+    let wanted = std::env::var(LOG).ok().and_then(|wanted| wanted.parse().ok());
+    let filter: Targets = wanted.or_else(|| filter.parse().ok()).unwrap_or_default();
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
     let lines = lines.with_target(false).with_ansi(colours);
     // Both fail only where it was done before, which is as good.
     let _ = match format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().try_init(),
+        LogFormat::Text => lines.finish().with(filter).try_init(),
+        LogFormat::Json => lines.json().finish().with(filter).try_init(),
     };
 }

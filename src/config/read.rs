@@ -345,7 +345,8 @@ fn health(mut section: Section<'_>) -> HealthSettings {
 fn log(mut section: Section<'_>) -> LogSettings {
     let filter = section.or("level", "info".to_owned(), |node| {
         let written = text(node)?;
-        tracing_subscriber::EnvFilter::builder().parse(written).map(|_| written.to_owned()).map_err(|error| {
+        let parsed = written.parse::<tracing_subscriber::filter::Targets>();
+        parsed.map(|_| written.to_owned()).map_err(|error| {
             format!("\"{}\": {error}; write error, warn, info, debug or trace", shorten(written))
         })
     });

@@ -191,7 +191,7 @@ pub struct HealthSettings {
 /// What the agent writes to standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// A level, or directives as `tracing_subscriber::EnvFilter` reads them; checked.
+    /// A level, or directives as `tracing_subscriber::filter::Targets` reads them; checked.
     pub filter: String,
     /// How a line looks.
     pub format: LogFormat,

@@ -475,8 +475,9 @@ fn publish(folder: &Path) -> anyhow::Result<PathBuf> {
 
 /// Where the repository keeps a bundle's model.
 fn model_blob(bundle: &Embedded) -> anyhow::Result<String> {
-    let (_, bytes) = bundle.files.first().context("a demo bundle is empty")?;
-    let manifest: Manifest = serde_json::from_slice(bytes).context("read a demo bundle's manifest")?;
+    let (_, parts) = bundle.files.first().context("a demo bundle is empty")?;
+    let manifest: Manifest =
+        serde_json::from_slice(&parts.concat()).context("read a demo bundle's manifest")?;
     let model = manifest.files.iter().find(|file| file.path == manifest.model);
     Ok(layout::blob(&model.context("a demo bundle names no model")?.sha256))
 }

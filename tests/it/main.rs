@@ -14,6 +14,8 @@ mod bench;
 mod cli;
 /// `agent.toml` through the binary: every fault at once, and what `check` tells.
 mod config;
+/// Building for other processors: cross's file, the programs' oldest system.
+mod cross;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
 /// What makes a model slow: found, mended, proved.
