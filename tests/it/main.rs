@@ -14,6 +14,8 @@ mod bench;
 mod cli;
 /// `agent.toml` through the binary: every fault at once, and what `check` tells.
 mod config;
+/// The Debian package: its files, its scripts under dpkg, its crypto library, its notices.
+mod debs;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
 /// What makes a model slow: found, mended, proved.
