@@ -7,6 +7,8 @@
 #     --version V              another version than that of Cargo.toml, such as one to try an upgrade with
 #     --binary FILE            packs this program instead of building one (with one --arch), to try a package quickly:
 #                              size and glibc are told and not held
+#     --native FILE            a program for this machine, of the same sources, that makes the pages and completions,
+#                              where one for another is packed alone; else one is built
 #     --agent-only             leaves ONNX Runtime's packages out
 #     --check                  packs each agent a second time, from the same program, and compares the two packages
 #
@@ -24,18 +26,19 @@ largest=10000000
 
 say() { printf 'build-debs: %s\n' "$*" >&2; }
 die() { printf 'build-debs: %s\n' "$*" >&2; exit 1; }
-usage() { sed -n '4,12s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
+usage() { sed -n '4,14s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
 
-arches='amd64 arm64' out=target/packages version='' given='' agent_only=no check=no
+arches='amd64 arm64' out=target/packages version='' given='' native='' agent_only=no check=no
 while [ $# -gt 0 ]; do
     case $1 in
-    --arch | --out | --version | --binary) [ $# -ge 2 ] || usage ;;&
+    --arch | --out | --version | --binary | --native) [ $# -ge 2 ] || usage ;;&
     --arch)
         case $2 in amd64 | arm64) arches=$2 ;; all) ;; *) usage ;; esac
         shift ;;
     --out) out=$2; shift ;;
     --version) version=$2; shift ;;
     --binary) given=$(realpath "$2") || die "$2: no such file"; shift ;;
+    --native) native=$(realpath "$2") || die "$2: no such file"; shift ;;
     --agent-only) agent_only=yes ;;
     --check) check=yes ;;
     *) usage ;;
@@ -103,6 +106,7 @@ inspect() {
 # A program that runs here, for what is made by the program itself: pages and completions.
 runs_here() {
     local here
+    if [ -n "$native" ]; then echo "$native"; return; fi
     if "$scratch/programs/$1" --version >/dev/null 2>&1; then echo "$scratch/programs/$1"; return; fi
     case $(uname -m) in x86_64) here=amd64 ;; aarch64) here=arm64 ;; *) die "cannot run the program for $1 here" ;; esac
     [ "$here" != "$1" ] || die "the program for $1 does not run here: $("$scratch/programs/$1" --version 2>&1 | head -n1)"

@@ -3,7 +3,8 @@
     deb_changelog.py CHANGELOG VERSION DATE
 
 What is unreleased belongs to VERSION, and so does the section of that version, where there is one. DATE (seconds
-since 1970) is the date of a section whose heading names none: "## 0.2.0 (2027-01-31)".
+since 1970) is the date of VERSION; an older section whose heading names none ("## 0.2.0 (2027-01-31)") is a second
+older than the one before it, since lintian wants an order.
 """
 
 import calendar
@@ -54,16 +55,12 @@ def changes(lines):
 def main(path, version, date):
     # Debian sorts 0.2.0~rc.1 before 0.2.0, as Semantic Versioning sorts 0.2.0-rc.1.
     debian = lambda name: name.replace("-", "~", 1)
-    entries = {}
+    entries = {debian(version): (int(date), [])}
     for name, day, lines in sections(pathlib.Path(path).read_text(encoding="utf-8")):
-        name = debian(name or version)
-        when = calendar.timegm(time.strptime(day, "%Y-%m-%d")) if day else int(date)
-        entries.setdefault(name, (when, []))[1].extend(changes(lines))
-    entries = {debian(version): entries.pop(debian(version), (int(date), ["  * No change that a user would notice."])),
-               **entries}
+        when = calendar.timegm(time.strptime(day, "%Y-%m-%d")) if day else int(date) - len(entries)
+        entries.setdefault(debian(name or version), (when, []))[1].extend(changes(lines))
     for name, (when, lines) in entries.items():
-        if not lines:
-            die(f"the section of {name} is empty")
+        lines = lines or [bullet("No change that a user would notice.")]
         stamp = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(when))
         body = "\n".join(lines).lstrip("\n")
         print(f"edgewarden ({name}) unstable; urgency=medium\n\n{body}\n\n -- {MAINTAINER}  {stamp}\n")

@@ -159,6 +159,8 @@ fn what_is_unreleased_belongs_to_the_version_that_is_built() {
     let same = answer(&changelog(text, "0.3.0"));
     assert_eq!(same.matches("edgewarden (").count(), 1, "{same}");
     assert!(same.contains("New and longer.") && same.contains("Old."), "{same}");
+    let undated = answer(&changelog("## Unreleased\n\n- New\n\n## 0.3.0\n\n- Old.\n", "0.4.0"));
+    assert!(undated.contains("08:00:00 +0000") && undated.contains("07:59:59 +0000"), "in order: {undated}");
     let refused = changelog("## Soon\n\n- New\n", "0.4.0");
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("line 1"), "{}", said(&refused));
