@@ -6,14 +6,17 @@
 #
 # With --tests it also installs what only the tests of stream sources need: ffmpeg, GStreamer, an RTSP
 # server. Without them those tests say that they are skipped.
+# With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
+# architecture, and three Cargo tools at fixed versions, which it builds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-with_tests=no
+with_tests=no with_packages=no
 for argument in "$@"; do
     case $argument in
     --tests) with_tests=yes ;;
-    *) printf 'usage: packaging/setup.sh [--tests]\n' >&2; exit 64 ;;
+    --packages) with_packages=yes ;;
+    *) printf 'usage: packaging/setup.sh [--tests] [--packages]\n' >&2; exit 64 ;;
     esac
 done
 
@@ -54,6 +57,16 @@ if [ "$with_tests" = yes ]; then
         gstreamer1.0-libav gir1.2-gst-rtsp-server-1.0 python3-gi; do
         dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
     done
+fi
+
+if [ "$with_packages" = yes ]; then
+    want readelf binutils
+    want x86_64-linux-gnu-strip binutils-x86-64-linux-gnu
+    want aarch64-linux-gnu-strip binutils-aarch64-linux-gnu
+    want lintian lintian
+    want apt-ftparchive apt-utils
+    want gpg gpg
+    want git git
 fi
 
 library=.deps/onnxruntime/libonnxruntime.so
@@ -113,4 +126,27 @@ PYTHON
         die "the fetched ONNX Runtime has SHA-256 $(sha256sum "$scratch/libonnxruntime.so" | cut -d' ' -f1), not the pinned $digest; nothing was installed"
     mv "$scratch/libonnxruntime.so" "$library"
     say "ONNX Runtime $version is at $library"
+fi
+
+# ---- tools that only the packages need ----
+
+# In .deps/tools, so that another version of a tool on this machine stays as it is. Quickly built: each runs for
+# seconds only.
+tool() {
+    local name=$1 version=$2
+    if grep -qsF "\"$name $version " .deps/tools/.crates.toml && [ -x ".deps/tools/bin/$name" ]; then
+        say "$name $version is there"
+        return
+    fi
+    say "building $name $version"
+    env -u CARGO_TARGET_DIR CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG=false \
+        cargo install --quiet --locked --force --root .deps/tools "$name@$version"
+}
+
+if [ "$with_packages" = yes ]; then
+    tool cargo-deb 3.7.0
+    # Writes into the program which crates it is made of; 0.7.3 is the first that can with Zig as the linker.
+    tool cargo-auditable 0.7.5
+    tool cargo-cyclonedx 0.5.9
 fi

@@ -16,6 +16,8 @@ mod cli;
 mod config;
 /// Building for other processors: cross's file, the programs' oldest system.
 mod cross;
+/// The Debian package: its files, its scripts under dpkg, its crypto library, its notices.
+mod debs;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
 /// What makes a model slow: found, mended, proved.
