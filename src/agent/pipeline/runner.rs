@@ -47,6 +47,8 @@ pub(super) struct Runner {
     /// Set once loaded.
     pub(super) serving: Option<Serving>,
     pub(super) load_ms: f32,
+    /// What its bundle says that it needs, bytes.
+    pub(super) needs_memory: u64,
     /// The frames that are its own, while it serves and until its last answer is in.
     pub(super) span: Option<Span>,
     child: InferChild,
@@ -95,6 +97,7 @@ impl Runner {
             phase: Phase::Loading { serve_then },
             serving: None,
             load_ms: 0.0,
+            needs_memory: 0,
             span: None,
             child,
             owed: Some((Instant::now(), plan.load_deadline)),
