@@ -1,6 +1,7 @@
 //! Gathers what the device says of itself: facts for the health judgement, figures, slot states.
 
 use super::bundles::Bundles;
+use super::camera;
 use super::host::Device;
 use super::outlet::Outlet;
 use super::pipeline::Status;
@@ -12,8 +13,8 @@ use crate::domain::health::{
 };
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
+use crate::domain::watchdog::Pulse;
 use crate::mqtt;
-use crate::sys::notify::Pulse;
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
 use std::collections::HashMap;
@@ -163,8 +164,7 @@ impl Reports {
         DeviceStatus { health: self.health(metrics.board.clone()), metrics, slots: self.slots() }
     }
 
-    /// The pipelines' signs of life. One whose child is known to be away has a reason to be silent:
-    /// it is being started again, which a restart of the whole agent would not do better.
+    /// The pipelines' signs of life.
     pub fn pulses(&self) -> Vec<Pulse> {
         self.device
             .slots()
@@ -172,11 +172,23 @@ impl Reports {
                 let status = handle.status().borrow().clone();
                 let pipeline = handle.plan().name.clone();
                 let finished = self.outlet.finished(&pipeline);
-                let camera = &status.camera;
-                let waiting = status.serving.is_none()
-                    || camera.state != SourceState::Running
-                    || camera.fault.is_some();
-                Pulse { pipeline, finished, waiting }
+                let child = status.pids.iter().find(|(role, _)| *role == "infer").map(|(_, pid)| *pid);
+                let silence = match status.camera.state {
+                    SourceState::Opening | SourceState::Running | SourceState::Still => Duration::ZERO,
+                    SourceState::Lost => camera::LONGEST_WAIT,
+                    SourceState::Paused | SourceState::Ended => {
+                        return Pulse {
+                            pipeline,
+                            finished,
+                            child,
+                            owed: status.owed,
+                            source: 0,
+                            silence: None,
+                        };
+                    }
+                };
+                let silence = Some(silence + handle.camera().plan().silence());
+                Pulse { pipeline, finished, child, owed: status.owed, source: status.camera.signs, silence }
             })
             .collect()
     }

@@ -213,9 +213,9 @@ impl Runner {
         (times.len() >= BASELINE_LEAST).then(|| times[times.len() / 2])
     }
 
-    /// True while an answer is owed, which has a deadline.
-    pub(super) fn owes(&self) -> bool {
-        self.owed.is_some()
+    /// The deadline of what it owes.
+    pub(super) fn owes(&self) -> Option<Duration> {
+        self.owed.map(|(_, deadline)| deadline)
     }
 
     /// Why it must be taken for hung, if an answer is owed for too long.
