@@ -75,8 +75,8 @@ pub(super) async fn assemble(
     let lock = lock(state)?;
     let socket = Socket::bind(&settings.paths.socket())?;
     let (store, lasting) = {
-        let (state, runtime) = (state.clone(), runtime.clone());
-        blocking(move || open_store(&state, &runtime)).await?
+        let state = state.clone();
+        blocking(move || open_store(&state)).await?
     };
 
     let identity = board::identity(Path::new("/"));
@@ -84,7 +84,7 @@ pub(super) async fn assemble(
     let (to_agent, from_mqtt) = mpsc::channel(COMMANDS);
     let mqtt = match &settings.mqtt {
         Some(broker) => {
-            let spool = Spool::open(DiskStore::new(&store))?;
+            let spool = Spool::open(DiskStore::new(&store));
             Some(mqtt::start(broker, &settings.device, birth(&settings, &identity), spool, to_agent)?)
         }
         None => None,
@@ -131,6 +131,7 @@ pub(super) async fn assemble(
         telemetry: telemetry.clone(),
         mqtt: mqtt.clone(),
         boot_id: identity.boot_id,
+        store: store.clone(),
         lasting,
     });
     let commands = Commands { device, updater, mqtt: mqtt.clone(), restart };
@@ -152,25 +153,13 @@ pub(super) async fn assemble(
 }
 
 /// Opens the store, with what health must tell of it. On a full disk it cannot be opened, and the good
-/// model must serve all the same after a reboot: the links say which one that is, so a store that
-/// lives until the next start will do.
-fn open_store(state: &Path, runtime: &Path) -> Result<(Store, Vec<Problem>), Reason> {
-    let opened = match Store::open(&state.join("store")).map_err(Reason::from) {
-        Ok(opened) => opened,
-        Err(reason) if reason.code == ReasonCode::DiskFull => {
-            tracing::error!("{reason}");
-            let dir = runtime.join("store");
-            if dir.exists() {
-                durable::remove_dir_synced(&dir)?;
-            }
-            let detail = format!(
-                "the disk of {} is full: what happens now is remembered until the next start only; make room and restart the agent",
-                state.display()
-            );
-            return Ok((Store::open(&dir)?.store, vec![Problem::new(ProblemCode::DiskLow, detail)]));
-        }
-        Err(reason) => return Err(reason),
-    };
+/// model must serve all the same after a reboot: the links say which one that is, so the agent starts
+/// without what the store holds, and gets it once there is room.
+fn open_store(state: &Path) -> Result<(Store, Vec<Problem>), Reason> {
+    let opened = Store::open_or_later(&state.join("store"))?;
+    if let Some(reason) = opened.store.condition().refuses {
+        tracing::error!("{reason}; the agent starts without its store, and opens it once there is room");
+    }
     let lost = opened.quarantined.map(|what| {
         tracing::error!("{what}");
         Problem::new(ProblemCode::StoreRebuilt, what)

@@ -6,15 +6,17 @@ use super::host::Device;
 use super::outlet::Outlet;
 use super::pipeline::Status;
 use crate::config::Settings;
+use crate::domain::ReasonCode;
 use crate::domain::deployment::{SlotState, Stage};
 use crate::domain::health::{
-    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, SourceHealth,
-    SourceState, judge,
+    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, ProblemCode,
+    SourceHealth, SourceState, judge,
 };
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
 use crate::mqtt;
+use crate::sys::store::{Condition, Store};
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
 use std::collections::HashMap;
@@ -34,6 +36,7 @@ pub struct Reports {
     mqtt: Option<mqtt::Handle>,
     boot_id: String,
     started: Instant,
+    store: Store,
     /// What was found wrong at the start and stays so.
     lasting: Vec<Problem>,
 }
@@ -56,6 +59,8 @@ pub struct Parts {
     pub mqtt: Option<mqtt::Handle>,
     /// The kernel's boot id.
     pub boot_id: String,
+    /// What is remembered, for how it is.
+    pub store: Store,
     /// What was found wrong at the start and stays so.
     pub lasting: Vec<Problem>,
 }
@@ -63,9 +68,10 @@ pub struct Parts {
 impl Reports {
     /// Starts counting the uptime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, lasting } = parts;
+        let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, store, lasting } =
+            parts;
         let started = Instant::now();
-        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, lasting }
+        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, store, lasting }
     }
 
     /// How all slots are, with the provider that really runs each.
@@ -154,8 +160,29 @@ impl Reports {
             repository: self.bundles.link(),
             board,
             disk_reserve: self.settings.update.disk_reserve,
-            others: self.lasting.clone(),
+            others: self.others(),
         })
+    }
+
+    /// What only this file knows: what was found at the start, and how the store is.
+    fn others(&self) -> Vec<Problem> {
+        let Condition { refuses, lost } = self.store.condition();
+        let state = self.settings.paths.state.display();
+        let refuses = refuses.map(|reason| match reason.code {
+            ReasonCode::DiskFull => {
+                let detail = format!(
+                    "the disk of {state} is full: nothing new is remembered over a restart, and no model can be \
+                     changed; make room there, and it goes on by itself"
+                );
+                Problem::new(ProblemCode::DiskLow, detail)
+            }
+            _ => Problem::new(
+                ProblemCode::Other,
+                format!("{}; nothing new is remembered over a restart; look at the disk of {state}", reason.detail),
+            ),
+        });
+        let lost = lost.map(|what| Problem::new(ProblemCode::StoreRebuilt, what));
+        self.lasting.iter().cloned().chain(refuses).chain(lost).collect()
     }
 
     /// Everything at one moment.

@@ -76,6 +76,7 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
     let mut gathering: Option<JoinHandle<MetricsReport>> = None;
     let mut board = BoardMetrics::default();
     let mut shown: Option<HealthReport> = None;
+    let mut tending: Option<JoinHandle<()>> = None;
     notify::ready("running");
     tracing::info!(device = %agent.settings.device.id, "agent {} runs", env!("CARGO_PKG_VERSION"));
 
@@ -121,7 +122,10 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
                 *agent.figures.write().unwrap_or_else(PoisonError::into_inner) = Some(metrics);
                 show(&agent, &board, &mut shown, true);
             }
-            _ = look.tick() => show(&agent, &board, &mut shown, false),
+            _ = look.tick() => {
+                tend(&agent, &mut tending);
+                show(&agent, &board, &mut shown, false);
+            }
             _ = feed.tick() => {
                 let due = watchdog.due(&agent.reports.pulses(), begun.elapsed());
                 if due && !notify::feed() {
@@ -164,6 +168,15 @@ async fn gathered(gathering: &mut Option<JoinHandle<MetricsReport>>) -> Option<M
     match gathering {
         Some(task) => task.await.ok(),
         None => std::future::pending().await,
+    }
+}
+
+/// Tries a store that refuses again, whether somebody needs it or not; one try at a time.
+fn tend(agent: &Agent, tending: &mut Option<JoinHandle<()>>) {
+    let idle = tending.as_ref().is_none_or(JoinHandle::is_finished);
+    if idle && agent.store.condition().refuses.is_some() {
+        let store = agent.store.clone();
+        *tending = Some(tokio::task::spawn_blocking(move || store.tend()));
     }
 }
 
