@@ -8,6 +8,7 @@ use super::bundles::Bundles;
 use super::camera;
 use super::commands::Commands;
 use super::host::Device;
+use super::local::handover::HandedOver;
 use super::local::{LocalApi, LocalRequest, MetricsText, Socket};
 use super::outlet::Outlet;
 use super::pipeline::{self, Plan};
@@ -105,6 +106,9 @@ pub(super) async fn assemble(
     let pipelines: Vec<pipeline::Handle> = pipelines.collect();
     let device = Arc::new(Device::new(cameras, pipelines));
 
+    let journal = Journal::new(&store);
+    let handed_over = HandedOver::new(state, settings.update.max_bundle, settings.update.disk_reserve);
+    clean(handed_over.clone(), journal.clone()).await;
     let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
     let updater = Arc::new(
         Updater::start(Setup {
@@ -112,7 +116,7 @@ pub(super) async fn assemble(
             slots: device.slots().map(|(slot, _)| slot.clone()).collect(),
             host: device.clone(),
             catalog: bundles.clone(),
-            journal: Journal::new(&store),
+            journal,
             settings: settings.update.clone(),
             providers: settings.runtime.providers.clone(),
         })
@@ -121,7 +125,7 @@ pub(super) async fn assemble(
 
     let figures: Arc<RwLock<Option<MetricsReport>>> = Arc::default();
     let (local, from_local) = mpsc::channel(COMMANDS);
-    let api = LocalApi { commands: local, metrics: page(&figures) };
+    let api = LocalApi { commands: local, metrics: page(&figures), handed_over: handed_over.clone() };
     let reports = Reports::new(Parts {
         settings: settings.clone(),
         device: device.clone(),
@@ -134,7 +138,7 @@ pub(super) async fn assemble(
         store: store.clone(),
         lasting,
     });
-    let commands = Commands { device, updater, mqtt: mqtt.clone(), restart };
+    let commands = Commands { device, updater, mqtt: mqtt.clone(), handed_over, restart };
     let agent = Agent {
         commands,
         reports,
@@ -165,6 +169,16 @@ fn open_store(state: &Path) -> Result<(Store, Vec<Problem>), Reason> {
         Problem::new(ProblemCode::StoreRebuilt, what)
     });
     Ok((opened.store, lost.into_iter().collect()))
+}
+
+/// Drops what was handed over to an earlier agent and is of no more use.
+async fn clean(handed_over: HandedOver, journal: Journal) {
+    let cleaned = tokio::task::spawn_blocking(move || match journal.files() {
+        Ok(needed) => handed_over.clean(&needed),
+        Err(reason) => tracing::warn!(%reason, "files that were handed over stay"),
+    });
+    // A panic in it has been logged.
+    let _ = cleaned.await;
 }
 
 /// Takes away what the children of this run, or of one that was killed, have in shared memory. They

@@ -17,6 +17,8 @@ mod crash;
 mod film;
 /// A disk that is full: at the start, or of a sudden.
 mod full_disk;
+/// Bundle files that the agent cannot open itself.
+mod handover;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
 /// Sensors: lines of a program, a serial port, an MQTT topic; windows, gaps, numbers and anomalies.
