@@ -37,7 +37,8 @@
 //! are not even published ([`domain::motion`]). No model is run on a frame that is too old or before its
 //! pipeline's pace asks for one ([`domain::admission`]). Where there is a second processor, the next frame
 //! is prepared while the model runs; [`domain::ahead`] says when it is taken, so that it is still the
-//! newest. The watchdog is fed by finished frames.
+//! newest. The watchdog is fed by progress, and by what the agent does about the want of it
+//! ([`domain::watchdog`]).
 //!
 //! The optimised graph of a model is kept on disk ([`inference::graph_cache`]), so that the next start is
 //! faster. A child that has outgrown its memory ([`domain::memory`]) is replaced by a fresh one of the same

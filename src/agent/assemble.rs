@@ -8,6 +8,7 @@ use super::bundles::Bundles;
 use super::camera;
 use super::commands::Commands;
 use super::host::Device;
+use super::local::handover::HandedOver;
 use super::local::{LocalApi, LocalRequest, MetricsText, Socket};
 use super::outlet::Outlet;
 use super::pipeline::{self, Plan};
@@ -75,8 +76,8 @@ pub(super) async fn assemble(
     let lock = lock(state)?;
     let socket = Socket::bind(&settings.paths.socket())?;
     let (store, lasting) = {
-        let (state, runtime) = (state.clone(), runtime.clone());
-        blocking(move || open_store(&state, &runtime)).await?
+        let state = state.clone();
+        blocking(move || open_store(&state)).await?
     };
 
     let identity = board::identity(Path::new("/"));
@@ -84,7 +85,7 @@ pub(super) async fn assemble(
     let (to_agent, from_mqtt) = mpsc::channel(COMMANDS);
     let mqtt = match &settings.mqtt {
         Some(broker) => {
-            let spool = Spool::open(DiskStore::new(&store))?;
+            let spool = Spool::open(DiskStore::new(&store));
             Some(mqtt::start(broker, &settings.device, birth(&settings, &identity), spool, to_agent)?)
         }
         None => None,
@@ -105,6 +106,9 @@ pub(super) async fn assemble(
     let pipelines: Vec<pipeline::Handle> = pipelines.collect();
     let device = Arc::new(Device::new(cameras, pipelines));
 
+    let journal = Journal::new(&store);
+    let handed_over = HandedOver::new(state, settings.update.max_bundle, settings.update.disk_reserve);
+    clean(handed_over.clone(), journal.clone()).await;
     let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
     let updater = Arc::new(
         Updater::start(Setup {
@@ -112,7 +116,7 @@ pub(super) async fn assemble(
             slots: device.slots().map(|(slot, _)| slot.clone()).collect(),
             host: device.clone(),
             catalog: bundles.clone(),
-            journal: Journal::new(&store),
+            journal,
             settings: settings.update.clone(),
             providers: settings.runtime.providers.clone(),
         })
@@ -121,7 +125,7 @@ pub(super) async fn assemble(
 
     let figures: Arc<RwLock<Option<MetricsReport>>> = Arc::default();
     let (local, from_local) = mpsc::channel(COMMANDS);
-    let api = LocalApi { commands: local, metrics: page(&figures) };
+    let api = LocalApi { commands: local, metrics: page(&figures), handed_over: handed_over.clone() };
     let reports = Reports::new(Parts {
         settings: settings.clone(),
         device: device.clone(),
@@ -131,9 +135,10 @@ pub(super) async fn assemble(
         telemetry: telemetry.clone(),
         mqtt: mqtt.clone(),
         boot_id: identity.boot_id,
+        store: store.clone(),
         lasting,
     });
-    let commands = Commands { device, updater, mqtt: mqtt.clone(), restart };
+    let commands = Commands { device, updater, mqtt: mqtt.clone(), handed_over, restart };
     let agent = Agent {
         commands,
         reports,
@@ -152,30 +157,28 @@ pub(super) async fn assemble(
 }
 
 /// Opens the store, with what health must tell of it. On a full disk it cannot be opened, and the good
-/// model must serve all the same after a reboot: the links say which one that is, so a store that
-/// lives until the next start will do.
-fn open_store(state: &Path, runtime: &Path) -> Result<(Store, Vec<Problem>), Reason> {
-    let opened = match Store::open(&state.join("store")).map_err(Reason::from) {
-        Ok(opened) => opened,
-        Err(reason) if reason.code == ReasonCode::DiskFull => {
-            tracing::error!("{reason}");
-            let dir = runtime.join("store");
-            if dir.exists() {
-                durable::remove_dir_synced(&dir)?;
-            }
-            let detail = format!(
-                "the disk of {} is full: what happens now is remembered until the next start only; make room and restart the agent",
-                state.display()
-            );
-            return Ok((Store::open(&dir)?.store, vec![Problem::new(ProblemCode::DiskLow, detail)]));
-        }
-        Err(reason) => return Err(reason),
-    };
+/// model must serve all the same after a reboot: the links say which one that is, so the agent starts
+/// without what the store holds, and gets it once there is room.
+fn open_store(state: &Path) -> Result<(Store, Vec<Problem>), Reason> {
+    let opened = Store::open_or_later(&state.join("store"))?;
+    if let Some(reason) = opened.store.condition().refuses {
+        tracing::error!("{reason}; the agent starts without its store, and opens it once there is room");
+    }
     let lost = opened.quarantined.map(|what| {
         tracing::error!("{what}");
         Problem::new(ProblemCode::StoreRebuilt, what)
     });
     Ok((opened.store, lost.into_iter().collect()))
+}
+
+/// Drops what was handed over to an earlier agent and is of no more use.
+async fn clean(handed_over: HandedOver, journal: Journal) {
+    let cleaned = tokio::task::spawn_blocking(move || match journal.files() {
+        Ok(needed) => handed_over.clean(&needed),
+        Err(reason) => tracing::warn!(%reason, "files that were handed over stay"),
+    });
+    // A panic in it has been logged.
+    let _ = cleaned.await;
 }
 
 /// Takes away what the children of this run, or of one that was killed, have in shared memory. They

@@ -3,6 +3,7 @@
 use super::bundles::Bundles;
 use super::host::Device;
 use super::local::LocalRequest;
+use super::local::handover::HandedOver;
 use crate::domain::command::{Command, Progress, Request};
 use crate::domain::{PipelineName, Reason, ReasonCode, SlotName};
 use crate::mqtt;
@@ -11,6 +12,9 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// What a command is told whose deployment outlives the agent.
+const GOES_ON: &str = "the agent ends; the deployment goes on at its next start";
 
 /// Where the answers to a command go.
 pub enum Replies {
@@ -62,6 +66,8 @@ pub struct Commands {
     pub updater: Arc<Updater<Bundles>>,
     /// The broker, for pictures.
     pub mqtt: Option<mqtt::Handle>,
+    /// Files that were handed over for a command.
+    pub handed_over: HandedOver,
     /// Cancelled when the agent is to start anew.
     pub restart: CancellationToken,
 }
@@ -80,13 +86,22 @@ impl Commands {
                 },
                 Err(reason) => Err(reason),
             },
-            Command::Install { slot, file, shadow } => match self.device.slot(slot.as_ref()) {
-                Ok(slot) => match self.sees(&slot) {
-                    Ok(()) => self.follow(self.updater.install(&slot, file, shadow).await, &replies).await,
+            Command::Install { slot, file, shadow } => {
+                let outcome = match self.device.slot(slot.as_ref()) {
+                    Ok(slot) => match self.sees(&slot) {
+                        Ok(()) => {
+                            let ticket = self.updater.install(&slot, file.clone(), shadow).await;
+                            self.follow(ticket, &replies).await
+                        }
+                        Err(reason) => Err(reason),
+                    },
                     Err(reason) => Err(reason),
-                },
-                Err(reason) => Err(reason),
-            },
+                };
+                if !matches!(&outcome, Err(reason) if reason.detail == GOES_ON) {
+                    self.handed_over.done(&file).await;
+                }
+                outcome
+            }
             Command::Rollback { slot } => match self.sees(&slot) {
                 Ok(()) => self.follow(self.updater.rollback(&slot), &replies).await,
                 Err(reason) => Err(reason),
@@ -123,8 +138,7 @@ impl Commands {
                 Progress::Failed { reason } => return Err(reason),
             }
             if ticket.changed().await.is_err() {
-                let detail = "the agent ends; the deployment goes on at its next start";
-                return Err(Reason::new(ReasonCode::Internal, detail));
+                return Err(Reason::new(ReasonCode::Internal, GOES_ON));
             }
         }
     }

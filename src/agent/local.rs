@@ -8,7 +8,8 @@
 //! | | |
 //! | --- | --- |
 //! | `GET /v1/status` | one JSON object |
-//! | `POST /v1/install` `{"slot"?, "file", "shadow"?}` | [`Progress`], one JSON object a line, until it has ended |
+//! | `POST /v1/install` `{"slot"?, "file", "shadow"?, "identity"?}` | [`Progress`], one JSON object a line, until it has ended; with an [`Identity`], 409 where the agent cannot open that file |
+//! | `POST /v1/install/file`, header `edgewarden-install: {"slot"?, "name", "shadow"?}`, the file as the body | the same, for a file that the agent cannot open |
 //! | `POST /v1/update` `{"slot", "release", "shadow"?}` | the same; `shadow` as in [`ShadowWish`] |
 //! | `POST /v1/rollback` `{"slot"}`, `POST /v1/abort` `{"slot"}` | the same |
 //! | `POST /v1/pause` `{"pipeline"?}`, `POST /v1/resume` `{"pipeline"?}` | the same |
@@ -16,13 +17,14 @@
 //!
 //! A client that goes away does not stop its command: an update is stopped with `abort`.
 
+use self::handover::{HandedOver, Identity};
 use crate::domain::command::{Command, Progress, Request};
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{CommandId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::{IncomingStream, Listener};
@@ -56,6 +58,9 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// What open connections get to end after the shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// The header that says what to do with a file that is handed over, in JSON.
+pub const INSTALL: &str = "edgewarden-install";
+
 /// Gives the metrics as OpenMetrics text.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -76,6 +81,8 @@ pub struct LocalApi {
     pub commands: mpsc::Sender<LocalRequest>,
     /// Where metrics come from.
     pub metrics: MetricsText,
+    /// Where files go that the agent cannot open.
+    pub handed_over: HandedOver,
 }
 
 /// Who is at the other end of the socket, as the kernel says.
@@ -90,6 +97,7 @@ pub async fn serve(socket: Socket, api: LocalApi, shutdown: CancellationToken) -
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/install", post(install))
+        .route("/v1/install/file", post(install_file))
         .route("/v1/update", post(update))
         .route("/v1/rollback", post(rollback))
         .route("/v1/abort", post(abort))
@@ -234,6 +242,16 @@ struct InstallBody {
     file: PathBuf,
     #[serde(default)]
     shadow: ShadowWish,
+    identity: Option<Identity>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InstallHeader {
+    slot: Option<SlotName>,
+    name: String,
+    #[serde(default)]
+    shadow: ShadowWish,
 }
 
 #[derive(Deserialize)]
@@ -258,13 +276,45 @@ struct PipelineBody {
 }
 
 async fn install(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
-    command(&api, peer, &body, |body: InstallBody| {
-        if !body.file.is_absolute() {
-            let text = format!("install {}: the path must be absolute", body.file.display());
-            return Err(Reason::new(ReasonCode::BadRequest, text));
-        }
-        Ok(Command::Install { slot: body.slot, file: body.file, shadow: body.shadow })
-    })
+    let body = match read::<InstallBody>(&body) {
+        Ok(body) => body,
+        Err(reason) => return refusal(&reason),
+    };
+    if !body.file.is_absolute() {
+        let text = format!("install {}: the path must be absolute", body.file.display());
+        return refusal(&Reason::new(ReasonCode::BadRequest, text));
+    }
+    if let Some(identity) = body.identity
+        && let Err(reason) = handover::readable(body.file.clone(), identity).await
+    {
+        // Before a long way for nothing.
+        return match api.handed_over.fits(&body.file.display().to_string(), identity.size).await {
+            Ok(()) => json(StatusCode::CONFLICT, &Progress::Failed { reason }),
+            Err(reason) => refusal(&reason),
+        };
+    }
+    begin(&api, peer, Command::Install { slot: body.slot, file: body.file, shadow: body.shadow })
+}
+
+async fn install_file(
+    State(api): State<LocalApi>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let taken = async {
+        let bad = |what: &str| Reason::new(ReasonCode::BadRequest, format!("the request's {what}"));
+        let wish = headers.get(INSTALL).ok_or_else(|| bad("header edgewarden-install is missing"))?;
+        let InstallHeader { slot, name, shadow } = read(wish.as_bytes())?;
+        let size = headers.get(header::CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
+        let size = size.ok_or_else(|| bad("content-length is missing"))?;
+        let file = api.handed_over.take(&name, size, body).await?;
+        Ok(Command::Install { slot, file, shadow })
+    };
+    match taken.await {
+        Ok(command) => begin(&api, peer, command),
+        Err(reason) => refusal(&reason),
+    }
 }
 
 async fn update(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
@@ -330,13 +380,19 @@ fn command<B: for<'de> Deserialize<'de>>(
     body: &[u8],
     to_command: impl FnOnce(B) -> Result<Command, Reason>,
 ) -> Response {
-    let read = serde_json::from_slice(body)
+    match read(body).and_then(to_command) {
+        Ok(command) => begin(api, peer, command),
+        Err(reason) => refusal(&reason),
+    }
+}
+
+fn read<B: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<B, Reason> {
+    serde_json::from_slice(text)
         .map_err(|error| Reason::new(ReasonCode::BadRequest, format!("the request's body: {error}")))
-        .and_then(to_command);
-    let command = match read {
-        Ok(command) => command,
-        Err(reason) => return refusal(&reason),
-    };
+}
+
+/// Hands a command over, and streams its progress.
+fn begin(api: &LocalApi, peer: Peer, command: Command) -> Response {
     let name = command.name();
     match hand_over(api, command) {
         Ok((id, replies)) => {
@@ -467,6 +523,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Permitted<T> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+pub mod handover;
 
 #[cfg(test)]
 mod tests;

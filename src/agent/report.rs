@@ -1,19 +1,22 @@
 //! Gathers what the device says of itself: facts for the health judgement, figures, slot states.
 
 use super::bundles::Bundles;
+use super::camera;
 use super::host::Device;
 use super::outlet::Outlet;
 use super::pipeline::Status;
 use crate::config::Settings;
+use crate::domain::ReasonCode;
 use crate::domain::deployment::{SlotState, Stage};
 use crate::domain::health::{
-    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, SourceHealth,
-    SourceState, judge,
+    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, ProblemCode,
+    SourceHealth, SourceState, judge,
 };
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
+use crate::domain::watchdog::Pulse;
 use crate::mqtt;
-use crate::sys::notify::Pulse;
+use crate::sys::store::{Condition, Store};
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
 use std::collections::HashMap;
@@ -33,6 +36,7 @@ pub struct Reports {
     mqtt: Option<mqtt::Handle>,
     boot_id: String,
     started: Instant,
+    store: Store,
     /// What was found wrong at the start and stays so.
     lasting: Vec<Problem>,
 }
@@ -55,6 +59,8 @@ pub struct Parts {
     pub mqtt: Option<mqtt::Handle>,
     /// The kernel's boot id.
     pub boot_id: String,
+    /// What is remembered, for how it is.
+    pub store: Store,
     /// What was found wrong at the start and stays so.
     pub lasting: Vec<Problem>,
 }
@@ -62,9 +68,10 @@ pub struct Parts {
 impl Reports {
     /// Starts counting the uptime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, lasting } = parts;
+        let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, store, lasting } =
+            parts;
         let started = Instant::now();
-        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, lasting }
+        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, store, lasting }
     }
 
     /// How all slots are, with the provider that really runs each.
@@ -153,8 +160,29 @@ impl Reports {
             repository: self.bundles.link(),
             board,
             disk_reserve: self.settings.update.disk_reserve,
-            others: self.lasting.clone(),
+            others: self.others(),
         })
+    }
+
+    /// What only this file knows: what was found at the start, and how the store is.
+    fn others(&self) -> Vec<Problem> {
+        let Condition { refuses, lost } = self.store.condition();
+        let state = self.settings.paths.state.display();
+        let refuses = refuses.map(|reason| match reason.code {
+            ReasonCode::DiskFull => {
+                let detail = format!(
+                    "the disk of {state} is full: nothing new is remembered over a restart, and no model can be \
+                     changed; make room there, and it goes on by itself"
+                );
+                Problem::new(ProblemCode::DiskLow, detail)
+            }
+            _ => Problem::new(
+                ProblemCode::Other,
+                format!("{}; nothing new is remembered over a restart; look at the disk of {state}", reason.detail),
+            ),
+        });
+        let lost = lost.map(|what| Problem::new(ProblemCode::StoreRebuilt, what));
+        self.lasting.iter().cloned().chain(refuses).chain(lost).collect()
     }
 
     /// Everything at one moment.
@@ -163,8 +191,7 @@ impl Reports {
         DeviceStatus { health: self.health(metrics.board.clone()), metrics, slots: self.slots() }
     }
 
-    /// The pipelines' signs of life. One whose child is known to be away has a reason to be silent:
-    /// it is being started again, which a restart of the whole agent would not do better.
+    /// The pipelines' signs of life.
     pub fn pulses(&self) -> Vec<Pulse> {
         self.device
             .slots()
@@ -172,11 +199,23 @@ impl Reports {
                 let status = handle.status().borrow().clone();
                 let pipeline = handle.plan().name.clone();
                 let finished = self.outlet.finished(&pipeline);
-                let camera = &status.camera;
-                let waiting = status.serving.is_none()
-                    || camera.state != SourceState::Running
-                    || camera.fault.is_some();
-                Pulse { pipeline, finished, waiting }
+                let child = status.pids.iter().find(|(role, _)| *role == "infer").map(|(_, pid)| *pid);
+                let silence = match status.camera.state {
+                    SourceState::Opening | SourceState::Running | SourceState::Still => Duration::ZERO,
+                    SourceState::Lost => camera::LONGEST_WAIT,
+                    SourceState::Paused | SourceState::Ended => {
+                        return Pulse {
+                            pipeline,
+                            finished,
+                            child,
+                            owed: status.owed,
+                            source: 0,
+                            silence: None,
+                        };
+                    }
+                };
+                let silence = Some(silence + handle.camera().plan().silence());
+                Pulse { pipeline, finished, child, owed: status.owed, source: status.camera.signs, silence }
             })
             .collect()
     }

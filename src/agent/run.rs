@@ -8,20 +8,23 @@ use super::tally::{News, Tally};
 use crate::config::Settings;
 use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, HealthState};
-use crate::domain::metrics::BoardMetrics;
+use crate::domain::metrics::{BoardMetrics, MetricsReport};
+use crate::domain::watchdog::Watchdog;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt;
-use crate::sys::notify::{self, Watchdog};
+use crate::sys::notify;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, broadcast};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How often the judgement is made between two reports, to tell a change at once.
 const LOOK: Duration = Duration::from_secs(1);
+/// Before the watchdog is fed again, where the service manager had no room to hear it.
+const FEED_AGAIN: Duration = Duration::from_millis(200);
 /// Commands that are carried out at once; more wait in their channels.
 const AT_ONCE: usize = 16;
 /// What the broker gets to take the last messages.
@@ -69,9 +72,11 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
     let mut look = ticks(LOOK);
     let mut report = ticks(agent.reports.interval());
     let mut feed = ticks(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
-    let mut watchdog = Watchdog::default();
+    let (mut watchdog, begun) = (Watchdog::default(), Instant::now());
+    let mut gathering: Option<JoinHandle<MetricsReport>> = None;
     let mut board = BoardMetrics::default();
     let mut shown: Option<HealthReport> = None;
+    let mut tending: Option<JoinHandle<()>> = None;
     notify::ready("running");
     tracing::info!(device = %agent.settings.device.id, "agent {} runs", env!("CARGO_PKG_VERSION"));
 
@@ -102,8 +107,14 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
                     break Err(Reason::new(ReasonCode::Internal, "the update side of the agent ended"));
                 }
             },
-            _ = report.tick() => {
-                let metrics = agent.reports.metrics().await;
+            // Beside this loop, which must not wait for figures of a busy machine.
+            _ = report.tick(), if gathering.is_none() => {
+                let reports = agent.reports.clone();
+                gathering = Some(tokio::spawn(async move { reports.metrics().await }));
+            }
+            metrics = gathered(&mut gathering) => {
+                gathering = None;
+                let Some(metrics) = metrics else { continue };
                 board = metrics.board.clone();
                 if let Some(mqtt) = &agent.mqtt {
                     mqtt.metrics(&metrics);
@@ -111,10 +122,14 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
                 *agent.figures.write().unwrap_or_else(PoisonError::into_inner) = Some(metrics);
                 show(&agent, &board, &mut shown, true);
             }
-            _ = look.tick() => show(&agent, &board, &mut shown, false),
+            _ = look.tick() => {
+                tend(&agent, &mut tending);
+                show(&agent, &board, &mut shown, false);
+            }
             _ = feed.tick() => {
-                if watchdog.due(&agent.reports.pulses()) {
-                    notify::feed();
+                let due = watchdog.due(&agent.reports.pulses(), begun.elapsed());
+                if due && !notify::feed() {
+                    feed.reset_after(FEED_AGAIN);
                 }
             }
         }
@@ -146,6 +161,23 @@ fn carry_out(agent: &Agent, gate: &Arc<Semaphore>, commands: &mut JoinSet<()>, o
         let status = async move { serde_json::to_value(reports.status().await).unwrap_or_default() };
         actor.execute(ordered, status).await;
     });
+}
+
+/// The figures that are being gathered; `None` where that gave up. Never, where none are.
+async fn gathered(gathering: &mut Option<JoinHandle<MetricsReport>>) -> Option<MetricsReport> {
+    match gathering {
+        Some(task) => task.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Tries a store that refuses again, whether somebody needs it or not; one try at a time.
+fn tend(agent: &Agent, tending: &mut Option<JoinHandle<()>>) {
+    let idle = tending.as_ref().is_none_or(JoinHandle::is_finished);
+    if idle && agent.store.condition().refuses.is_some() {
+        let store = agent.store.clone();
+        *tending = Some(tokio::task::spawn_blocking(move || store.tend()));
+    }
 }
 
 /// A slot's state changed.

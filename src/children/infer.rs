@@ -133,6 +133,7 @@ fn load(
         runtime_version: report.runtime_version.clone(),
         shares: report.shares.clone(),
         saved_graph: report.saved_graph,
+        needs_memory: bundle.manifest.needs.memory_mb.unwrap_or(0).saturating_mul(1 << 20),
     };
     Ok((Loaded { engine, bundle }, subscriber, hello))
 }

@@ -9,12 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Orders that may wait; the agent then waits to send more.
 const WAITING: usize = 32;
+/// While so many wait, room for the next is looked for this often.
+const ROOM_EVERY: Duration = Duration::from_millis(20);
 
 /// A child that is told to end ends within this time; a model that hangs is no reason to stay.
 const LAST: Duration = Duration::from_secs(5);
@@ -160,15 +162,13 @@ impl<In: DeserializeOwned + Send + 'static> Orders<In> {
 }
 
 fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, waker: &Waker) {
-    let mut reader = Reader::new(socket);
+    let mut reader = Reader::new(&socket);
     loop {
         match reader.read() {
-            Ok(Some(order)) => {
-                if orders.send(order).is_err() {
-                    return;
-                }
-                waker.wake();
-            }
+            Ok(Some(order)) => match hand_on(&socket, &orders, order) {
+                Ok(()) => waker.wake(),
+                Err(NobodyThere) => break,
+            },
             Ok(None) => break,
             Err(error) => {
                 tracing::error!(%error, "the agent cannot be understood");
@@ -179,6 +179,27 @@ fn read_all<In: DeserializeOwned>(socket: UnixStream, orders: SyncSender<In>, wa
     // The main thread must find the queue closed when the event wakes it.
     drop(orders);
     waker.wake();
+}
+
+/// The agent has closed the socket, or the child takes no more orders.
+struct NobodyThere;
+
+/// Gives an order to the main thread. Where that takes none and too many wait, it may be stuck: the socket
+/// is watched meanwhile, whose end lies behind the orders that cannot be read.
+fn hand_on<In>(socket: &UnixStream, orders: &SyncSender<In>, mut order: In) -> Result<(), NobodyThere> {
+    loop {
+        order = match orders.try_send(order) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Disconnected(_)) => return Err(NobodyThere),
+            Err(TrySendError::Full(order)) => order,
+        };
+        let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
+        let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(ROOM_EVERY.subsec_nanos()) };
+        // What cannot be watched is looked at again after a moment.
+        if let Ok(1..) = poll(&mut fds, Some(&wait)) {
+            return Err(NobodyThere);
+        }
+    }
 }
 
 /// Nobody is there to work for any more: whoever still does is stuck, in a model or in a driver, and
@@ -236,5 +257,47 @@ mod tests {
             }
         }
         assert_eq!(orders.wait(None), Err(NoOrder::Ever));
+    }
+
+    /// As a process of the next test: it is stuck, with more orders than may wait, and its agent leaves.
+    #[test]
+    fn stuck_with_unread_orders() {
+        if std::env::var_os("EDGEWARDEN_TEST_STUCK").is_none() {
+            return;
+        }
+        let (agent, child) = UnixStream::pair().unwrap();
+        let _orders = Orders::<ToInfer>::listen(child).unwrap();
+        let mut writer = Writer::new(agent);
+        for from in 0..2 * WAITING as u64 {
+            writer.write(&ToInfer::Start { from }).unwrap();
+        }
+        drop(writer);
+        std::thread::sleep(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_child_that_is_stuck_with_unread_orders_ends_with_its_agent() {
+        use std::os::unix::process::ExitStatusExt;
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "children::link::tests::stuck_with_unread_orders"])
+            .env("EDGEWARDEN_TEST_STUCK", "")
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(ended.signal(), Some(9), "it outlives its agent: {ended}");
+    }
+
+    #[test]
+    fn orders_beyond_those_that_may_wait_are_handed_on_when_there_is_room() {
+        let (agent, child) = UnixStream::pair().unwrap();
+        let orders = Orders::<ToInfer>::listen(child).unwrap();
+        let mut writer = Writer::new(agent);
+        let count = 3 * WAITING as u64;
+        for from in 0..count {
+            writer.write(&ToInfer::Start { from }).unwrap();
+        }
+        for from in 0..count {
+            assert_eq!(orders.wait(None), Ok(ToInfer::Start { from }));
+        }
     }
 }

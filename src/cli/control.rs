@@ -137,12 +137,8 @@ pub fn install(args: InstallArgs) -> anyhow::Result<()> {
     // The agent has another working directory.
     let file =
         std::fs::canonicalize(&args.file).with_context(|| format!("install {}", args.file.display()))?;
-    follow(
-        &args.which.client()?,
-        "install",
-        json!({ "slot": args.slot, "file": file, "shadow": args.shadow.wish() }),
-        args.json,
-    )
+    let client = args.which.client()?;
+    shown("install", args.json, async |on| client.install(&file, args.slot, args.shadow.wish(), on).await)
 }
 
 /// Runs `update`.
@@ -173,8 +169,17 @@ pub fn resume(args: PipelineArgs) -> anyhow::Result<()> {
 
 /// Sends a command and shows its progress until it has ended.
 fn follow(client: &Client, name: &str, body: Value, json: Json) -> anyhow::Result<()> {
+    shown(name, json, async |on| client.command(name, &body, on).await)
+}
+
+/// Shows a command's progress until it has ended; `send` takes what sees each step.
+fn shown(
+    name: &str,
+    json: Json,
+    send: impl AsyncFnOnce(&mut dyn FnMut(&Progress) -> anyhow::Result<()>) -> anyhow::Result<Value>,
+) -> anyhow::Result<()> {
     let mut steps = (!json.json).then(ui::Steps::new);
-    let ended = block_on(client.command(name, &body, |progress| match (&mut steps, progress) {
+    let ended = block_on(send(&mut |progress| match (&mut steps, progress) {
         (None, progress) => ui::print_json(progress),
         (Some(steps), Progress::Executing { detail, fraction }) => {
             steps.step(detail, *fraction);

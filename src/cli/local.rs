@@ -1,8 +1,15 @@
 //! The client of the running agent's socket (see [`crate::agent::local`] for the other side).
 
+use crate::agent::local::INSTALL;
+use crate::agent::local::handover::Identity;
 use crate::config;
 use crate::domain::command::Progress;
-use crate::domain::{Reason, ReasonCode};
+use crate::domain::shadow::ShadowWish;
+use crate::domain::{Reason, ReasonCode, SlotName};
+use anyhow::Context;
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_LENGTH;
+use serde_json::json;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,16 +89,57 @@ impl Client {
         }
     }
 
-    /// Sends a command (`install`, `update`, `rollback`, `abort`) and follows it to its end: `on` sees
+    /// Sends a command (`update`, `rollback`, `abort`) and follows it to its end: `on` sees
     /// every progress, also the last; what it answered with is returned.
     pub async fn command(
         &self,
         name: &str,
         body: &serde_json::Value,
-        mut on: impl FnMut(&Progress) -> anyhow::Result<()>,
+        on: impl FnMut(&Progress) -> anyhow::Result<()>,
     ) -> anyhow::Result<serde_json::Value> {
         let request = self.http.post(format!("http://agent/v1/{name}")).body(body.to_string());
-        let mut response = self.send(request).await?;
+        self.follow(self.send(request).await?, on).await
+    }
+
+    /// Installs a bundle file, whose path is absolute: by its path or, where the agent cannot open that file
+    /// itself, by handing it over.
+    pub async fn install(
+        &self,
+        file: &Path,
+        slot: Option<SlotName>,
+        shadow: ShadowWish,
+        on: impl FnMut(&Progress) -> anyhow::Result<()>,
+    ) -> anyhow::Result<serde_json::Value> {
+        let act = || format!("install {}", file.display());
+        let opened = tokio::fs::File::open(file).await.with_context(act)?;
+        let found = opened.metadata().await.with_context(act)?;
+        if !found.is_file() {
+            return Err(Reason::new(ReasonCode::BadRequest, format!("{}: is no file", act())).into());
+        }
+        let identity = Identity::from(&found);
+        let body = json!({ "slot": slot, "file": file, "shadow": shadow, "identity": identity });
+        let request = self.http.post("http://agent/v1/install").body(body.to_string());
+        let response = self.send(request).await?;
+        if response.status() != StatusCode::CONFLICT {
+            return self.follow(response, on).await;
+        }
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // A header is ASCII; the name is for people only.
+        let name: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+        let request = self
+            .http
+            .post("http://agent/v1/install/file")
+            .header(INSTALL, json!({ "slot": slot, "name": name, "shadow": shadow }).to_string())
+            .header(CONTENT_LENGTH, found.len())
+            .body(opened);
+        self.follow(self.send(request).await?, on).await
+    }
+
+    async fn follow(
+        &self,
+        mut response: reqwest::Response,
+        mut on: impl FnMut(&Progress) -> anyhow::Result<()>,
+    ) -> anyhow::Result<serde_json::Value> {
         if !response.status().is_success() {
             let body = self.body(response).await?;
             return Err(self.refusal(&body).into());
@@ -213,9 +261,9 @@ fn chain(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::local::handover::HandedOver;
     use crate::agent::local::{LocalApi, LocalRequest, Socket, serve};
     use crate::domain::command::Command;
-    use serde_json::json;
     use std::sync::Arc;
     use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
@@ -233,7 +281,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("run/agent.sock");
         let (sender, commands) = mpsc::channel(4);
-        let api = LocalApi { commands: sender, metrics: Arc::new(|| "# EOF\n".into()) };
+        let handed_over = HandedOver::new(folder.path(), 1 << 20, 0);
+        let api = LocalApi { commands: sender, metrics: Arc::new(|| "# EOF\n".into()), handed_over };
         let shutdown = CancellationToken::new();
         let server = tokio::spawn({
             let (socket, shutdown) = (socket.clone(), shutdown.clone());

@@ -16,7 +16,9 @@ pub fn start(filter: &str, format: LogFormat) {
     let filter: Targets = wanted.or_else(|| filter.parse().ok()).unwrap_or_default();
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
-    let lines = lines.with_target(false).with_ansi(colours);
+    // A line that cannot be written (standard error may be a file on a full disk) is lost; told there, it
+    // would be a panic of whoever had something to say.
+    let lines = lines.with_target(false).with_ansi(colours).log_internal_errors(false);
     // Both fail only where it was done before, which is as good.
     let _ = match format {
         LogFormat::Text => lines.finish().with(filter).try_init(),

@@ -355,6 +355,15 @@ impl<'f> Section<'f> {
         self.optional(key, read)
     }
 
+    /// True where the list `new` stands under a name that it does not have here: that is one fault, which
+    /// names `new`, and no reason to call `new` missing too.
+    pub fn misnamed(&mut self, old: &str, new: &'static str) -> bool {
+        let Some(node) = self.entries.remove(old) else { return false };
+        self.take(new);
+        self.fault(&node.at, old, format!("is called {new}; write {new} = […]"));
+        true
+    }
+
     /// A list, each item read by `read`; `None` when the key is absent. Faulty items are left out.
     pub fn list<T>(
         &mut self,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Most channels of a window.
 const MAX_COLUMNS: usize = 1024;
-/// Most words of a command.
+/// Most words of a program and its arguments.
 const MAX_WORDS: usize = 256;
 /// Where the kernel lists its sensors.
 const IIO_DEVICES: &str = "/sys/bus/iio/devices";
@@ -23,9 +23,12 @@ const BRIDGED_POINTS: f64 = 10.0;
 
 /// `kind = "lines"`
 pub fn lines(section: &mut Section<'_>) -> Option<SourceSettings> {
-    let command = section.required("command", "[\"/opt/imu/read\", \"--csv\"]", words);
+    let program = match section.misnamed("command", "program") {
+        true => None,
+        false => section.required("program", "[\"/opt/imu/read\", \"--csv\"]", words),
+    };
     let format = row_format(section, "csv");
-    let from = command.map(|command| SensorFrom::Command { command, format });
+    let from = program.map(|program| SensorFrom::Command { program, format });
     sensor(section, from)
 }
 
@@ -230,9 +233,9 @@ mod tests {
     #[test]
     fn each_kind_has_its_defaults() {
         let lines =
-            read(&format!("kind = \"lines\"\ncommand = [\"bin/imu\", \"-x\"]\n{WINDOW}"), "").unwrap();
-        let command = vec!["/etc/edgewarden/bin/imu".to_owned(), "-x".to_owned()];
-        assert_eq!(lines.from, SensorFrom::Command { command, format: RowFormat::Csv { delimiter: b',' } });
+            read(&format!("kind = \"lines\"\nprogram = [\"bin/imu\", \"-x\"]\n{WINDOW}"), "").unwrap();
+        let program = vec!["/etc/edgewarden/bin/imu".to_owned(), "-x".to_owned()];
+        assert_eq!(lines.from, SensorFrom::Command { program, format: RowFormat::Csv { delimiter: b',' } });
         assert_eq!(lines.columns, [Column::Name("x".into()), Column::Number(2)]);
         let window =
             WindowSettings { rate: 50.0, length: 100, stride: 100, max_gap_ms: 200, gaps: Gaps::Mark };
@@ -269,27 +272,29 @@ mod tests {
     #[test]
     fn every_fault_has_its_line_and_remedy() {
         for (source, wanted) in [
-            ("kind = \"lines\"\n", "source.command: is missing; add command = [\"/opt/imu/read\""),
-            ("kind = \"lines\"\ncommand = \"ls\"\n", "expected a list, found text; write [\"program\""),
-            ("kind = \"lines\"\ncommand = []\n", "has 0 words"),
-            ("kind = \"lines\"\ncommand = [\"x\"]\ndelimiter = \"ab\"\n", "\"ab\" is no delimiter"),
-            ("kind = \"lines\"\ncommand = [\"x\"]\nformat = \"xml\"\n", "\"xml\" is not known"),
-            ("kind = \"lines\"\ncommand = [\"x\"]\nbaud = 9600\n", "source.baud: unknown key"),
+            ("kind = \"lines\"\n", "source.program: is missing; add program = [\"/opt/imu/read\""),
+            ("kind = \"lines\"\nprogram = \"ls\"\n", "expected a list, found text; write [\"program\""),
+            ("kind = \"lines\"\nprogram = []\n", "has 0 words"),
+            ("kind = \"lines\"\nprogram = [\"x\"]\ndelimiter = \"ab\"\n", "\"ab\" is no delimiter"),
+            ("kind = \"lines\"\nprogram = [\"x\"]\nformat = \"xml\"\n", "\"xml\" is not known"),
+            ("kind = \"lines\"\nprogram = [\"x\"]\nbaud = 9600\n", "source.baud: unknown key"),
             ("kind = \"serial\"\nport = \"/dev/ttyS0\"\nbaud = 1\n", "source.baud: 1 is out of range"),
             ("kind = \"iio\"\ndevice = \"a\"\ntime = \"t\"\n", "source.time: unknown key"),
             ("kind = \"mqtt\"\ntopic = \"t\"\nbroker = \"http://x\"\n", "no way to a broker"),
             ("kind = \"mqtt\"\ntopic = \"t\"\nusername = \"u\"\n", "source.broker: is missing"),
-            ("kind = \"lines\"\ncommand = [\"x\"]\ntime_unit = \"h\"\n", "\"h\" is not known"),
-            ("kind = \"lines\"\ncommand = [\"x\"]\nmax_gap = \"2m\"\n", "out of range"),
+            ("kind = \"lines\"\nprogram = [\"x\"]\ntime_unit = \"h\"\n", "\"h\" is not known"),
+            ("kind = \"lines\"\nprogram = [\"x\"]\nmax_gap = \"2m\"\n", "out of range"),
             (
-                "kind = \"lines\"\ncommand = [\"x\"]\nstride = 500\n",
+                "kind = \"lines\"\nprogram = [\"x\"]\nstride = 500\n",
                 "shorter than a window of the sensor takes, 10 s",
             ),
+            // As a camera's program is called, and nothing else beside it.
+            ("kind = \"lines\"\ncommand = [\"x\"]\n", "source.command: is called program; write program = ["),
         ] {
             let faults = read(&format!("{source}{WINDOW}"), "[mqtt]\nurl = \"mqtt://h\"\n").unwrap_err();
             assert!(faults.iter().any(|fault| fault.contains(wanted)), "{source}: {faults:?}");
         }
-        let bare = read("kind = \"lines\"\ncommand = [\"x\"]\n", "").unwrap_err();
+        let bare = read("kind = \"lines\"\nprogram = [\"x\"]\n", "").unwrap_err();
         for key in ["columns", "rate", "window"] {
             assert!(
                 bare.iter().any(|fault| fault.contains(&format!("source.{key}: is missing"))),
@@ -302,7 +307,7 @@ mod tests {
             ("columns = [1]\nrate = 0\nwindow = 1\n", "0 is out of range"),
             ("columns = [1]\nrate = 1\nwindow = 0\n", "0 is out of range"),
         ] {
-            let faults = read(&format!("kind = \"lines\"\ncommand = [\"x\"]\n{window}"), "").unwrap_err();
+            let faults = read(&format!("kind = \"lines\"\nprogram = [\"x\"]\n{window}"), "").unwrap_err();
             assert!(faults.iter().any(|fault| fault.contains(wanted)), "{window}: {faults:?}");
         }
     }

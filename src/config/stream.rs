@@ -17,8 +17,9 @@ const VIA_HTTP: [(&str, Via); 3] =
 /// A program of the user's own.
 pub fn command(section: &mut Section<'_>) -> Option<SourceSettings> {
     let at = section.at.clone();
+    let misnamed = section.misnamed("command", "program");
     let program = section.list("program", MAX_WORDS, word);
-    if program.as_ref().is_none_or(Vec::is_empty) {
+    if !misnamed && program.as_ref().is_none_or(Vec::is_empty) {
         section.fault(
             &at,
             "program",
@@ -240,6 +241,7 @@ mod tests {
         for (source, wanted) in [
             ("kind = \"command\"\nformat = \"mjpeg\"", "program: is missing; add program = ["),
             ("kind = \"command\"\nprogram = []\nformat = \"mjpeg\"", "program: is missing"),
+            ("kind = \"command\"\ncommand = [\"a\"]\nformat = \"mjpeg\"", "command: is called program"),
             (
                 "kind = \"command\"\nprogram = \"a b\"\nformat = \"mjpeg\"",
                 "program: expected a list, found text",

@@ -30,6 +30,7 @@ pub mod source;
 pub mod status;
 pub mod stream;
 pub mod trial;
+pub mod watchdog;
 pub mod window;
 
 pub use frame::{FrameFormat, FrameMeta};

@@ -123,7 +123,7 @@ pub enum SensorFrom {
     /// Lines on the standard output of a program.
     Command {
         /// The program and its arguments.
-        command: Vec<String>,
+        program: Vec<String>,
         /// How a line is read.
         format: RowFormat,
     },

@@ -1,9 +1,10 @@
 //! The one task that publishes what must arrive, so that its order is the order it was said in.
 //!
-//! Write first: a message from the intake is made durable in the spool before it is published, and
-//! removed at its `PUBACK`. At most [`WINDOW`] are on their way. Where a session is lost, the window
-//! is let run empty and the spool is sent again from its oldest message: a consumer may see doubles
-//! (drop them by message id), but the newest state of a retained topic is what stays there.
+//! Write first: a message from the intake is made durable in the spool before it is published (where its
+//! store refuses, it is kept in memory and published all the same), and removed at its `PUBACK`. At most
+//! [`WINDOW`] are on their way. Where a session is lost, the window is let run empty and the spool is sent
+//! again from its oldest message: a consumer may see doubles (drop them by message id), but the newest
+//! state of a retained topic is what stays there.
 //!
 //! After each connect the device presents itself anew: `availability`, `birth`, and the newest of
 //! every retained topic, as the broker may have forgotten them.
@@ -12,7 +13,6 @@ use super::client::Connection;
 use super::message::{Message, PublishError};
 use super::payloads::{OFFLINE, ONLINE};
 use super::spool::{Spool, Spooled};
-use crate::domain::{Reason, ReasonCode};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -84,6 +84,8 @@ pub(super) struct Pump {
     rewind: bool,
     /// Nothing is sent before.
     pause: Option<Instant>,
+    /// While the spool's store refuses: when to ask it again.
+    mend: Option<Instant>,
     /// The connection that knows who we are.
     presented: u64,
 }
@@ -108,6 +110,7 @@ impl Pump {
             cursor: 0,
             rewind: false,
             pause: None,
+            mend: None,
             presented: 0,
         }
     }
@@ -119,6 +122,7 @@ impl Pump {
         let mut watch = self.connection.state();
         let mut ending: Option<Ending> = None;
         loop {
+            self.mind_the_store();
             let up = watch.borrow_and_update().generation();
             if let Some(generation) = up {
                 self.send(generation).await;
@@ -135,6 +139,10 @@ impl Pump {
                 Some((sent, result)) = self.on_the_way.next() => self.settle(sent, result).await,
                 Some(order) = self.intake.recv() => self.take_in(order).await,
                 () = sleep_until(wake) => self.pause = None,
+                () = sleep_until(self.mend) => {
+                    self.mend = Some(Instant::now() + LATER);
+                    self.shelf.act(Spool::sync).await;
+                }
                 end = &mut stop, if ending.is_none() => {
                     let Ok(ended) = end else { return self.connection.cut() };
                     let now = Instant::now();
@@ -157,9 +165,26 @@ impl Pump {
             let _ = tokio::time::timeout(left() / 2, arrived).await;
         }
         self.connection.close(left()).await;
-        if let Err(reason) = self.shelf.act(Spool::sync).await {
-            tracing::warn!("mqtt spool: {reason}");
+        self.shelf.act(Spool::sync).await;
+    }
+
+    /// Asks a store that refuses again now and then. Once it has all, what could not be read of it
+    /// meanwhile is sent too.
+    fn mind_the_store(&mut self) {
+        let behind = self.shelf.look().is_behind();
+        match (behind, self.mend) {
+            (true, None) => self.mend = Some(Instant::now() + LATER),
+            (false, Some(_)) => {
+                (self.mend, self.rewind) = (None, true);
+                self.let_the_newest_be_last();
+            }
+            (true, Some(_)) | (false, None) => {}
         }
+    }
+
+    /// What was said after a message that is sent again may have arrived already.
+    fn let_the_newest_be_last(&mut self) {
+        self.newest.values_mut().for_each(|newest| newest.pending = true);
     }
 
     fn presence(&self, text: &'static str) -> Message {
@@ -190,10 +215,7 @@ impl Pump {
             }
         }
         self.presented = generation;
-        if let Err(reason) = self.send_spooled().await {
-            tracing::error!("mqtt spool: {reason}");
-            self.pause = Some(Instant::now() + LATER);
-        }
+        self.send_spooled().await;
     }
 
     /// The retained topics to be published besides the spool: what is new, and on a new connection
@@ -232,18 +254,19 @@ impl Pump {
         }
     }
 
-    async fn send_spooled(&mut self) -> Result<(), Reason> {
+    async fn send_spooled(&mut self) {
         if self.rewind {
             if !self.busy.is_empty() {
-                return Ok(());
+                return;
             }
             (self.rewind, self.cursor) = (false, 0);
         }
         let (free, cursor) = (WINDOW.saturating_sub(self.busy.len()), self.cursor);
         if free == 0 || self.shelf.look().newest() <= cursor {
-            return Ok(());
+            return;
         }
-        for (id, message) in self.shelf.act(move |spool| spool.after(cursor, free)).await? {
+        let found = self.shelf.act(move |spool| spool.after(cursor, free)).await;
+        for (id, message) in found.unwrap_or_default() {
             match self.connection.publish_tracked(message.into()) {
                 Ok(arrived) => {
                     self.on_the_way.push(Box::pin(async move { (Sent::Spooled(id), arrived.await) }));
@@ -252,7 +275,7 @@ impl Pump {
                 }
                 Err(PublishError::Refused(reason)) => {
                     tracing::error!("mqtt: dropped: {reason}");
-                    self.shelf.act(move |spool| spool.give_up(id)).await?;
+                    self.shelf.act(move |spool| spool.give_up(id)).await;
                     self.cursor = id;
                 }
                 Err(PublishError::NotNow | PublishError::Later(_) | PublishError::Lost) => {
@@ -261,7 +284,6 @@ impl Pump {
                 }
             }
         }
-        Ok(())
     }
 
     async fn settle(&mut self, sent: Sent, result: Result<(), PublishError>) {
@@ -279,30 +301,22 @@ impl Pump {
             return;
         };
         self.busy.remove(&id);
-        let settled = match result {
+        match result {
             Ok(()) => {
                 self.counters.published.fetch_add(1, Ordering::Relaxed);
-                self.shelf.act(move |spool| spool.remove(id)).await
+                self.shelf.act(move |spool| spool.remove(id)).await;
             }
             Err(PublishError::Refused(reason)) => {
                 tracing::error!("mqtt: dropped: {reason}");
-                self.shelf.act(move |spool| spool.give_up(id)).await
+                self.shelf.act(move |spool| spool.give_up(id)).await;
             }
             Err(PublishError::Later(reason)) => {
                 tracing::warn!("mqtt: {reason}");
                 self.rewind = true;
-                // What was said after it may have arrived: let the newest have the last word.
-                self.newest.values_mut().for_each(|newest| newest.pending = true);
+                self.let_the_newest_be_last();
                 self.pause = Some(Instant::now() + LATER);
-                Ok(())
             }
-            Err(PublishError::Lost | PublishError::NotNow) => {
-                self.rewind = true;
-                Ok(())
-            }
-        };
-        if let Err(reason) = settled {
-            tracing::error!("mqtt spool: {reason}");
+            Err(PublishError::Lost | PublishError::NotNow) => self.rewind = true,
         }
     }
 
@@ -329,9 +343,7 @@ impl Pump {
             return;
         }
         let busy = self.busy.clone();
-        if let Err(reason) = self.shelf.act(move |spool| spool.push(batch, &busy)).await {
-            tracing::error!("mqtt spool: {reason}");
-        }
+        self.shelf.act(move |spool| spool.push(batch, &busy)).await;
     }
 }
 
@@ -348,18 +360,15 @@ impl Shelf {
         shelf
     }
 
-    /// Does what may block elsewhere.
-    async fn act<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&mut Spool) -> Result<T, Reason> + Send + 'static,
-    ) -> Result<T, Reason> {
+    /// Does what may block elsewhere; `None`, told, where that gave up.
+    async fn act<T: Send + 'static>(&self, act: impl FnOnce(&mut Spool) -> T + Send + 'static) -> Option<T> {
         let spool = self.spool.clone();
         let result = tokio::task::spawn_blocking(move || {
             act(&mut spool.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await;
         self.count();
-        result.unwrap_or_else(|error| Err(Reason::new(ReasonCode::Internal, format!("spool task: {error}"))))
+        result.inspect_err(|error| tracing::error!("mqtt spool: its task gave up: {error}")).ok()
     }
 
     /// For what only looks at the index in memory.

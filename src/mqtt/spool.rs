@@ -4,10 +4,12 @@
 //! `replaces` key: it then takes the place of an older one with the same key that is not on its way
 //! (a progress of 40 % that nobody has heard yet is worth nothing once 50 % is known).
 //!
-//! The content lives in a [`SpoolStore`]; only ids, keys and sizes are held here.
+//! The content lives in a [`SpoolStore`]; only ids, keys and sizes are held here. A store that refuses (its
+//! disk is full) makes nobody silent: what it does not take is kept in memory, in its order and within the
+//! same bounds, and put into the store as soon as that takes it.
 
 use super::message::Message;
-use crate::domain::{Reason, ReasonCode};
+use crate::domain::Reason;
 use crate::sys::store::{Queue, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -67,6 +69,11 @@ pub trait SpoolStore: Send + 'static {
     /// # Errors
     /// The store's, with the remedy.
     fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason>;
+    /// The message with this id.
+    ///
+    /// # Errors
+    /// The store's, with the remedy.
+    fn get(&self, id: u64) -> Result<Option<Spooled>, Reason>;
     /// Removes a message; no error when there is none.
     ///
     /// # Errors
@@ -95,6 +102,10 @@ impl SpoolStore for MemoryStore {
 
     fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
         Ok(self.messages.range(after + 1..).take(count).map(|(id, m)| (*id, m.clone())).collect())
+    }
+
+    fn get(&self, id: u64) -> Result<Option<Spooled>, Reason> {
+        Ok(self.messages.get(&id).cloned())
     }
 
     fn remove(&mut self, id: u64) -> Result<(), Reason> {
@@ -130,6 +141,10 @@ impl SpoolStore for DiskStore {
         Ok(self.queue.after(after, count)?)
     }
 
+    fn get(&self, id: u64) -> Result<Option<Spooled>, Reason> {
+        Ok(self.queue.get(id)?)
+    }
+
     fn remove(&mut self, id: u64) -> Result<(), Reason> {
         Ok(self.queue.remove(id)?)
     }
@@ -141,140 +156,233 @@ impl SpoolStore for DiskStore {
 
 #[derive(Debug)]
 struct Slot {
+    /// Rises from message to message while the process lives; the store has numbers of its own.
     id: u64,
+    place: Place,
     bytes: usize,
     topic: String,
     retain: bool,
     replaces: Option<String>,
 }
 
+/// Where a message's content is.
+#[derive(Debug)]
+enum Place {
+    /// In the store, under this number.
+    Stored(u64),
+    /// Here, because the store did not take it.
+    Afloat(Box<Spooled>),
+}
+
 /// The queue.
 pub struct Spool {
     store: Box<dyn SpoolStore>,
     slots: VecDeque<Slot>,
+    last_id: u64,
     bytes: usize,
     dropped: u64,
     max_messages: usize,
     max_bytes: usize,
+    /// What the store held at the start was not read yet: it could not be.
+    unread: bool,
+    /// Numbers that the store has still to remove.
+    owed: VecDeque<u64>,
+    /// True since the store has refused something, which is told once.
+    refused: bool,
 }
 
 impl Spool {
-    /// Takes up what the store holds.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn open(store: impl SpoolStore) -> Result<Self, Reason> {
+    /// Takes up what the store holds; where it cannot be read, later.
+    pub fn open(store: impl SpoolStore) -> Self {
         Self::with_bounds(Box::new(store), MAX_MESSAGES, MAX_BYTES)
     }
 
-    fn with_bounds(
-        store: Box<dyn SpoolStore>,
-        max_messages: usize,
-        max_bytes: usize,
-    ) -> Result<Self, Reason> {
-        let mut spool = Self { store, slots: VecDeque::new(), bytes: 0, dropped: 0, max_messages, max_bytes };
+    fn with_bounds(store: Box<dyn SpoolStore>, max_messages: usize, max_bytes: usize) -> Self {
+        let mut spool = Self {
+            store,
+            slots: VecDeque::new(),
+            last_id: 0,
+            bytes: 0,
+            dropped: 0,
+            max_messages,
+            max_bytes,
+            unread: true,
+            owed: VecDeque::new(),
+            refused: false,
+        };
+        let read = spool.read();
+        spool.told(read);
+        spool
+    }
+
+    /// Takes up what the store holds. What was retained is left out once something newer was said: the
+    /// newest of each such topic is said anew at every start, and must keep the last word.
+    fn read(&mut self) -> Result<(), Reason> {
+        let mut found = Vec::new();
         loop {
-            let after = spool.slots.back().map_or(0, |slot| slot.id);
-            let page = spool.store.after(after, 64)?;
+            let after = found.last().map_or(0, |(number, _)| *number);
+            let page = self.store.after(after, 64)?;
             if page.is_empty() {
-                return Ok(spool);
+                break;
             }
-            for (id, message) in page {
-                spool.note(id, &message);
-            }
+            found.extend(page);
         }
-    }
-
-    /// Appends messages, and makes them durable together. Those that are on their way (`busy`) are
-    /// neither replaced nor dropped.
-    ///
-    /// # Errors
-    /// The store's; the messages that were not taken are counted as dropped.
-    pub fn push(&mut self, messages: Vec<Spooled>, busy: &HashSet<u64>) -> Result<(), Reason> {
-        let mut left = messages.len() as u64;
-        let result = (|| {
-            for message in messages {
-                self.push_one(message, busy)?;
-                left -= 1;
+        self.unread = false;
+        let late = self.last_id > 0;
+        for (number, message) in found {
+            if late && message.retain {
+                self.owed.push_back(number);
+            } else {
+                self.note(Some(number), message);
             }
-            self.store.sync()
-        })();
-        self.dropped += left;
-        result
-    }
-
-    fn push_one(&mut self, message: Spooled, busy: &HashSet<u64>) -> Result<(), Reason> {
-        if message.size() > self.max_bytes {
-            let detail = format!("message to {}: larger than the whole spool", message.topic);
-            return Err(Reason::new(ReasonCode::Internal, detail));
-        }
-        // First in, then out: a power cut in between leaves a double, never a gap.
-        let id = self.store.push(&message)?;
-        if let Some(key) = &message.replaces {
-            let older = |slot: &Slot| slot.replaces.as_ref() == Some(key) && !busy.contains(&slot.id);
-            let ids: Vec<u64> = self.slots.iter().filter(|s| older(s)).map(|s| s.id).collect();
-            for id in ids {
-                self.remove(id)?;
-            }
-        }
-        self.note(id, &message);
-        while self.slots.len() > self.max_messages || self.bytes > self.max_bytes {
-            let oldest = self.slots.iter().map(|s| s.id).find(|other| *other != id && !busy.contains(other));
-            let Some(oldest) = oldest else { break };
-            self.remove(oldest)?;
-            self.dropped += 1;
         }
         Ok(())
     }
 
-    fn note(&mut self, id: u64, message: &Spooled) {
-        self.bytes += message.size();
-        self.slots.push_back(Slot {
-            id,
-            bytes: message.size(),
-            topic: message.topic.clone(),
-            retain: message.retain,
-            replaces: message.replaces.clone(),
-        });
+    /// Makes good what the store has refused so far.
+    fn catch_up(&mut self) -> Result<(), Reason> {
+        if self.unread {
+            self.read()?;
+        }
+        while let Some(number) = self.owed.front() {
+            self.store.remove(*number)?;
+            self.owed.pop_front();
+        }
+        for slot in &mut self.slots {
+            if let Place::Afloat(message) = &slot.place {
+                slot.place = Place::Stored(self.store.push(message)?);
+            }
+        }
+        Ok(())
     }
 
-    /// At most `count` messages with an id above `after`, oldest first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
-        self.store.after(after, count)
+    /// Tells the log when the store begins to refuse and when it has taken everything.
+    fn told(&mut self, outcome: Result<(), Reason>) {
+        match outcome {
+            Ok(()) if self.refused => {
+                tracing::info!("mqtt spool: the store takes messages again, and has all that wait");
+                self.refused = false;
+            }
+            Err(reason) if !self.refused => {
+                tracing::error!(
+                    "mqtt spool: {reason}; messages are kept in memory until the store takes them"
+                );
+                self.refused = true;
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// Appends messages, and makes them durable together, where the store takes them; else they are kept in
+    /// memory. Those that are on their way (`busy`) are neither replaced nor dropped. One that is larger
+    /// than the whole spool is counted as dropped.
+    pub fn push(&mut self, messages: Vec<Spooled>, busy: &HashSet<u64>) {
+        let mut stored = self.catch_up();
+        for message in messages {
+            if message.size() > self.max_bytes {
+                tracing::error!(
+                    "mqtt spool: message to {}: larger than the whole spool; dropped",
+                    message.topic
+                );
+                self.dropped += 1;
+                continue;
+            }
+            // First in, then out: a power cut in between leaves a double, never a gap. Once one is afloat,
+            // all that come after it are, so that the store has them in their order.
+            let mut number = None;
+            if stored.is_ok() {
+                match self.store.push(&message) {
+                    Ok(given) => number = Some(given),
+                    Err(reason) => stored = Err(reason),
+                }
+            }
+            let replaces = message.replaces.clone();
+            let id = self.note(number, message);
+            if let Some(key) = replaces {
+                let older = |slot: &Slot| {
+                    slot.id != id && slot.replaces.as_ref() == Some(&key) && !busy.contains(&slot.id)
+                };
+                let ids: Vec<u64> = self.slots.iter().filter(|s| older(s)).map(|s| s.id).collect();
+                ids.into_iter().for_each(|id| self.remove(id));
+            }
+            while self.slots.len() > self.max_messages || self.bytes > self.max_bytes {
+                let free = |other: &u64| *other != id && !busy.contains(other);
+                let Some(oldest) = self.slots.iter().map(|s| s.id).find(free) else { break };
+                self.remove(oldest);
+                self.dropped += 1;
+            }
+        }
+        let synced = stored.and_then(|()| self.store.sync());
+        self.told(synced);
+    }
+
+    /// Appends a message that is in the store under a number, or nowhere.
+    fn note(&mut self, number: Option<u64>, message: Spooled) -> u64 {
+        self.last_id += 1;
+        let bytes = message.size();
+        self.bytes += bytes;
+        let (topic, retain, replaces) = (message.topic.clone(), message.retain, message.replaces.clone());
+        let place = number.map_or_else(|| Place::Afloat(Box::new(message)), Place::Stored);
+        self.slots.push_back(Slot { id: self.last_id, place, bytes, topic, retain, replaces });
+        self.last_id
+    }
+
+    /// At most `count` messages with an id above `after`, oldest first. What the store does not give now is
+    /// left out: it waits for [`Spool::is_behind`] to end.
+    pub fn after(&mut self, after: u64, count: usize) -> Vec<(u64, Spooled)> {
+        let mut found = Vec::new();
+        let (mut missing, mut refused) = (Vec::new(), None);
+        for slot in self.slots.iter().filter(|slot| slot.id > after) {
+            match &slot.place {
+                Place::Afloat(message) => found.push((slot.id, message.as_ref().clone())),
+                Place::Stored(number) => match self.store.get(*number) {
+                    Ok(Some(message)) => found.push((slot.id, message)),
+                    Ok(None) => missing.push(slot.id),
+                    Err(reason) => refused = Some(reason),
+                },
+            }
+            if found.len() == count {
+                break;
+            }
+        }
+        for id in missing {
+            tracing::error!("mqtt spool: the store has lost a message");
+            self.give_up(id);
+        }
+        if let Some(reason) = refused {
+            self.told(Err(reason));
+        }
+        found
     }
 
     /// Removes a message that has arrived. Not durable at once: after a power cut it may be sent
     /// again, with the same message id.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn remove(&mut self, id: u64) -> Result<(), Reason> {
-        if let Some(at) = self.slots.iter().position(|slot| slot.id == id)
-            && let Some(slot) = self.slots.remove(at)
-        {
-            self.bytes -= slot.bytes;
+    pub fn remove(&mut self, id: u64) {
+        let Some(at) = self.slots.iter().position(|slot| slot.id == id) else { return };
+        let Some(slot) = self.slots.remove(at) else { return };
+        self.bytes -= slot.bytes;
+        let Place::Stored(number) = slot.place else { return };
+        if let Err(reason) = self.store.remove(number) {
+            self.owed.push_back(number);
+            self.told(Err(reason));
         }
-        self.store.remove(id)
     }
 
     /// Removes a message that can never arrive, and counts it as dropped.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn give_up(&mut self, id: u64) -> Result<(), Reason> {
+    pub fn give_up(&mut self, id: u64) {
         self.dropped += 1;
-        self.remove(id)
+        self.remove(id);
     }
 
-    /// Makes the removals so far durable, too.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn sync(&mut self) -> Result<(), Reason> {
-        self.store.sync()
+    /// Makes all so far durable: what was kept in memory, and the removals too.
+    pub fn sync(&mut self) {
+        let synced = self.catch_up().and_then(|()| self.store.sync());
+        self.told(synced);
+    }
+
+    /// True since the store has refused something, until a [`Spool::sync`] or push finds that it has all.
+    pub fn is_behind(&self) -> bool {
+        self.refused
     }
 
     /// True while a retained message to this topic waits: what was said there last is not the newest.
@@ -309,107 +417,4 @@ impl Spool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(text: &str, replaces: Option<&str>) -> Spooled {
-        Spooled {
-            topic: "t".into(),
-            retain: false,
-            payload: text.into(),
-            correlation: None,
-            replaces: replaces.map(Into::into),
-        }
-    }
-
-    fn spool(max_messages: usize, max_bytes: usize) -> Spool {
-        Spool::with_bounds(Box::new(MemoryStore::default()), max_messages, max_bytes).unwrap()
-    }
-
-    fn texts(spool: &Spool) -> Vec<String> {
-        spool.after(0, usize::MAX).unwrap().into_iter().map(|(_, m)| m.payload).collect()
-    }
-
-    fn push(spool: &mut Spool, list: &[(&str, Option<&str>)]) {
-        let list = list.iter().map(|(text, key)| message(text, *key)).collect();
-        spool.push(list, &HashSet::new()).unwrap();
-    }
-
-    #[test]
-    fn the_oldest_go_first_and_are_counted() {
-        let mut s = spool(3, 1000);
-        push(&mut s, &[("a", None), ("b", None), ("c", None), ("d", None)]);
-        assert_eq!(
-            (texts(&s), s.dropped(), s.len(), s.bytes()),
-            (vec!["b".into(), "c".into(), "d".into()], 1, 3, 6)
-        );
-        let mut s = spool(100, 10);
-        push(&mut s, &[("1234", None), ("5678", None), ("90", None)]);
-        assert_eq!((texts(&s), s.dropped()), (vec!["5678".into(), "90".into()], 1), "10 bytes at most");
-        let too_large = s.push(vec![message("12345678901", None)], &HashSet::new());
-        assert!(too_large.is_err() && s.dropped() == 2 && s.len() == 2, "and nothing else is lost by it");
-    }
-
-    #[test]
-    fn a_newer_message_takes_the_place_of_an_older_one_with_its_key() {
-        let mut s = spool(10, 1000);
-        push(&mut s, &[("40", Some("p")), ("x", None), ("50", Some("p")), ("60", Some("q"))]);
-        assert_eq!(texts(&s), ["x", "50", "60"]);
-        assert_eq!(s.dropped(), 0);
-    }
-
-    #[test]
-    fn what_is_on_its_way_is_neither_replaced_nor_dropped() {
-        let mut s = spool(2, 1000);
-        push(&mut s, &[("1", Some("p")), ("2", None)]);
-        let busy: HashSet<u64> = s.after(0, 1).unwrap().iter().map(|(id, _)| *id).collect();
-        s.push(vec![message("3", Some("p"))], &busy).unwrap();
-        assert_eq!(texts(&s), ["1", "3"]);
-        s.remove(*busy.iter().next().unwrap()).unwrap();
-        assert_eq!((texts(&s), s.bytes()), (vec!["3".to_owned()], 2));
-    }
-
-    #[test]
-    fn what_a_store_holds_is_taken_up() {
-        let mut store = MemoryStore::default();
-        for n in 0..150 {
-            store.push(&message(&n.to_string(), None)).unwrap();
-        }
-        let s = Spool::open(store).unwrap();
-        assert_eq!(s.len(), 150);
-        assert_eq!(s.bytes(), texts(&s).iter().map(|t| t.len() + 1).sum::<usize>());
-    }
-
-    #[test]
-    fn the_disk_gives_back_what_was_pushed_before_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let full = Spooled {
-            topic: "edgewarden/pi/ack/update/1".into(),
-            retain: true,
-            payload: "x".repeat(crate::mqtt::payloads::MAX_PAYLOAD),
-            correlation: Some(vec![0, 255, 7]),
-            replaces: Some("k".into()),
-        };
-        {
-            let opened = Store::open(dir.path()).unwrap();
-            let mut s = Spool::open(DiskStore::new(&opened.store)).unwrap();
-            s.push(vec![message("gone", None), full.clone()], &HashSet::new()).unwrap();
-            let (id, _) = s.after(0, 1).unwrap().remove(0);
-            s.remove(id).unwrap();
-            s.sync().unwrap();
-        }
-        let opened = Store::open(dir.path()).unwrap();
-        let mut s = Spool::open(DiskStore::new(&opened.store)).unwrap();
-        let (id, back) = s.after(0, 9).unwrap().remove(0);
-        assert_eq!((s.len(), &back), (1, &full));
-        s.push(vec![message("new", None)], &HashSet::new()).unwrap();
-        assert!(s.newest() > id, "numbers go on over a restart");
-    }
-
-    #[test]
-    fn waiting_retained_messages_are_known_by_topic() {
-        let mut s = spool(10, 1000);
-        s.push(vec![Spooled { retain: true, ..message("x", None) }], &HashSet::new()).unwrap();
-        assert!(s.has_retained("t") && !s.has_retained("u"));
-    }
-}
+mod tests;

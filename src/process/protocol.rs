@@ -187,6 +187,9 @@ pub enum FromInfer {
         /// True when the graph that an earlier start had optimised was used.
         #[serde(default)]
         saved_graph: bool,
+        /// Memory that its manifest says it needs, bytes; 0 where that says nothing.
+        #[serde(default)]
+        needs_memory: u64,
     },
     /// The model cannot be loaded; the child ends after this.
     Failed {

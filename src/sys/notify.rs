@@ -1,16 +1,13 @@
 //! What the agent tells its supervisor (systemd, `Type=notify`). Without `NOTIFY_SOCKET` nothing is
 //! said and nothing fails.
 //!
-//! The watchdog is fed by finished frames, never by a timer: an agent whose timers run while no
-//! frame gets through is what a watchdog is for.
+//! What feeds the watchdog is decided by [`domain::watchdog`](crate::domain::watchdog).
 //!
 //! Nothing here waits: a supervisor that does not read (its socket holds about ten messages) must not
 //! hold up the agent. What does not fit is dropped; only the start and the end of the agent are tried
 //! again, by a thread of their own and for a limited time.
 
-use crate::domain::PipelineName;
 use sd_notify::NotifyState;
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
@@ -39,22 +36,25 @@ pub fn stopping(status: &str) {
     insist(&[NotifyState::Stopping, NotifyState::Status(&line(status))]);
 }
 
-/// The agent is alive; said only when a [`Watchdog`] has found it so.
-pub fn feed() {
-    tell(&[NotifyState::Watchdog]);
+/// The agent is alive; said only when a [`Watchdog`](crate::domain::watchdog::Watchdog) has found it so.
+/// False where there was no room for it: it is worth another try soon.
+pub fn feed() -> bool {
+    tell(&[NotifyState::Watchdog])
 }
 
-/// How often the watchdog wants to be asked about: a third of `WATCHDOG_USEC`, so that one late
-/// frame does no harm; `None` when nobody watches this process.
+/// How often the watchdog wants to be asked about: a third of `WATCHDOG_USEC`, so that one that comes late
+/// does no harm; `None` when nobody watches this process.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 3)
 }
 
 /// Says it if there is room for it.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = send(&message(states)) {
+fn tell(states: &[NotifyState<'_>]) -> bool {
+    let said = send(&message(states));
+    if let Err(error) = &said {
         tracing::warn!("tell the service manager: {error}; dropped");
     }
+    said.is_ok()
 }
 
 /// Says it, and where there is no room tries again beside the agent's work.
@@ -117,63 +117,11 @@ fn line(text: &str) -> String {
     text.chars().take(MAX_STATUS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A pipeline's sign of life.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulse {
-    /// The pipeline.
-    pub pipeline: PipelineName,
-    /// Frames finished since the agent started, also those that ended in an error.
-    pub finished: u64,
-    /// True while no frame can be expected: no bundle yet, paused, at the end of its folder, or its
-    /// child is known to be away and waits for its restart.
-    pub waiting: bool,
-}
-
-/// Decides whether the watchdog is fed.
-#[derive(Debug, Default)]
-pub struct Watchdog {
-    /// Finished frames when it was fed last.
-    fed: BTreeMap<PipelineName, u64>,
-}
-
-impl Watchdog {
-    /// True when every pipeline has finished a frame since this was last true, or waits for a good
-    /// reason. Ask once per [`watchdog_interval`].
-    pub fn due(&mut self, pulses: &[Pulse]) -> bool {
-        let alive = |pulse: &Pulse| {
-            pulse.waiting || pulse.finished > self.fed.get(&pulse.pipeline).copied().unwrap_or(0)
-        };
-        if !pulses.iter().all(alive) {
-            return false;
-        }
-        self.fed = pulses.iter().map(|pulse| (pulse.pipeline.clone(), pulse.finished)).collect();
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixDatagram;
     use std::process::Command;
-
-    fn pulse(pipeline: &str, finished: u64, waiting: bool) -> Pulse {
-        Pulse { pipeline: pipeline.parse().unwrap(), finished, waiting }
-    }
-
-    #[test]
-    fn only_frames_of_every_pipeline_feed_it() {
-        let mut watchdog = Watchdog::default();
-        assert!(!watchdog.due(&[pulse("a", 0, false)]), "no frame yet");
-        assert!(watchdog.due(&[pulse("a", 5, false), pulse("b", 1, false)]));
-        assert!(!watchdog.due(&[pulse("a", 9, false), pulse("b", 1, false)]), "b hangs");
-        assert!(!watchdog.due(&[pulse("a", 20, false), pulse("b", 1, false)]));
-        assert!(watchdog.due(&[pulse("a", 20, false), pulse("b", 2, false)]), "a's frames since then count");
-        assert!(!watchdog.due(&[pulse("a", 20, false), pulse("b", 3, false)]));
-        assert!(watchdog.due(&[pulse("a", 20, true), pulse("b", 3, false)]), "a waits for a good reason");
-        assert!(!watchdog.due(&[pulse("a", 20, false), pulse("b", 4, false)]), "and no longer");
-        assert!(watchdog.due(&[]), "nothing to do is no hang");
-    }
 
     /// Says everything once. Run by itself it shows that nothing fails without a supervisor; run as
     /// a process of the next test, with a socket.

@@ -16,7 +16,11 @@
 //!   runs is told by the slots' links, so the device lives on, and the caller reports the loss.
 //! - After a write that failed `sled` keeps its first error until it is opened anew, so the store does
 //!   that (`live`): once there is room, with a growing wait. What was accepted and was not durable yet is
-//!   kept in memory until it is, and is made again then. A batch that failed is not.
+//!   kept in memory until it is, and is made again then. A batch that failed is not. In the same way a
+//!   store is opened later that could not be opened at the start, because its disk was full
+//!   ([`Store::open_or_later`]). How it is at the moment is told by [`Store::condition`].
+//! - A flush of `sled` may wait for ever for a write that failed (`bounded`), so its patience is bounded
+//!   here: a disk that fails must not take with it what only wants to remember something.
 //!
 //! Measured: 40 000 messages of 1 KB pushed and removed, a sync every 20, keep the file below 3 MiB.
 //! All calls block; from async code use `tokio::task::spawn_blocking`.
@@ -24,16 +28,17 @@
 use super::durable::{self, DurableError};
 use crate::domain::{Reason, ReasonCode};
 use live::Live;
-use open::{Fault, open_checked, put_aside, with_suffix};
+use open::with_suffix;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+mod bounded;
 mod live;
 mod open;
 mod queue;
@@ -104,16 +109,37 @@ pub enum StoreError {
 
 impl From<StoreError> for Reason {
     fn from(error: StoreError) -> Self {
-        let full = match &error {
+        let code = if error.is_disk_full() { ReasonCode::DiskFull } else { ReasonCode::Internal };
+        let remedy = match error {
+            StoreError::Database { .. } if code == ReasonCode::DiskFull => "; make room",
+            // Those have their own.
+            _ => "",
+        };
+        Reason::new(code, format!("{error}{remedy}"))
+    }
+}
+
+impl StoreError {
+    /// True where nothing is wrong but that there is no room.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
             StoreError::Database { source: sled::Error::Io(error), .. } => durable::is_disk_full(error),
             StoreError::File(error) => error.is_disk_full(),
             StoreError::Database { .. }
             | StoreError::InUse(_)
             | StoreError::Damaged { .. }
             | StoreError::Unfit { .. } => false,
-        };
-        Reason::new(if full { ReasonCode::DiskFull } else { ReasonCode::Internal }, error.to_string())
+        }
     }
+}
+
+/// How the store is at the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Why nothing can be made durable, while that is so.
+    pub refuses: Option<Reason>,
+    /// What was lost since it was opened, and where what was there is kept.
+    pub lost: Option<String>,
 }
 
 /// What [`Store::open`] found.
@@ -132,13 +158,11 @@ pub struct Store(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// `<dir>/db`, opened for `fsync`.
-    file: File,
-    /// `<dir>/mark`: how many syncs were made, for certain.
-    mark: File,
     path: PathBuf,
     /// One writer at a time; readers take it too, so that none sees a value half replaced.
     turn: Mutex<Live>,
+    /// For those who must not wait for their turn.
+    condition: Mutex<Condition>,
     /// Locked for as long as the store is open. After the database: dropped last.
     _lock: File,
 }
@@ -163,51 +187,70 @@ impl Store {
     ///
     /// Errors: in use by another process; no room or no right to write.
     pub fn open(dir: &Path) -> Result<Opened, StoreError> {
+        let lock = Self::lock(dir)?;
+        Ok(Self::opened(dir, lock, open::base(dir)?))
+    }
+
+    /// The same; but where the disk is full, the store begins closed and opens by itself once there is room.
+    /// Until then nothing can be read of it, and nothing is taken.
+    ///
+    /// Errors: in use by another process; no right to write.
+    pub fn open_or_later(dir: &Path) -> Result<Opened, StoreError> {
+        let lock = Self::lock(dir)?;
+        match open::base(dir) {
+            Ok(base) => Ok(Self::opened(dir, lock, base)),
+            Err(error) if error.is_disk_full() => {
+                let store = Self::new(dir, lock, Live::closed(&error));
+                store.refuses(&error);
+                Ok(Opened { store, quarantined: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock(dir: &Path) -> Result<File, StoreError> {
         let parent = dir.parent().unwrap_or(Path::new("."));
         durable::create_dir_synced(parent)?;
         let lock_path = with_suffix(dir, ".lock");
         let lock = File::create(&lock_path).map_err(durable::failed("create", &lock_path))?;
         lock_soon(&lock).map_err(|_| StoreError::InUse(dir.to_owned()))?;
-        let fault = match open_checked(dir) {
-            Ok(db) => return Self::finish(db, dir, lock, None),
-            Err(Fault::Environment(error)) => return Err(error),
-            Err(Fault::Content(fault)) => fault,
-        };
-        let aside = put_aside(dir)?;
-        let db = open_checked(dir).map_err(|again| match again {
-            Fault::Environment(error) => error,
-            Fault::Content(fault) => StoreError::Damaged { key: dir.display().to_string(), fault },
-        })?;
-        let told =
-            format!("store {} could not be read ({fault}); kept as {}", dir.display(), aside.display());
-        Self::finish(db, dir, lock, Some(told))
+        Ok(lock)
     }
 
-    fn finish(
-        db: sled::Db,
-        dir: &Path,
-        lock: File,
-        mut quarantined: Option<String>,
-    ) -> Result<Opened, StoreError> {
-        let path = dir.join("db");
-        let file = File::open(&path).map_err(durable::failed("open", &path))?;
-        let path = dir.join("mark");
-        let mark = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mark = mark.map_err(durable::failed("open", &path))?;
-        let marked = read_mark(&mark);
-        // The names of what was made in the folder.
-        durable::sync_dir(dir)?;
-        let turn = Mutex::new(Live::new(db));
-        let inner = Inner { file, mark, path: dir.to_owned(), turn, _lock: lock };
-        let store = Self(Arc::new(inner));
-        let counted = store.tree::<u64>(COUNTS).get(SYNCS)?.unwrap_or(0);
-        if counted < marked {
-            let lost = marked - counted;
-            let told =
-                format!("store {} lost its newest {lost} changes; the disk may be failing", dir.display());
-            quarantined.get_or_insert(told);
-        }
-        Ok(Opened { store, quarantined })
+    fn new(dir: &Path, lock: File, live: Live) -> Self {
+        let (turn, condition) = (Mutex::new(live), Mutex::default());
+        Self(Arc::new(Inner { path: dir.to_owned(), turn, condition, _lock: lock }))
+    }
+
+    fn opened(dir: &Path, lock: File, (base, told): (open::Base, Option<String>)) -> Opened {
+        let store = Self::new(dir, lock, Live::new(base));
+        let quarantined = told.or_else(|| store.loss(&store.turn()));
+        Opened { store, quarantined }
+    }
+
+    /// How it is. Never waits for those who read or write.
+    pub fn condition(&self) -> Condition {
+        self.0.condition.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Condition)) {
+        change(&mut self.0.condition.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+
+    fn refuses(&self, error: &StoreError) {
+        let code = if error.is_disk_full() { ReasonCode::DiskFull } else { ReasonCode::Internal };
+        self.change(|condition| {
+            condition.refuses.get_or_insert_with(|| Reason::new(code, error.to_string()));
+        });
+    }
+
+    /// What the newest changes of the database are behind those that were durable.
+    fn loss(&self, live: &Live) -> Option<String> {
+        let marked = live.base().map_or(0, |base| read_mark(&base.mark));
+        let counted = self.tree::<u64>(COUNTS).get_with(SYNCS, live).ok()?;
+        let lost = marked.saturating_sub(counted.unwrap_or(0));
+        let path = self.0.path.display();
+        (lost > 0).then(|| format!("store {path} lost its newest {lost} changes; the disk may be failing"))
     }
 
     /// Values of type `T` under keys. `name` says which; the same name gives the same values.
@@ -243,25 +286,27 @@ impl Store {
         Ok(next)
     }
 
+    /// Opens it again where that is due, without anything to read or write; of use while it refuses and
+    /// nobody asks for it.
+    pub fn tend(&self) {
+        drop(self.turn());
+    }
+
     /// The store, mended first where that is due.
     fn turn(&self) -> MutexGuard<'_, Live> {
         // What a panicking holder left behind is whole: `sled` applies a batch as one.
         let mut live = self.0.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if live.is_due(&self.0.path) {
-            live.open_again(&self.0.path);
-            self.look_for_losses(&live);
+        if live.is_due(&self.0.path)
+            && let Ok(told) = live.open_again(&self.0.path)
+        {
+            let lost = told.or_else(|| self.loss(&live));
+            lost.iter().for_each(|lost| tracing::error!("{lost}"));
+            self.change(|condition| {
+                condition.refuses = None;
+                condition.lost = lost.or(condition.lost.take());
+            });
         }
         live
-    }
-
-    fn look_for_losses(&self, live: &Live) {
-        let marked = read_mark(&self.0.mark);
-        if let (false, Ok(counted)) = (live.is_ill(), self.tree::<u64>(COUNTS).get_with(SYNCS, live)) {
-            let lost = marked.saturating_sub(counted.unwrap_or(0));
-            if lost > 0 {
-                tracing::error!("store {} lost its newest {lost} changes", self.0.path.display());
-            }
-        }
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
@@ -270,7 +315,7 @@ impl Store {
 
     /// Makes the changes and remembers them until they are durable.
     fn apply_with(&self, batch: Batch, live: &mut Live) -> Result<(), StoreError> {
-        live.write(&batch.0).map_err(self.failed("write"))?;
+        self.ill(live.write(&batch.0).map_err(self.failed("write")))?;
         let before = live.unsynced();
         live.remember(batch.0);
         if live.unsynced_bytes() > MAX_UNSYNCED {
@@ -290,18 +335,26 @@ impl Store {
         let syncs = counts.get_with(SYNCS, live)?.unwrap_or(0) + 1;
         let mut batch = Batch::default();
         batch.put(&counts, SYNCS, &syncs)?;
-        live.write(&batch.0).map_err(self.failed("write"))?;
-        live.flush().map_err(self.failed("sync"))?;
-        if let Err(error) = self.0.file.sync_all() {
+        self.ill(live.write(&batch.0).map_err(self.failed("write")))?;
+        self.ill(live.flush().map_err(self.failed("sync")))?;
+        let base = live.base().map_err(self.failed("sync"))?;
+        let path = self.0.path.join("db");
+        if let Err(error) = base.file.sync_all().map_err(durable::failed("sync file", &path)) {
             // The kernel may have let go of what it could not write.
             live.fell_ill();
-            return Err(durable::failed("sync file", &self.0.path.join("db"))(error).into());
+            return self.ill(Err(error.into()));
         }
-        live.forget_after(0);
         // Not synced: a mark that a power cut takes back only notices less.
         let count = syncs.to_le_bytes();
         let mark = [&count[..], &crc32fast::hash(&count).to_le_bytes()].concat();
-        Ok(self.0.mark.write_all_at(&mark, 0).map_err(durable::failed("write", &self.0.path.join("mark")))?)
+        let marked = base.mark.write_all_at(&mark, 0);
+        live.forget_after(0);
+        Ok(marked.map_err(durable::failed("write", &self.0.path.join("mark")))?)
+    }
+
+    /// Notes for others that a write has failed.
+    fn ill<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
+        written.inspect_err(|error| self.refuses(error))
     }
 
     fn failed(&self, act: &'static str) -> impl Fn(sled::Error) -> StoreError {

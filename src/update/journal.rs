@@ -4,12 +4,13 @@
 //! journal disagree, the links are right (see `domain::lifecycle::recover`), so a journal that was lost
 //! costs the history and, at worst, the rest of a probation.
 
-use crate::domain::lifecycle::Deployment;
+use crate::domain::lifecycle::{Deployment, Origin};
 use crate::domain::{Digest, Reason, SlotName};
 use crate::sys::store::{Batch, Store, Tree};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// Ended deployments kept, of all slots together.
 pub const HISTORY: usize = 100;
@@ -74,6 +75,16 @@ impl Journal {
         Ok((needed, any))
     }
 
+    /// The files on this machine that deployments under way come from.
+    pub fn files(&self) -> Result<Vec<PathBuf>, Reason> {
+        let under_way = self.newest.entries()?.into_iter().filter(|(_, deployment)| !deployment.is_final());
+        let files = under_way.filter_map(|(_, deployment)| match deployment.origin {
+            Origin::File { path } => Some(path),
+            Origin::Repository | Origin::Previous => None,
+        });
+        Ok(files.collect())
+    }
+
     /// Ended deployments of all slots, the oldest first, [`HISTORY`] at most.
     pub fn history(&self) -> Result<Vec<Ended>, Reason> {
         Ok(self.ended.entries()?.into_iter().map(|(_, ended)| ended).collect())
@@ -84,7 +95,7 @@ impl Journal {
 mod tests {
     use super::*;
     use crate::domain::ReasonCode;
-    use crate::domain::lifecycle::{Event, Origin, step};
+    use crate::domain::lifecycle::{Event, step};
 
     fn begin(number: usize) -> Deployment {
         let id = uuid::Uuid::now_v7().to_string().parse().unwrap();

@@ -13,6 +13,7 @@
 //! slots/<slot>/previous       link to the one before
 //! downloads/<sha256>          a file on its way, whole or in part
 //! engines/<sha256>/           what the inference processes made of the model with that SHA-256
+//! handed-over/<id>-<name>     a bundle file that came over the agent's socket, while its command lasts
 //! ```
 
 pub mod driver;

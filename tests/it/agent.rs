@@ -3,7 +3,7 @@
 
 /// Bundles, metadata and repositories that must be refused.
 mod bad_repository;
-/// Bad libraries, models, manifests, pictures and disks.
+/// Bad libraries, models, manifests and pictures.
 mod bad_things;
 /// The broker away and back, and every command over MQTT.
 mod broker;
@@ -15,6 +15,10 @@ mod cost;
 mod crash;
 /// Folders and films with every frame answered.
 mod film;
+/// A disk that is full: at the start, or of a sudden.
+mod full_disk;
+/// Bundle files that the agent cannot open itself.
+mod handover;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
 /// Sensors: lines of a program, a serial port, an MQTT topic; windows, gaps, numbers and anomalies.

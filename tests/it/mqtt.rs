@@ -60,7 +60,7 @@ fn start_with(settings: &MqttSettings, spool: Spool) -> (Handle, mpsc::Receiver<
 }
 
 fn start(broker: &Mosquitto) -> (Handle, mpsc::Receiver<Incoming>) {
-    start_with(&settings(broker.port), Spool::open(MemoryStore::default()).unwrap())
+    start_with(&settings(broker.port), Spool::open(MemoryStore::default()))
 }
 
 async fn operator(broker: &Mosquitto) -> Operator {
@@ -318,7 +318,7 @@ async fn what_was_said_offline_arrives_in_order_after_a_restart_of_the_agent() {
     let dir = tempfile::tempdir().unwrap();
     {
         let opened = Store::open(dir.path()).unwrap();
-        let spool = Spool::open(DiskStore::new(&opened.store)).unwrap();
+        let spool = Spool::open(DiskStore::new(&opened.store));
         let (handle, _incoming) = start_with(&settings(free_port()), spool);
         for stage in stages {
             // Within a stage only the newest is kept.
@@ -334,7 +334,7 @@ async fn what_was_said_offline_arrives_in_order_after_a_restart_of_the_agent() {
     let broker = Mosquitto::start();
     let operator = operator(&broker).await;
     let opened = Store::open(dir.path()).unwrap();
-    let spool = Spool::open(DiskStore::new(&opened.store)).unwrap();
+    let spool = Spool::open(DiskStore::new(&opened.store));
     let (handle, _incoming) = start_with(&settings(broker.port), spool);
     for stage in stages {
         assert_eq!(heard_state(&operator).await, (slot_state(stage, 1.0, ""), false));
@@ -428,7 +428,7 @@ async fn commands_wait_at_the_broker_while_the_agent_restarts() {
 async fn a_broker_that_refuses_or_is_not_there_is_named_with_the_remedy() {
     let broker = Mosquitto::with(&Setup { login: Some(("pi", "right")), ..Setup::default() });
     let mut settings = settings(broker.port);
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     let reason = until_down(&handle).await;
     assert_eq!(reason.code, ReasonCode::BrokerRefused);
     assert!(reason.detail.contains("set mqtt.username"), "{reason}");
@@ -437,7 +437,7 @@ async fn a_broker_that_refuses_or_is_not_there_is_named_with_the_remedy() {
     settings.username = Some("pi".into());
     settings.password_file = Some(password.clone());
     std::fs::write(&password, "wrong\n").unwrap();
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     let reason = until_down(&handle).await;
     assert_eq!(reason.code, ReasonCode::BrokerRefused);
     assert!(
@@ -447,18 +447,18 @@ async fn a_broker_that_refuses_or_is_not_there_is_named_with_the_remedy() {
     assert_eq!(handle.link_health().last_error, Some(reason));
 
     std::fs::write(&password, "right\n").unwrap();
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     until_up(&handle).await;
 
     settings.port = free_port();
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     let reason = until_down(&handle).await;
     assert_eq!(reason.code, ReasonCode::BrokerUnreachable);
     assert!(reason.detail.contains("nothing listens there"), "{reason}");
 
     settings.password_file = Some(broker.dir.path().join("missing"));
     let (commands, _incoming) = mpsc::channel(1);
-    let spool = Spool::open(MemoryStore::default()).unwrap();
+    let spool = Spool::open(MemoryStore::default());
     let reason = mqtt::start(&settings, &device(), birth(), spool, commands).unwrap_err();
     assert!(reason.detail.contains("missing") && reason.detail.contains("password_file"), "{reason}");
 }
@@ -478,7 +478,7 @@ async fn what_the_broker_will_never_take_does_not_hold_up_the_rest() {
     std::fs::write(&password, "right").unwrap();
     settings.username = Some("pi".into());
     settings.password_file = Some(password);
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     until_up(&handle).await;
 
     handle.slot_state(&slot_state(Stage::Refused, 1.0, &"long ".repeat(1000)));
@@ -519,24 +519,24 @@ async fn tls_is_checked_on_both_sides() {
 
     let client = Some((path("client.pem"), path("client.key")));
     settings.tls = Some(TlsSettings { ca_file: Some(path("ca.pem")), client: client.clone() });
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     until_up(&handle).await;
     assert!(handle.link_health().target.unwrap().starts_with("mqtts://localhost:"));
 
     settings.tls = Some(TlsSettings { ca_file: Some(path("other.pem")), client: client.clone() });
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     let reason = until_down(&handle).await;
     assert_eq!(reason.code, ReasonCode::BrokerRefused);
     assert!(reason.detail.contains("UnknownIssuer") && reason.detail.contains("ca_file"), "{reason}");
 
     settings.tls = Some(TlsSettings { ca_file: Some(path("ca.pem")), client: None });
-    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()).unwrap());
+    let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     until_down(&handle).await;
 
     std::fs::write(path("empty.pem"), "").unwrap();
     settings.tls = Some(TlsSettings { ca_file: Some(path("empty.pem")), client });
     let (commands, _incoming) = mpsc::channel(1);
-    let spool = Spool::open(MemoryStore::default()).unwrap();
+    let spool = Spool::open(MemoryStore::default());
     let reason = mqtt::start(&settings, &device(), birth(), spool, commands).unwrap_err();
     assert!(reason.detail.contains("empty.pem"), "{reason}");
 }

@@ -18,8 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Shortest and longest wait before the capture child is started again.
+/// Shortest and longest wait before the capture child is started again, spread by up to a quarter.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+/// No wait before a start is longer.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// Nobody has needed a frame for so long: the camera is paused. Spares it an off and on when a model
 /// is exchanged.
 const LINGER: Duration = Duration::from_secs(2);
@@ -123,7 +125,7 @@ impl Camera {
         match &self.state {
             State::Up { paused: true, .. } | State::Ended => None,
             State::Up { alive, proved, .. } => {
-                let stalled = *alive + self.silence();
+                let stalled = *alive + self.plan.silence();
                 let may_pause = *proved && !self.is_needed();
                 Some(if may_pause { stalled.min(self.unneeded_since + LINGER) } else { stalled })
             }
@@ -131,15 +133,10 @@ impl Camera {
         }
     }
 
-    /// A source may be silent for so long: a slow pace is no stall.
-    fn silence(&self) -> Duration {
-        self.plan.stall_timeout + Duration::from_secs_f64(1.0 / f64::from(self.plan.fps.max(1e-3)))
-    }
-
     /// Starts the child when it is time; ends it when it has been silent for too long.
     async fn look(&mut self) {
         match &self.state {
-            State::Up { alive, paused: false, .. } if alive.elapsed() >= self.silence() => {
+            State::Up { alive, paused: false, .. } if alive.elapsed() >= self.plan.silence() => {
                 // What it complained of since its last frame says more than its silence.
                 let stalled = || {
                     let detail = format!(
@@ -175,6 +172,7 @@ impl Camera {
             child.send(ToCapture::Until { seq: begin.until })?;
         }
         let now = Instant::now();
+        self.status.signs += 1;
         self.status.pid = Some(child.pid());
         self.state = State::Up { child, started: now, alive: now, proved: false, paused: false };
         self.unneeded_since = now;
@@ -197,6 +195,7 @@ impl Camera {
         {
             *alive = Instant::now();
         }
+        self.status.signs += 1;
         match message {
             FromCapture::Opened { description } => {
                 self.status.description = Some(description);
@@ -338,6 +337,7 @@ impl Camera {
         self.status.pid = None;
         self.status.description = None;
         self.status.losses += 1;
+        self.status.signs += 1;
         self.status.fault = Some(reason);
         self.turn(SourceState::Lost);
     }

@@ -7,7 +7,7 @@
 mod actor;
 mod film;
 
-pub use actor::spawn;
+pub use actor::{LONGEST_WAIT, spawn};
 
 use crate::domain::credit::Claim;
 use crate::domain::health::SourceState;
@@ -40,6 +40,13 @@ pub struct Plan {
     pub channel: FrameChannel,
 }
 
+impl Plan {
+    /// It may be silent for so long: a slow pace is no stall.
+    pub fn silence(&self) -> Duration {
+        self.stall_timeout + Duration::from_secs_f64(1.0 / f64::from(self.fps.max(1e-3)))
+    }
+}
+
 /// A camera as others may see it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Status {
@@ -59,6 +66,8 @@ pub struct Status {
     pub faults: u64,
     /// Times that it was lost, so far; it is started again after each.
     pub losses: u64,
+    /// Signs of life of the child, and its starts and losses, so far.
+    pub signs: u64,
     /// The child's process id.
     pub pid: Option<u32>,
     /// True while a person keeps it paused.

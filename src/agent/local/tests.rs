@@ -5,7 +5,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn api() -> (LocalApi, mpsc::Receiver<LocalRequest>) {
     let (commands, receiver) = mpsc::channel(4);
-    (LocalApi { commands, metrics: Arc::new(|| "edgewarden_up 1\n# EOF\n".into()) }, receiver)
+    let handed_over = HandedOver::new(&std::env::temp_dir(), 1 << 20, 0);
+    (LocalApi { commands, metrics: Arc::new(|| "edgewarden_up 1\n# EOF\n".into()), handed_over }, receiver)
 }
 
 async fn start(

@@ -153,7 +153,9 @@ impl<S: Sink> Actor<S> {
 
     /// True while there is no deadline to look at.
     fn is_idle(&self) -> bool {
-        !self.runners().any(Runner::owes) && self.respawn_at.is_none() && self.untold_loss.is_none()
+        !self.runners().any(|runner| runner.owes().is_some())
+            && self.respawn_at.is_none()
+            && self.untold_loss.is_none()
     }
 
     /// True while a model answers frames or is about to.
@@ -372,6 +374,8 @@ impl<S: Sink> Actor<S> {
             .as_ref()
             .filter(|active| active.is_serving())
             .and_then(|active| active.serving.clone());
+        let successor = self.incoming.as_ref().filter(|(_, purpose)| matches!(purpose, Purpose::Serve));
+        status.owed = self.active.as_ref().or(successor.map(|(runner, _)| runner)).and_then(Runner::owes);
         status.pids.clear();
         // Told once, by the pipeline whose source it is.
         let own = if self.plan.owns_camera() { status.camera.pid } else { None };

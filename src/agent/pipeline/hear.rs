@@ -33,12 +33,14 @@ impl<S: Sink> Actor<S> {
                 runtime_version,
                 shares,
                 saved_graph,
+                needs_memory,
             } => {
                 tracing::debug!(load_ms, saved_graph, "a model is loaded");
                 let Some(runner) = self.runner_mut(id) else { return };
                 let serve_now = matches!(runner.phase, Phase::Loading { serve_then: true });
                 let bundle = runner.bundle.clone();
                 runner.loaded(Serving { bundle, provider, fallback, runtime_version, shares }, load_ms);
+                runner.needs_memory = needs_memory;
                 let (from, plan) = (self.ledger.newest() + 1, self.plan.clone());
                 let Some(runner) = self.runner_mut(id) else { return };
                 let told = if serve_now {

@@ -107,6 +107,8 @@ pub struct Status {
     pub stale: Option<Reason>,
     /// What serves.
     pub serving: Option<Serving>,
+    /// How long the agent waits for what the child owes that serves or is about to; `None`: nothing.
+    pub owed: Option<Duration>,
     /// Why nothing serves although something should.
     pub model_fault: Option<Reason>,
     /// The newest fault of any kind, until what had it works again (`fault`).

@@ -83,7 +83,8 @@ impl<S: Sink> Actor<S> {
 
     async fn weigh(&mut self, id: u64, bytes: u64) {
         let now = self.gauge.begun.elapsed();
-        let Some(excess) = self.gauge.watch.observe(id, bytes, now) else { return };
+        let needs = self.active.as_ref().map_or(0, |active| active.needs_memory);
+        let Some(excess) = self.gauge.watch.observe(id, bytes, needs, now) else { return };
         let busy = self.incoming.is_some() || self.standby.is_some();
         let Some((bundle, dir)) = self.wanted.clone().filter(|_| !busy) else { return };
         self.gauge.watch.acted(now);

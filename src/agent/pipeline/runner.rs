@@ -47,6 +47,8 @@ pub(super) struct Runner {
     /// Set once loaded.
     pub(super) serving: Option<Serving>,
     pub(super) load_ms: f32,
+    /// What its bundle says that it needs, bytes.
+    pub(super) needs_memory: u64,
     /// The frames that are its own, while it serves and until its last answer is in.
     pub(super) span: Option<Span>,
     child: InferChild,
@@ -96,6 +98,7 @@ impl Runner {
             phase: Phase::Loading { serve_then },
             serving: None,
             load_ms: 0.0,
+            needs_memory: 0,
             span: None,
             child,
             owed: Some((Instant::now(), plan.load_deadline)),
@@ -211,9 +214,9 @@ impl Runner {
         (times.len() >= BASELINE_LEAST).then(|| times[times.len() / 2])
     }
 
-    /// True while an answer is owed, which has a deadline.
-    pub(super) fn owes(&self) -> bool {
-        self.owed.is_some()
+    /// The deadline of what it owes.
+    pub(super) fn owes(&self) -> Option<Duration> {
+        self.owed.map(|(_, deadline)| deadline)
     }
 
     /// Why it must be taken for hung, if an answer is owed for too long.

@@ -171,10 +171,10 @@ fn sensor_source(subject: String, settings: &SensorSettings) -> Finding {
         SensorFrom::Mqtt { topic, broker, .. } => {
             Finding::ok(subject, format!("topic {topic} of {}:{}, {windows}", broker.host, broker.port))
         }
-        SensorFrom::Command { command, .. } => {
-            let name = command.first().map(String::as_str).unwrap_or_default();
+        SensorFrom::Command { program: words, .. } => {
+            let name = words.first().map(String::as_str).unwrap_or_default();
             match program::find(name) {
-                Some(_) => Finding::ok(subject, format!("command {name}, {windows}")),
+                Some(_) => Finding::ok(subject, format!("program {name}, {windows}")),
                 None => Finding::fail(subject, format!("{name}: no such program; install it")),
             }
         }

@@ -1,7 +1,7 @@
 //! The open database, and how it is opened again after a write that failed.
 
-use super::open::{Fault, open_checked};
-use super::{Change, PIECE, StoreError};
+use super::open::{self, Base};
+use super::{Change, PIECE, StoreError, bounded};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -18,8 +18,8 @@ const LOCKED: (u32, Duration) = (25, Duration::from_millis(20));
 /// A database and what it still owes to the disk.
 #[derive(Debug)]
 pub(super) struct Live {
-    /// Or why it could not be opened again.
-    db: Result<sled::Db, sled::Error>,
+    /// Or why it could not be opened.
+    base: Result<Base, sled::Error>,
     /// Accepted and not durable yet, in their order.
     unsynced: Vec<Change>,
     bytes: usize,
@@ -28,16 +28,22 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(db: sled::Db) -> Self {
-        Self { db: Ok(db), unsynced: Vec::new(), bytes: 0, ill: None }
+    pub(super) fn new(base: Base) -> Self {
+        Self { base: Ok(base), unsynced: Vec::new(), bytes: 0, ill: None }
+    }
+
+    /// One that could not be opened yet.
+    pub(super) fn closed(why: &StoreError) -> Self {
+        let ill = Some((Instant::now() + WAIT.0, WAIT.0));
+        Self { base: Err(plain(why)), unsynced: Vec::new(), bytes: 0, ill }
+    }
+
+    pub(super) fn base(&self) -> Result<&Base, sled::Error> {
+        self.base.as_ref().map_err(Clone::clone)
     }
 
     pub(super) fn db(&self) -> Result<&sled::Db, sled::Error> {
-        self.db.as_ref().map_err(Clone::clone)
-    }
-
-    pub(super) fn is_ill(&self) -> bool {
-        self.ill.is_some()
+        self.base().map(|base| &base.db)
     }
 
     /// It is not to be trusted until it was opened again.
@@ -47,13 +53,16 @@ impl Live {
 
     /// Makes changes together, in memory.
     pub(super) fn write(&mut self, changes: &[Change]) -> Result<(), sled::Error> {
-        let written = self.db().and_then(|db| write(db, changes));
+        let written = self.db().and_then(|db| unless_it_panics(|| write(db, changes)));
         written.inspect_err(|_| self.fell_ill())
     }
 
     /// Writes all changes to the file.
     pub(super) fn flush(&mut self) -> Result<(), sled::Error> {
-        let flushed = self.db().and_then(|db| db.flush().map(drop));
+        let flushed = self.db().and_then(|db| {
+            let db = db.clone();
+            bounded::flush(move || db.flush().map(drop))
+        });
         flushed.inspect_err(|_| self.fell_ill())
     }
 
@@ -83,46 +92,67 @@ impl Live {
         self.ill.is_some_and(|(again, _)| Instant::now() >= again) && has_room(dir)
     }
 
-    /// Opens it anew and makes what it owes once more; where that fails, the next try comes later.
-    pub(super) fn open_again(&mut self, dir: &Path) {
+    /// Opens it anew and makes what it owes once more; where that fails, the next try comes later. Tells
+    /// what was put aside because it could not be read.
+    pub(super) fn open_again(&mut self, dir: &Path) -> Result<Option<String>, sled::Error> {
         let wait = self.ill.map_or(WAIT.0, |(_, wait)| wait);
         // Closed first: nothing can be open twice.
-        let closed = std::mem::replace(&mut self.db, Err(busy()));
-        // It may assert on what it could not write.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
-        self.db = reopened(dir);
-        let caught_up = self.db().and_then(|db| write(db, &self.unsynced));
-        match caught_up {
-            Ok(()) => {
+        let closed = std::mem::replace(&mut self.base, Err(busy()));
+        bounded::let_go(closed);
+        let told = reopened(dir).map(|(base, told)| {
+            self.base = Ok(base);
+            told
+        });
+        let told = told.inspect_err(|error| self.base = Err(error.clone()));
+        let caught_up = told.and_then(|told| {
+            let db = self.db()?;
+            unless_it_panics(|| write(db, &self.unsynced)).map(|()| told)
+        });
+        match &caught_up {
+            Ok(_) => {
                 self.ill = None;
-                tracing::info!("store {}: opened again after a write that failed", dir.display());
+                tracing::info!("store {}: opened, and takes changes again", dir.display());
             }
             Err(error) => {
                 self.ill = Some((Instant::now() + wait, (wait * 2).min(WAIT.1)));
                 tracing::error!("store {}: cannot be opened again: {error}", dir.display());
             }
         }
+        caught_up
     }
 }
 
-fn reopened(dir: &Path) -> Result<sled::Db, sled::Error> {
+fn reopened(dir: &Path) -> Result<(Base, Option<String>), sled::Error> {
     let mut tries = LOCKED.0;
     loop {
-        match open_checked(dir) {
-            Ok(db) => return Ok(db),
-            Err(Fault::Content(fault)) => return Err(sled::Error::ReportableBug(fault)),
-            Err(Fault::Environment(error)) => {
+        match open::base(dir) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => {
                 tries -= 1;
-                if tries == 0 {
-                    return Err(match error {
-                        StoreError::Database { source, .. } => source,
-                        other => sled::Error::ReportableBug(other.to_string()),
-                    });
+                if tries == 0 || error.is_disk_full() {
+                    return Err(plain(&error));
                 }
                 std::thread::sleep(LOCKED.1);
             }
         }
     }
+}
+
+/// A fault as the database would tell it.
+fn plain(error: &StoreError) -> sled::Error {
+    match error {
+        StoreError::Database { source, .. } => source.clone(),
+        StoreError::File(error) => {
+            sled::Error::Io(std::io::Error::new(error.source.kind(), error.to_string()))
+        }
+        other => sled::Error::ReportableBug(other.to_string()),
+    }
+}
+
+/// `sled` asserts on what it finds after a write that failed.
+fn unless_it_panics<T>(work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, sled::Error> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("the database gave up".to_owned())))
 }
 
 fn busy() -> sled::Error {
@@ -154,5 +184,7 @@ fn size((prefix, value): &Change) -> usize {
 
 /// True also where it cannot be told.
 fn has_room(dir: &Path) -> bool {
-    rustix::fs::statvfs(dir).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
+    // The folder itself may not be there yet.
+    let there = if dir.exists() { dir } else { dir.parent().unwrap_or(dir) };
+    rustix::fs::statvfs(there).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
 }

@@ -1,7 +1,7 @@
 //! Opening the database: reads all of it, tells a bad one from a bad disk, and puts a bad one aside.
 
 use super::{StoreError, ValueFault, durable, values};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,51 @@ use std::path::{Path, PathBuf};
 const KEPT_ASIDE: usize = 2;
 
 /// Why the database was not opened.
-pub(super) enum Fault {
+enum Fault {
     /// It may be good; something around it is not.
     Environment(StoreError),
     /// What it holds cannot be read.
     Content(String),
 }
 
+/// The open database and the files beside it.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) db: sled::Db,
+    /// `<dir>/db`, opened for `fsync`.
+    pub(super) file: File,
+    /// `<dir>/mark`: how many syncs were made, for certain.
+    pub(super) mark: File,
+}
+
+/// Opens all of it. A database that cannot be read is put aside, which is told, and a new one is made.
+pub(super) fn base(dir: &Path) -> Result<(Base, Option<String>), StoreError> {
+    let (db, told) = match open_checked(dir) {
+        Ok(db) => (db, None),
+        Err(Fault::Environment(error)) => return Err(error),
+        Err(Fault::Content(fault)) => {
+            let aside = put_aside(dir)?;
+            let db = open_checked(dir).map_err(|again| match again {
+                Fault::Environment(error) => error,
+                Fault::Content(fault) => StoreError::Damaged { key: dir.display().to_string(), fault },
+            })?;
+            let told =
+                format!("store {} could not be read ({fault}); kept as {}", dir.display(), aside.display());
+            (db, Some(told))
+        }
+    };
+    let path = dir.join("db");
+    let file = File::open(&path).map_err(durable::failed("open", &path))?;
+    let path = dir.join("mark");
+    let mark = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mark = mark.map_err(durable::failed("open", &path))?;
+    // The names of what was made in the folder.
+    durable::sync_dir(dir)?;
+    Ok((Base { db, file, mark }, told))
+}
+
 /// Opens the database and reads all of it once.
-pub(super) fn open_checked(dir: &Path) -> Result<sled::Db, Fault> {
+fn open_checked(dir: &Path) -> Result<sled::Db, Fault> {
     let opened = std::panic::catch_unwind(|| {
         let db = sled::Config::new().path(dir).cache_capacity(4 << 20).flush_every_ms(None).open()?;
         for value in values(db.iter()) {
@@ -53,7 +89,7 @@ pub(super) fn open_checked(dir: &Path) -> Result<sled::Db, Fault> {
 }
 
 /// Renames the folder to the first free `<dir>.corrupt-<n>`, and drops the oldest of too many.
-pub(super) fn put_aside(dir: &Path) -> Result<PathBuf, StoreError> {
+fn put_aside(dir: &Path) -> Result<PathBuf, StoreError> {
     let mut number: usize = 1;
     let aside = loop {
         let aside = with_suffix(dir, &format!(".corrupt-{number}"));

@@ -229,6 +229,108 @@ fn with_room_again_on_a_full_disk_it_goes_on_by_itself_and_has_lost_nothing() {
     assert_eq!(store.tree::<String>("names").get("a").unwrap().unwrap(), "after it");
 }
 
+/// Fills the disk to the last byte.
+fn fill(dir: &Path) -> PathBuf {
+    let filler = dir.join("filler");
+    let mut file = File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 512]).is_ok() {}
+    filler
+}
+
+/// Tries until it goes.
+fn until_it_goes<T>(mut act: impl FnMut() -> Result<T, StoreError>) -> T {
+    let start = std::time::Instant::now();
+    loop {
+        match act() {
+            Ok(done) => return done,
+            Err(fault) => assert!(start.elapsed() < Duration::from_secs(60), "{fault}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A batch that fills a segment of the database (512 KiB) is written by another thread than the rest of it,
+/// whose failure must be heard of too.
+#[test]
+fn a_batch_over_the_end_of_a_segment_is_refused_on_a_full_disk_and_nothing_hangs() {
+    let Some((dir, _mount)) = small_disk("a_batch_over_the_end_of_a_segment") else { return };
+    let store = open(dir.path());
+    let names = store.tree::<String>("names");
+    for round in 0..12_usize {
+        // So that the end of a segment lies somewhere else in the batch each time.
+        names.put("before", &"y".repeat(1 + round * 40_000)).unwrap();
+        store.sync().unwrap();
+        let filler = fill(dir.path());
+        let refused = (0..20).find_map(|_| {
+            let mut batch = Batch::default();
+            for number in 0..5 {
+                batch.put(&names, &format!("k{number}"), &"x".repeat(120_000)).unwrap();
+            }
+            store.batch(batch).err()
+        });
+        assert!(refused.expect("the disk is full").is_disk_full());
+        assert_eq!(store.condition().refuses.unwrap().code, ReasonCode::DiskFull);
+        fs::remove_file(filler).unwrap();
+        until_it_goes(|| store.sync());
+        assert_eq!(store.condition(), Condition::default());
+        assert_eq!(names.get("before").unwrap().unwrap().len(), 1 + round * 40_000);
+    }
+}
+
+#[test]
+fn a_store_whose_disk_is_full_at_the_start_opens_by_itself_with_all_that_it_held() {
+    let Some((dir, _mount)) = small_disk("a_store_whose_disk_is_full_at_the_start") else { return };
+    let path = dir.path().join("store");
+    let store = open(dir.path());
+    let names = store.tree::<String>("names");
+    names.put("a", &"kept".to_owned()).unwrap();
+    store.sync().unwrap();
+    drop((store, names));
+    let filler = fill(dir.path());
+    assert!(Store::open(&path).unwrap_err().is_disk_full());
+
+    let Opened { store, quarantined } = Store::open_or_later(&path).unwrap();
+    assert_eq!(quarantined, None);
+    let names = store.tree::<String>("names");
+    assert!(names.get("a").unwrap_err().is_disk_full());
+    let refused = Reason::from(names.put("b", &"lost".to_owned()).unwrap_err());
+    assert!(refused.code == ReasonCode::DiskFull && refused.detail.contains("make room"), "{refused}");
+    assert!(store.condition().refuses.is_some());
+    assert!(matches!(Store::open_or_later(&path), Err(StoreError::InUse(_))), "it is ours all the same");
+
+    fs::remove_file(filler).unwrap();
+    until_it_goes(|| {
+        store.tend();
+        names.get("a")
+    });
+    assert_eq!(names.get("a").unwrap().unwrap(), "kept");
+    assert_eq!((names.get("b").unwrap(), store.condition()), (None, Condition::default()));
+    names.put("b", &"new".to_owned()).unwrap();
+    store.sync().unwrap();
+    drop((store, names));
+    assert_eq!(open(dir.path()).tree::<String>("names").get("b").unwrap().unwrap(), "new");
+}
+
+#[test]
+fn a_store_that_became_unreadable_while_its_disk_was_full_is_put_aside() {
+    let Some((dir, _mount)) = small_disk("a_store_that_became_unreadable") else { return };
+    let path = dir.path().join("store");
+    let store = open(dir.path());
+    let names = store.tree::<String>("names");
+    names.put("a", &"lost".to_owned()).unwrap();
+    store.turn().db().unwrap().insert([names.prefix("b"), vec![0, 0]].concat(), b"rubbish").unwrap();
+    store.sync().unwrap();
+    drop((store, names));
+    let filler = fill(dir.path());
+    let store = Store::open_or_later(&path).unwrap().store;
+    fs::remove_file(filler).unwrap();
+    let names = store.tree::<String>("names");
+    until_it_goes(|| names.put("c", &"new".to_owned()));
+    let told = store.condition().lost.unwrap();
+    assert!(told.contains("store.corrupt-1"), "{told}");
+    assert_eq!(names.len().unwrap(), 1);
+}
+
 #[test]
 fn of_two_changes_of_one_key_the_later_counts() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Bad libraries, models, manifests, pictures and disks: one clear line each, and the model that serves
+//! Bad libraries, models, manifests and pictures: one clear line each, and the model that serves
 //! goes on.
 
 use crate::support::device::{Device, Options, PATIENCE, Repository, SLOT, release};
@@ -8,9 +8,7 @@ use edgewarden::domain::ReasonCode;
 use edgewarden::domain::deployment::Stage;
 use edgewarden::domain::health::{PipelineState, ProblemCode};
 use serde_json::json;
-use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 /// An ELF file of another processor.
 fn foreign_elf() -> Vec<u8> {
@@ -172,68 +170,4 @@ fn pictures_that_are_none_are_told_and_passed_over() {
     std::fs::copy(good.join("1.jpg"), later.join("1.jpg")).unwrap();
     other.update(&release(1)).unwrap();
     other.until_frames(3);
-}
-
-/// The state folder on a small disk of its own; needs the right to mount.
-#[test]
-fn a_full_disk_refuses_the_update_and_loses_nothing() {
-    let broker = Mosquitto::start();
-    let repository = Repository::with(&["v1", "v2"]);
-    let options = Options::new(&broker, &repository).set("update.disk_reserve", 0);
-    let mut device = Device::new(options);
-    let state = device.path("state");
-    std::fs::create_dir(&state).unwrap();
-    let mount = |arguments: &[&str]| {
-        Command::new("mount").args(arguments).arg(&state).output().is_ok_and(|output| output.status.success())
-    };
-    if !mount(&["-t", "tmpfs", "-o", "size=4m", "tmpfs"]) {
-        println!("skipped a_full_disk_refuses_the_update_and_loses_nothing: this user may not mount");
-        return;
-    }
-    struct Unmount(std::path::PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-        }
-    }
-    let _mounted = Unmount(state.clone());
-    device.start();
-    device.update(&release(1)).unwrap();
-    device.until_frames(3);
-    let free = {
-        let stat = rustix::fs::statvfs(&state).unwrap();
-        stat.f_bavail * stat.f_frsize
-    };
-    // Room for the journal and not for the model, which has 270 kB.
-    std::fs::write(state.join("filler"), vec![1; usize::try_from(free.saturating_sub(200_000)).unwrap()])
-        .unwrap();
-    let reason = device.update(&release(2)).unwrap_err();
-    assert_eq!(reason.code, ReasonCode::DiskFull, "{reason}");
-    assert!(reason.detail.contains("make room"), "{reason}");
-    device.until_frames(3);
-    assert_eq!(device.status().slots[0].current.as_ref().unwrap().release.to_string(), release(1));
-
-    // A power cut now: the good model serves all the same, and the device says what ails it.
-    device.kill();
-    let mut rest = std::fs::File::create(state.join("rest")).unwrap();
-    while rest.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
-    drop(rest);
-    device.start();
-    device.until_frames(3);
-    let health = device.status().health;
-    assert!(
-        health
-            .problems
-            .iter()
-            .any(|problem| problem.code == ProblemCode::DiskLow && problem.detail.contains("full")),
-        "{:?}",
-        health.problems
-    );
-    device.stop();
-    for file in ["filler", "rest"] {
-        std::fs::remove_file(state.join(file)).unwrap();
-    }
-    device.start();
-    device.update(&release(2)).unwrap();
-    assert_eq!(device.status().slots[0].current.as_ref().unwrap().release.to_string(), release(2));
 }

@@ -4,6 +4,7 @@ use crate::support::device::{Device, Options, PATIENCE, PIPELINE, Repository, SL
 use crate::support::mosquitto::Mosquitto;
 use crate::support::wait_until;
 use edgewarden::domain::ReasonCode;
+use edgewarden::domain::deployment::Stage;
 use edgewarden::domain::health::{HealthState, PipelineState, SourceHealth, SourceState};
 use edgewarden::domain::metrics::PipelineMetrics;
 use edgewarden::domain::status::DeviceStatus;
@@ -110,10 +111,12 @@ fn a_camera_that_nobody_needs_proves_itself_and_is_paused_until_it_is_needed() {
     };
     let captured = paused(&device);
     assert!(captured > 0, "it was opened and gave a frame");
+    // A busy machine may have needed more than one start.
+    let restarts = source(&device.status()).restarts;
     // Much longer than what would be a stall.
     until(&device, "some seconds of it", |status| (source(status).for_s >= 7).then_some(()));
     let status = device.status();
-    assert_eq!((figures(&status, PIPELINE).frames.captured, source(&status).restarts), (captured, 0));
+    assert_eq!((figures(&status, PIPELINE).frames.captured, source(&status).restarts), (captured, restarts));
     assert_eq!(status.health.pipelines[0].state, PipelineState::NoModel);
 
     // A picture wakes it, and only for a while.
@@ -127,9 +130,10 @@ fn a_camera_that_nobody_needs_proves_itself_and_is_paused_until_it_is_needed() {
     let done = device.cli(["pause"]);
     assert!(done.code == Some(0) && done.stdout.contains("paused true"), "{done:?}");
     let captured = paused(&device);
+    let restarts = source(&device.status()).restarts;
     until(&device, "some seconds of it", |status| (source(status).for_s >= 7).then_some(()));
     let status = device.status();
-    assert_eq!(figures(&status, PIPELINE).frames.captured, captured);
+    assert_eq!((figures(&status, PIPELINE).frames.captured, source(&status).restarts), (captured, restarts));
     assert_eq!(status.health.pipelines[0].state, PipelineState::Paused);
     assert_ne!(status.health.state, HealthState::Failed);
     let refused = device.command("snapshot", json!({})).unwrap_err();
@@ -142,11 +146,41 @@ fn a_camera_that_nobody_needs_proves_itself_and_is_paused_until_it_is_needed() {
     assert!(text.contains("paused by hand") && text.contains("edgewarden resume"), "{text}");
     assert_eq!(device.cli(["resume", PIPELINE]).code, Some(0));
     device.until_frames(5);
-    let status = device.status();
-    assert_eq!((source(&status).state, source(&status).restarts), (SourceState::Running, 0));
+    assert_eq!(source(&device.status()).state, SourceState::Running);
     device.update(&release(2)).unwrap();
     let unknown = device.cli(["pause", "none"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("no pipeline none"), "{unknown:?}");
+}
+
+#[test]
+fn a_pause_is_refused_while_a_deployment_needs_the_frames() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let mut device = Device::serving(Options::new(&broker, &repository), &release(1));
+    assert!(device.stop().success());
+    device.configure(|options| {
+        options.set("update.probation_frames", 1_000_000).set("update.probation_max", "1h")
+    });
+    device.start();
+    device.until_frames(3);
+    let update = device.send("update", json!({ "slot": SLOT, "release": release(2) }));
+    device.until("a probation", |heard| (heard.stage()? == Stage::Probation).then_some(()));
+
+    let refused = device.cli(["pause", PIPELINE]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in [&release(2), SLOT, "needs the frames", &format!("`edgewarden abort {SLOT}`")] {
+        assert!(refused.stderr.contains(words), "{words} in {refused:?}");
+    }
+    device.until_frames(3);
+    assert_ne!(source(&device.status()).state, SourceState::Paused);
+    // Nothing keeps one that would be lifted from being asked for.
+    assert_eq!(device.cli(["resume", PIPELINE]).code, Some(0));
+
+    // The remedy that it names helps.
+    assert_eq!(device.cli(["abort", SLOT]).code, Some(0));
+    assert_eq!(update.finish().unwrap_err().code, ReasonCode::Aborted);
+    assert_eq!(device.cli(["pause", PIPELINE]).code, Some(0));
+    until(&device, "a paused source", |status| (source(status).state == SourceState::Paused).then_some(()));
 }
 
 /// A grey picture with a bright box at a place from the left.
@@ -189,6 +223,8 @@ fn a_still_scene_costs_no_inference_and_motion_in_the_zone_does() {
     device.update(&release(1)).unwrap();
     device.until_frames(3);
     std::fs::remove_file(pictures.path().join("b.png")).unwrap();
+    // A busy machine may have needed more than one start.
+    let restarts = source(&device.status()).restarts;
 
     let still = |device: &Device| {
         until(device, "a still scene", |status| {
@@ -203,7 +239,7 @@ fn a_still_scene_costs_no_inference_and_motion_in_the_zone_does() {
     });
     assert_eq!((after.captured, after.answered), (before.captured, before.answered), "no inference at all");
     let status = device.status();
-    assert_eq!(source(&status).restarts, 0, "still is no stall");
+    assert_eq!(source(&status).restarts, restarts, "still is no stall");
     assert_eq!(status.health.pipelines[0].state, PipelineState::Running);
 
     // Outside the zone a thing may come and go.
@@ -232,12 +268,11 @@ fn a_source_that_stalls_is_killed_and_one_that_is_away_comes_back_by_itself() {
     let device = Device::serving(options, &release(1));
     let agent = device.pid();
 
-    let hung = device.child("capture");
+    let (hung, before) = (device.child("capture"), source(&device.status()).restarts);
     signal(hung, Signal::STOP);
-    let told = until(&device, "the stall", |status| {
-        (source(status).state == SourceState::Lost).then(|| source(status))
-    });
-    assert!(told.reason.unwrap().detail.contains("no frame for 3s"));
+    // It is back within a second, which one who asks may miss; the count and the log stay.
+    until(&device, "the stall", |status| (source(status).restarts > before).then_some(()));
+    assert!(device.log().contains("no frame for 3s"), "{}", device.log());
     device.until_frames(5);
     assert_ne!(device.child("capture"), hung);
     assert!(!Path::new(&format!("/proc/{hung}")).exists(), "the hung process is gone");

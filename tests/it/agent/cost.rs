@@ -74,6 +74,27 @@ fn a_model_above_its_budget_is_replaced_without_a_lost_frame() {
     assert!(device.log().contains("its budget is 1 MiB"), "{}", device.log());
 }
 
+/// The same budget; but the model's publisher has said that it needs more.
+#[test]
+fn a_model_within_what_its_manifest_says_that_it_needs_is_left_alone() {
+    let broker = Mosquitto::start();
+    let mut repository = Repository::with(&[]);
+    let modest = repository.publish_variant("v1", "1.0.1", |_, m| m["needs"]["memory_mb"] = 1.into());
+    let honest = repository.publish_variant("v1", "1.0.2", |_, m| m["needs"]["memory_mb"] = 512.into());
+    let options = Options::new(&broker, &repository)
+        .set("runtime.memory_budget", "1MiB")
+        .set("runtime.recycle_interval", "1s");
+    let device = Device::serving(options, &modest);
+    let recycles = || device.status().metrics.recycles.get(PIPELINE).copied().unwrap_or(0);
+    wait_until("a fresh process", PATIENCE, || (recycles() > 0).then_some(()));
+    device.update(&honest).unwrap();
+    let child = device.child("infer");
+    let before = recycles();
+    // Far more looks at it than lead to a replacement.
+    device.until_frames(100);
+    assert_eq!((device.child("infer"), recycles()), (child, before));
+}
+
 #[test]
 fn a_model_that_wants_more_than_the_limit_is_refused_with_the_remedy() {
     let broker = Mosquitto::start();

@@ -64,11 +64,18 @@ fn counts(device: &Device) -> FrameCounts {
     metrics.pipelines.iter().find(|pipeline| pipeline.name.as_str() == PIPELINE).expect("it").frames
 }
 
-/// The account once the source is at its end.
+/// The account once the source is at its end, however long that takes as long as it goes on.
 fn at_the_end(device: &Device) -> FrameCounts {
-    device.until("the end of the film", |heard| {
-        (heard.health.last()?.pipelines[0].state == PipelineState::Ended).then_some(())
-    });
+    loop {
+        let before = device.heard.lock().unwrap().frames.len();
+        let ended = device.until("the end of the film or another answer", |heard| {
+            let ended = heard.health.last()?.pipelines[0].state == PipelineState::Ended;
+            (ended || heard.frames.len() > before).then_some(ended)
+        });
+        if ended {
+            break;
+        }
+    }
     let counts = counts(device);
     device.until("every answer", |heard| (heard.frames.len() as u64 >= counts.answered).then_some(()));
     counts

@@ -93,56 +93,111 @@ fn a_device_without_a_network_is_run_from_its_own_command_line() {
     assert!(!device.path("run/agent.sock").exists());
 }
 
-#[test]
-fn the_service_manager_hears_of_life_only_while_frames_finish() {
-    let repository = Repository::with(&["v1"]);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify.sock");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let options = Options::default()
-        .repository(&repository)
-        .set("runtime.frame_deadline", "500s")
-        .env("NOTIFY_SOCKET", path.to_str().unwrap())
-        .env("WATCHDOG_USEC", "600000");
-    let hear = || -> Option<String> {
+/// A supervisor's socket, with a watchdog of 0.6 s.
+struct Supervisor {
+    folder: tempfile::TempDir,
+    socket: UnixDatagram,
+}
+
+impl Supervisor {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        Self { folder, socket }
+    }
+
+    fn watches(&self, options: Options) -> Options {
+        let path = self.folder.path().join("notify.sock");
+        options.env("NOTIFY_SOCKET", path.to_str().unwrap()).env("WATCHDOG_USEC", "600000")
+    }
+
+    fn hears(&self) -> Option<String> {
         let mut buffer = [0; 1024];
-        let length = socket.recv(&mut buffer).ok()?;
+        let length = self.socket.recv(&mut buffer).ok()?;
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
-    };
-    let until = |words: &str| {
-        wait_until(words, PATIENCE, || hear().filter(|said| said.lines().any(|line| line.starts_with(words))))
-    };
-    let mut device = local(options, &release(1));
-    assert!(until("READY=1").contains("STATUS="));
-    until("STATUS=");
+    }
+
+    fn until(&self, words: &str) -> String {
+        wait_until(words, PATIENCE, || {
+            self.hears().filter(|said| said.lines().any(|line| line.starts_with(words)))
+        })
+    }
+
+    /// The kernel keeps ten messages; an agent with more to say would wait for their reader.
+    fn reads_all(&self) {
+        while self.hears().is_some() {}
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_life_while_the_agent_mends_what_hangs_and_not_from_a_frozen_one() {
+    let repository = Repository::with(&["v1"]);
+    let supervisor = Supervisor::new();
+    let options = Options::default().repository(&repository).set("runtime.frame_deadline", "2s");
+    let mut device = local(supervisor.watches(options), &release(1));
+    assert!(supervisor.until("READY=1").contains("STATUS="));
+    supervisor.until("STATUS=");
     wait_until("frames", PATIENCE, || {
-        // The kernel keeps ten messages; an agent with more to say would wait for their reader.
-        while hear().is_some() {}
+        supervisor.reads_all();
         (device.status().health.pipelines[0].state == PipelineState::Running).then_some(())
     });
-    until("WATCHDOG=1");
-    let child = device.child("infer");
-    signal(child, Signal::STOP);
-    // What was finished before may still feed it once; then there is nothing to feed it with.
-    let finished = |device: &Device| device.status().metrics.pipelines[0].frames.answered;
-    let mut before = finished(&device);
-    wait_until("no more answers", PATIENCE, || {
-        let now = finished(&device);
-        (std::mem::replace(&mut before, now) == now).then_some(())
-    });
-    while hear().is_some() {}
-    // Seven times as long as between two feeds.
-    std::thread::sleep(Duration::from_millis(1400));
-    let mut fed = 0;
-    while let Some(said) = hear() {
-        fed += usize::from(said.contains("WATCHDOG=1"));
+    supervisor.until("WATCHDOG=1");
+    // For more than three times the watchdog's limit no frame is finished.
+    let hung = device.child("infer");
+    supervisor.reads_all();
+    signal(hung, Signal::STOP);
+    for _ in 0..5 {
+        supervisor.until("WATCHDOG=1");
     }
-    assert!(fed <= 1, "fed {fed} times without a frame");
-    signal(child, Signal::CONT);
-    until("WATCHDOG=1");
+    wait_until("another child", PATIENCE, || {
+        supervisor.until("WATCHDOG=1");
+        (device.child("infer") != hung).then_some(())
+    });
+
+    let agent = device.pid();
+    signal(agent, Signal::STOP);
+    // What it said before may still lie there.
+    supervisor.reads_all();
+    assert_eq!(supervisor.hears(), None, "a frozen agent feeds nobody");
+    signal(agent, Signal::CONT);
+    supervisor.until("WATCHDOG=1");
     assert!(device.stop().success());
-    until("STOPPING=1");
+    supervisor.until("STOPPING=1");
+}
+
+/// One that gives a frame every two seconds, which is more than three times the watchdog's limit.
+#[test]
+fn a_slow_pace_a_paused_camera_and_a_film_s_end_starve_no_watchdog() {
+    let repository = Repository::with(&["v1"]);
+    let pictures = repository.dir.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    let picture = crate::support::root().join("packaging/models/v1/golden/1.jpg");
+    for number in 0..5 {
+        std::fs::copy(&picture, pictures.join(format!("{number}.jpg"))).unwrap();
+    }
+    let scene: toml::Table = "kind = \"synthetic\"\nwidth = 320\nheight = 240".parse().unwrap();
+    let mut once: toml::Table = "kind = \"folder\"\nrepeat = false".parse().unwrap();
+    once.insert("path".into(), pictures.to_str().unwrap().into());
+    for (source, fps) in [(scene, toml::Value::from(0.5)), (once, "max".into())] {
+        let supervisor = Supervisor::new();
+        let options = Options::default()
+            .repository(&repository)
+            .set("pipeline.fps", fps)
+            .set("update.probation_frames", 1)
+            .set("pipeline.source", source);
+        let mut device = local(supervisor.watches(options), &release(1));
+        supervisor.reads_all();
+        for _ in 0..15 {
+            supervisor.until("WATCHDOG=1");
+        }
+        device.cli(["pause"]);
+        supervisor.reads_all();
+        for _ in 0..10 {
+            supervisor.until("WATCHDOG=1");
+        }
+        assert!(device.stop().success());
+    }
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn numbers_of_a_program_s_lines_arrive_and_a_hole_is_seen() {
                   [ $((n % 40)) = 0 ] && t=$((t + 500))\nsleep 0.005\ndone\n";
     std::fs::write(&program, script).unwrap();
     let source = format!(
-        "kind = \"lines\"\ncommand = [\"sh\", \"{}\"]\ncolumns = [\"x\", \"y\", \"n\"]\ntime = \"t\"\n\
+        "kind = \"lines\"\nprogram = [\"sh\", \"{}\"]\ncolumns = [\"x\", \"y\", \"n\"]\ntime = \"t\"\n\
          time_unit = \"ms\"\nstride = 4\nmax_gap = \"50ms\"",
         program.display()
     );

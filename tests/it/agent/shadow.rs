@@ -186,7 +186,7 @@ fn a_candidate_that_falls_silent_in_the_shadow_is_refused_as_hung() {
     let broker = Mosquitto::start();
     let repository = Repository::with(&["v1", "v2"]);
     // Ten of them are the candidate's patience.
-    let options = Options::new(&broker, &repository).set("runtime.frame_deadline", "2s");
+    let options = Options::new(&broker, &repository).set("runtime.frame_deadline", "3s");
     let device = Device::serving(options, &release(1));
     let serving = device.child("infer");
     let sent = device.send("update", update(2, json!({ "frames": 1_000_000, "min_agreement": 0 })));
@@ -195,7 +195,7 @@ fn a_candidate_that_falls_silent_in_the_shadow_is_refused_as_hung() {
     signal(candidate, Signal::STOP);
     let reason = sent.finish().unwrap_err();
     assert_eq!(reason.code, ReasonCode::ChildHung, "{reason}");
-    assert!(reason.detail.contains("answered nothing for 20s"), "{reason}");
+    assert!(reason.detail.contains("answered nothing for 30s"), "{reason}");
     wait_until("the end of its process", PATIENCE, || {
         (!std::path::Path::new(&format!("/proc/{candidate}")).exists()).then_some(())
     });

@@ -344,7 +344,12 @@ impl Device {
     /// Starts the daemon; its log is added to `agent.log`.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
-        let child = Edgewarden::command()
+        self.start_by(Edgewarden::command(), log);
+    }
+
+    /// Starts the daemon by a command that ends with its program, with a log of its own.
+    pub fn start_by(&mut self, mut command: std::process::Command, log: File) {
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(self.path("agent.toml"))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
-const REMEDY: &str = "install it, or correct source.command";
+const REMEDY: &str = "install it, or correct source.program";
 
 /// A program that writes samples.
 pub(super) struct Command {
@@ -26,7 +26,7 @@ impl Command {
     /// Starts it.
     pub(super) fn start(words: &[String], rows: Rows) -> Result<Self, Reason> {
         let line = CommandLine::of_user(words).ok_or_else(|| {
-            Reason::new(ReasonCode::BadRequest, "source.command is empty; name a program".to_owned())
+            Reason::new(ReasonCode::BadRequest, "source.program is empty; name a program".to_owned())
         })?;
         let process = Some(Process::start(&line, REMEDY)?);
         Ok(Self { line, lines: Lines::new(rows.clone(), false), rows, chunk: vec![0; CHUNK], process })

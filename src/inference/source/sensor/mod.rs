@@ -128,8 +128,8 @@ impl<S: Samples> Source for Sensor<S> {
 pub fn open(settings: &SensorSettings) -> Result<Box<dyn Source>, Reason> {
     let rows = |format| row::Rows::new(format, &settings.columns, settings.time.as_ref());
     Ok(match &settings.from {
-        SensorFrom::Command { command, format } => {
-            Box::new(Sensor::new(command::Command::start(command, rows(*format))?, settings))
+        SensorFrom::Command { program, format } => {
+            Box::new(Sensor::new(command::Command::start(program, rows(*format))?, settings))
         }
         SensorFrom::Serial { path, baud, format } => {
             Box::new(Sensor::new(serial::Serial::open(path, *baud, rows(*format))?, settings))

@@ -20,8 +20,8 @@ fn settings(from: SensorFrom, columns: &[&str], length: u32) -> SensorSettings {
 }
 
 fn shell(script: &str) -> SensorFrom {
-    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-    SensorFrom::Command { command, format: CSV }
+    let program = ["sh", "-c", script].map(str::to_owned).to_vec();
+    SensorFrom::Command { program, format: CSV }
 }
 
 /// Asks until there is a window or a trouble that `wanted` looks for; faults before it are collected.
@@ -113,7 +113,7 @@ fn a_program_and_all_that_it_started_end_with_the_source() {
 
 #[test]
 fn a_program_that_is_not_there_or_writes_no_lines_is_told() {
-    let from = SensorFrom::Command { command: vec!["/no/such/program".into()], format: CSV };
+    let from = SensorFrom::Command { program: vec!["/no/such/program".into()], format: CSV };
     let fault = open(&settings(from, &["x"], 4)).err().unwrap();
     assert!(fault.detail.contains("/no/such/program") && fault.detail.contains("install it"), "{fault}");
     let endless = shell("head -c 300000 /dev/zero | tr '\\0' 1; echo; sleep 0.2; printf 'x\\n1\\n'; exit");
