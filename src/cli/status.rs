@@ -42,7 +42,9 @@ pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
         let figures = status.metrics.pipelines.iter().find(|figures| figures.name == pipeline.name);
         table.add_row(row(pipeline, figures, &status.metrics));
     }
-    text.push_str(&ui::render(&table));
+    if !health.pipelines.is_empty() {
+        text.push_str(&ui::render(&table));
+    }
 
     for pipeline in health.pipelines.iter().filter(|pipeline| pipeline.state == PipelineState::Paused) {
         let since = ui::span(Duration::from_secs(pipeline.source.for_s));
