@@ -33,7 +33,6 @@ pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
     )?;
     writeln!(text, "broker {}, repository {}", link(&health.mqtt), link(&health.repository))?;
     writeln!(text, "{}", board(&status.metrics))?;
-    text.push('\n');
 
     let head =
         ["PIPELINE", "STATE", "MODEL", "PROVIDER", "FPS", "P50/P95/P99 MS", "SKIPPED", "FAILED", "MEMORY"];
@@ -43,6 +42,7 @@ pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
         table.add_row(row(pipeline, figures, &status.metrics));
     }
     if !health.pipelines.is_empty() {
+        text.push('\n');
         text.push_str(&ui::render(&table));
     }
 

@@ -36,7 +36,14 @@ pub fn gather(
     };
     wishes.broker = broker(args, before, person, say)?;
     wishes.password_file = match args.password_file.as_deref() {
-        Some(credential) if credential.starts_with("credential:") => Some(credential.to_owned()),
+        Some(credential) if credential.starts_with("credential:") => {
+            let name = credential.trim_start_matches("credential:");
+            say.push(format!(
+                "broker: systemd hands the password over with LoadCredential={name}:FILE below [Service]: sudo \
+                 systemctl edit edgewarden"
+            ));
+            Some(credential.to_owned())
+        }
         Some(file) => Some(plan::absolute(Path::new(file))?),
         None if before.lacks_password(args) => Some(plan::absolute(&before.password())?),
         None => None,
