@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The origins of bundles.
 pub struct Bundles {
     repository: Option<RepositorySettings>,
-    transport: Option<Arc<dyn Transport>>,
+    /// Made at the start, or when it is first possible.
+    transport: Mutex<Option<Arc<dyn Transport>>>,
     metadata: PathBuf,
     clock: Clock,
     /// How the last try at the repository went; `None` before the first.
@@ -30,21 +31,44 @@ impl Bundles {
     /// `state` is the state folder: what is known of the repository is kept in its `metadata/`.
     ///
     /// # Errors
-    /// When the repository's address cannot be used.
+    /// When the repository's address cannot be used. A machine without certificate authorities is no
+    /// reason: the model must serve all the same, health tells, and each update tries again.
     pub fn new(repository: Option<RepositorySettings>, state: &Path) -> Result<Self, Reason> {
-        let at = repository.as_ref().and_then(|settings| Some((settings, settings.url.as_ref()?)));
-        let transport: Option<Arc<dyn Transport>> = match at {
-            None => None,
-            Some((_, url)) if url.scheme() == "file" => Some(Arc::new(FolderTransport::from_url(url)?)),
-            Some((settings, url)) => Some(Arc::new(HttpTransport::new(url, settings)?)),
-        };
-        Ok(Self {
+        let bundles = Self {
             repository,
-            transport,
+            transport: Mutex::default(),
             metadata: state.join("metadata"),
             clock: Clock::open(state.join("clock")),
             last: Mutex::default(),
-        })
+        };
+        match bundles.transport() {
+            Err(reason) if reason.code == ReasonCode::RepositoryUnreachable => {
+                tracing::error!("{reason}");
+                bundles.tried(Err(reason));
+            }
+            Err(reason) => return Err(reason),
+            Ok(_) => {}
+        }
+        Ok(bundles)
+    }
+
+    /// The way to the repository; `None` where none is configured.
+    fn transport(&self) -> Result<Option<Arc<dyn Transport>>, Reason> {
+        let at = self.repository.as_ref().and_then(|settings| Some((settings, settings.url.as_ref()?)));
+        let Some((settings, url)) = at else { return Ok(None) };
+        let mut kept = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_none() {
+            *kept = Some(match url.scheme() {
+                "file" => Arc::new(FolderTransport::from_url(url)?),
+                _ => Arc::new(HttpTransport::new(url, settings)?),
+            });
+        }
+        Ok(kept.clone())
+    }
+
+    /// Notes how a try at the repository went.
+    fn tried(&self, outcome: Result<(), Reason>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 
     /// The repository's part of a health report. It counts as reached until a try has failed.
@@ -90,16 +114,19 @@ impl Catalog for Bundles {
         match origin {
             Origin::Repository => {
                 self.settings()?;
-                let Some(transport) = self.transport.clone() else {
-                    let detail = "no repository is configured; set repository.url in agent.toml, or install a .bundle file";
-                    return Err(Reason::new(ReasonCode::BadRequest, detail));
+                let found = match self.transport() {
+                    Ok(Some(transport)) => self.found(transport, release).await,
+                    Ok(None) => {
+                        let detail = "no repository is configured; set repository.url in agent.toml, or install a .bundle file";
+                        return Err(Reason::new(ReasonCode::BadRequest, detail));
+                    }
+                    Err(reason) => Err(reason),
                 };
-                let found = self.found(transport, release).await;
                 let reached = match &found {
                     Err(reason) if reason.code == ReasonCode::RepositoryUnreachable => Err(reason.clone()),
                     Ok(_) | Err(_) => Ok(()),
                 };
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
+                self.tried(reached);
                 found
             }
             Origin::File { path } => {

@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tokio::sync::{mpsc, watch};
 
+/// What a device says that is still to be set up.
+const NONE: &str =
+    "no pipeline is configured, and so there is no slot; run `sudo edgewarden setup` and restart the agent";
+
 /// The pipelines by slot; each slot belongs to one.
 pub struct Device {
     by_slot: BTreeMap<SlotName, Handle>,
@@ -44,6 +48,7 @@ impl Device {
                 .find(|handle| handle.plan().name == *name)
                 .ok_or_else(|| bad(format!("no pipeline {name} here; there is {}", known()))),
             None if self.by_slot.len() == 1 => self.by_slot.values().next().ok_or_else(|| bad(known())),
+            None if self.by_slot.is_empty() => Err(bad(NONE.to_owned())),
             None => Err(bad(format!("name one of the pipelines: {}", known()))),
         }
     }
@@ -59,6 +64,7 @@ impl Device {
         };
         match name {
             Some(name) if self.by_slot.contains_key(name) => Ok(name.clone()),
+            _ if self.by_slot.is_empty() => Err(bad(NONE.to_owned())),
             Some(name) => Err(bad(format!("no slot {name} here; there is {}", known()))),
             None => match self.by_slot.keys().next() {
                 Some(only) if self.by_slot.len() == 1 => Ok(only.clone()),

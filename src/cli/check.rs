@@ -31,7 +31,7 @@ pub struct Args {
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Level {
+pub(super) enum Level {
     /// It would run.
     Ok,
     /// It would run, but not as well as it should.
@@ -42,12 +42,12 @@ enum Level {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    level: Level,
+pub(super) struct Finding {
+    pub(super) level: Level,
     /// What was looked at.
-    subject: String,
+    pub(super) subject: String,
     /// What was seen, with the remedy where it is not good.
-    detail: String,
+    pub(super) detail: String,
 }
 
 impl Finding {
@@ -55,7 +55,7 @@ impl Finding {
         Self { level: Level::Ok, subject: subject.into(), detail: detail.into() }
     }
 
-    fn warn(subject: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub(super) fn warn(subject: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { level: Level::Warn, subject: subject.into(), detail: detail.into() }
     }
 
@@ -105,12 +105,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Everything that the settings name, the quick things first.
-fn examine(settings: &Settings, found: &mut impl FnMut(Finding) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn examine(
+    settings: &Settings,
+    found: &mut impl FnMut(Finding) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     found(machine::clock(&settings.paths))?;
     found(machine::memory())?;
     found(machine::folder("state folder", &settings.paths.state))?;
     found(machine::folder("runtime folder", &settings.paths.runtime))?;
     found(machine::disk(&settings.paths.state, settings.update.disk_reserve))?;
+    if settings.pipelines.is_empty() {
+        let remedy = "run `sudo edgewarden setup`, or add a [[pipeline]] with a source";
+        let detail = format!("there is none: the agent runs and looks at nothing; {remedy}");
+        found(Finding::warn("pipelines", detail))?;
+    }
     for pipeline in &settings.pipelines {
         machine::source(pipeline).into_iter().try_for_each(&mut *found)?;
     }
@@ -130,18 +138,43 @@ fn examine(settings: &Settings, found: &mut impl FnMut(Finding) -> anyhow::Resul
 
 fn configuration(path: &std::path::Path, settings: &Settings) -> Finding {
     let id = &settings.device.id;
-    let several = if settings.pipelines.len() == 1 { "pipeline" } else { "pipelines" };
-    let detail = format!("{}: device {id}, {} {several}", path.display(), settings.pipelines.len());
-    // What the images of the usual distributions call every machine.
-    const COMMON: [&str; 6] = ["localhost", "raspberrypi", "ubuntu", "debian", "jetson", "device"];
-    if COMMON.contains(&id.as_str()) {
+    let pipelines = ui::count(settings.pipelines.len(), "pipeline");
+    let detail = format!("{}: device {id}, {pipelines}", files(path));
+    if is_common(id.as_str()) {
         let remedy = "other devices may be called so as well; set device.id or the host name";
         return Finding::warn("configuration", format!("{detail}; {remedy}"));
     }
     Finding::ok("configuration", detail)
 }
 
-fn line(finding: &Finding) -> String {
+/// What the images of the usual distributions call every machine.
+pub(super) fn is_common(id: &str) -> bool {
+    ["localhost", "raspberrypi", "ubuntu", "debian", "jetson", "device"].contains(&id)
+}
+
+/// The files that were read, the drop-ins by their names alone.
+fn files(path: &std::path::Path) -> String {
+    let files = config::files(path);
+    let beside = path.with_file_name("config.d");
+    let name = |file: &PathBuf| match file.file_name() {
+        Some(name) if file.parent().is_some_and(|folder| folder.ends_with("config.d")) => {
+            format!("config.d/{}", name.to_string_lossy())
+        }
+        Some(_) | None => file.display().to_string(),
+    };
+    match files.as_slice() {
+        [] => format!("{} is not there, nor a drop-in in {}", path.display(), beside.display()),
+        [first, ..] if first.file_name() == path.file_name() => {
+            files.iter().map(name).collect::<Vec<_>>().join(" + ")
+        }
+        drop_ins => {
+            let names: Vec<_> = drop_ins.iter().map(name).collect();
+            format!("no {}, but {}", path.display(), names.join(" + "))
+        }
+    }
+}
+
+pub(super) fn line(finding: &Finding) -> String {
     let level = match finding.level {
         Level::Ok => ui::styled(ui::GOOD, "ok  "),
         Level::Warn => ui::styled(ui::WARN, "warn"),
@@ -150,7 +183,7 @@ fn line(finding: &Finding) -> String {
     format!("{level}  {}: {}\n", finding.subject, finding.detail.replace(['\n', '\r'], " "))
 }
 
-fn summary(failed: usize, warned: usize) -> String {
+pub(super) fn summary(failed: usize, warned: usize) -> String {
     match (failed, warned) {
         (0, 0) => "\nEverything would run.\n".into(),
         (0, warned) => format!("\nIt would run; {warned} to look at.\n"),

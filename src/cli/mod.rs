@@ -19,6 +19,7 @@ pub mod predict;
 pub mod repo;
 pub mod run;
 pub mod runtime;
+pub mod setup;
 pub mod status;
 pub mod ui;
 
@@ -42,6 +43,8 @@ pub enum Command {
     Run(run::Args),
     /// Tell the whole story on this machine: broker, repository, device, updates good and bad
     Demo(Box<demo::Args>),
+    /// Set this device up: camera, broker, repository, its own key; writes one drop-in
+    Setup(Box<setup::Args>),
     /// Tell what would run here and what is missing, with the remedy
     Check(check::Args),
     /// Ask the running agent how it is
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(*args),
+        Command::Setup(args) => setup::run(*args),
         Command::Check(args) => check::run(args),
         Command::Status(args) => control::status(args),
         Command::Install(args) => control::install(args),

@@ -33,7 +33,6 @@ pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
     )?;
     writeln!(text, "broker {}, repository {}", link(&health.mqtt), link(&health.repository))?;
     writeln!(text, "{}", board(&status.metrics))?;
-    text.push('\n');
 
     let head =
         ["PIPELINE", "STATE", "MODEL", "PROVIDER", "FPS", "P50/P95/P99 MS", "SKIPPED", "FAILED", "MEMORY"];
@@ -42,7 +41,10 @@ pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
         let figures = status.metrics.pipelines.iter().find(|figures| figures.name == pipeline.name);
         table.add_row(row(pipeline, figures, &status.metrics));
     }
-    text.push_str(&ui::render(&table));
+    if !health.pipelines.is_empty() {
+        text.push('\n');
+        text.push_str(&ui::render(&table));
+    }
 
     for pipeline in health.pipelines.iter().filter(|pipeline| pipeline.state == PipelineState::Paused) {
         let since = ui::span(Duration::from_secs(pipeline.source.for_s));

@@ -35,6 +35,9 @@ use std::sync::Arc;
 /// Where the packages put the configuration.
 pub const DEFAULT_PATH: &str = "/etc/edgewarden/agent.toml";
 
+/// The folder of the drop-ins, beside the main file.
+const DROP_INS: &str = "config.d";
+
 /// Largest configuration file, bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -81,25 +84,55 @@ impl Surroundings {
     }
 }
 
+/// A drop-in as it might be, to see what would come of it.
+#[derive(Debug, Clone, Copy)]
+pub struct AsIf<'a> {
+    /// Which one; see [`drop_in`].
+    pub file: &'a Path,
+    /// What it would say; `None`: as if it were not there.
+    pub text: Option<&'a str>,
+}
+
 /// Reads `path` and the drop-ins `config.d/*.toml` beside it in the order of their names, later over
-/// earlier: tables key by key, pipelines by name. All faults at once.
+/// earlier: tables key by key, pipelines by name. All faults at once. No file at the usual place is as an
+/// empty one: a device begins without, and `edgewarden setup` writes a drop-in.
 pub fn load(path: &Path) -> Result<Settings, ConfigErrors> {
     load_in(path, &Surroundings::here())
 }
 
 /// Like [`load`], with the machine's part given.
 pub fn load_in(path: &Path, surroundings: &Surroundings) -> Result<Settings, ConfigErrors> {
-    // Absolute, so that messages and the paths that count from it hold from any working directory.
-    let path: Arc<Path> = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).into();
+    load_as_if(path, surroundings, None)
+}
+
+/// Like [`load_in`], as if one drop-in were another.
+pub fn load_as_if(
+    path: &Path,
+    surroundings: &Surroundings,
+    as_if: Option<AsIf<'_>>,
+) -> Result<Settings, ConfigErrors> {
+    let path = absolute(path);
     let mut faults = Vec::new();
-    let mut files = vec![path.clone()];
+    let mut files = Vec::new();
     match drop_ins(&path) {
         Ok(found) => files.extend(found),
         Err(fault) => faults.push(fault),
     }
+    if let Some(AsIf { file, text }) = as_if {
+        files.retain(|found| **found != *file);
+        files.extend(text.map(|_| Arc::from(file)));
+        files.sort();
+    }
+    if !(is_absent(&path) && may_be_absent(&path, as_if.is_some())) {
+        files.insert(0, path.clone());
+    }
     let mut tree = BTreeMap::new();
     for file in files {
-        match read_file(&file).map_err(|fault| vec![fault]).and_then(|text| file::parse(&file, &text)) {
+        let text = match as_if {
+            Some(AsIf { file: other, text: Some(text) }) if *file == *other => Ok(text.to_owned()),
+            Some(_) | None => read_file(&file),
+        };
+        match text.map_err(|fault| vec![fault]).and_then(|text| file::parse(&file, &text)) {
             Ok(over) => file::merge(&mut tree, over),
             Err(more) => faults.extend(more),
         }
@@ -118,8 +151,38 @@ pub fn from_text(text: &str, folder: &Path, surroundings: &Surroundings) -> Resu
     read::settings(&file, tree, surroundings)
 }
 
+/// The path of the drop-in `name` beside the main file `path`.
+pub fn drop_in(path: &Path, name: &str) -> PathBuf {
+    absolute(path).with_file_name(DROP_INS).join(name)
+}
+
+/// The files that make up a configuration, in the order in which they are read.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    let main = absolute(path);
+    let above = drop_ins(&main).unwrap_or_default();
+    let main = Some(main).filter(|main| !is_absent(main));
+    main.into_iter().chain(above).map(|file| file.to_path_buf()).collect()
+}
+
+/// So that messages, and the paths that count from it, hold from any working directory.
+fn absolute(path: &Path) -> Arc<Path> {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).into()
+}
+
+/// A link that leads nowhere is there, and is told.
+fn is_absent(main: &Path) -> bool {
+    matches!(main.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Where a device begins without a file. Any other place was named by somebody, who may have mistyped it.
+fn may_be_absent(main: &Path, before_setup: bool) -> bool {
+    let usual = Path::new(DEFAULT_PATH);
+    let beside_drop_ins = || before_setup || main.with_file_name(DROP_INS).is_dir();
+    main == usual || (main.file_name() == usual.file_name() && beside_drop_ins())
+}
+
 fn drop_ins(main: &Path) -> Result<Vec<Arc<Path>>, Fault> {
-    let folder = main.parent().unwrap_or(Path::new("/")).join("config.d");
+    let folder = main.with_file_name(DROP_INS);
     let fault = |text: String| Fault {
         at: Place { file: folder.as_path().into(), line: 1 },
         key: String::new(),
@@ -155,7 +218,8 @@ fn read_file(path: &Arc<Path>) -> Result<String, Fault> {
         Err(error) => {
             let remedy = match error.kind() {
                 std::io::ErrorKind::NotFound => {
-                    "; name the file with --config, or begin with a copy of the example agent.toml"
+                    "; name the file with --config, write one with `edgewarden setup`, or begin with a copy of the \
+                     example agent.toml"
                 }
                 std::io::ErrorKind::PermissionDenied => "; run as a user who may read it",
                 std::io::ErrorKind::InvalidData => "; it must be UTF-8 text",

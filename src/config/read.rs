@@ -45,11 +45,6 @@ pub fn settings(
     let health = health(root.table_or_empty("health"));
     let log = log(root.table_or_empty("log"));
     let sections = root.tables("pipeline", MAX_PIPELINES);
-    if sections.is_empty() {
-        let remedy =
-            "there is none; add [[pipeline]] with a source, such as source = { kind = \"synthetic\" }";
-        root.fault(&root.at, "pipeline", remedy);
-    }
     let pipelines = pipelines(sections, &faults, mqtt.as_ref().and_then(Option::as_ref));
     root.finish();
 

@@ -29,7 +29,7 @@ pub struct Settings {
     pub health: HealthSettings,
     /// `[log]`
     pub log: LogSettings,
-    /// `[[pipeline]]`, at least one, each with its own slot.
+    /// `[[pipeline]]`, each with its own slot; none on a device that is still to be set up.
     pub pipelines: Vec<PipelineSettings>,
 }
 

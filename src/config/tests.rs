@@ -155,11 +155,6 @@ fn the_smallest_file_is_a_pipeline_with_a_source() {
     assert_eq!(settings.pipelines[0].name.as_str(), "main");
     assert_eq!(settings.pipelines[0].slot.as_str(), "main");
     assert_eq!(settings.runtime.providers, [Provider::Cpu]);
-    assert_eq!(
-        faults(""),
-        ["agent.toml:1: pipeline: there is none; add [[pipeline]] with a source, such as source = { kind = \
-         \"synthetic\" }"]
-    );
 }
 
 #[test]
@@ -450,6 +445,57 @@ fn a_fault_in_a_drop_in_names_the_drop_in() {
     let folder = folder_with(&[("agent.toml", SMALLEST), ("config.d/a.toml", "\n[device]\nidd = \"x\"\n")]);
     let errors = load_in(&folder.path().join("agent.toml"), &around()).unwrap_err().to_string();
     assert!(errors.contains("config.d/a.toml:3: device.idd: unknown key; did you mean id?"), "{errors}");
+}
+
+#[test]
+fn a_device_begins_without_a_file_but_a_mistyped_name_is_told() {
+    let folder = folder_with(&[("config.d/50-setup.toml", "[device]\nid = \"three\"\n")]);
+    let main = folder.path().join("agent.toml");
+    let settings = load_in(&main, &around()).unwrap();
+    assert_eq!(settings.device.id.as_str(), "three");
+    assert_eq!((settings.pipelines.len(), settings.mqtt, settings.repository), (0, None, None));
+    assert_eq!(super::files(&main), [folder.path().join("config.d/50-setup.toml")]);
+    // An empty file is as none.
+    std::fs::write(&main, "").unwrap();
+    assert_eq!(load_in(&main, &around()).unwrap().device.id.as_str(), "three");
+    assert_eq!(super::files(&main).len(), 2);
+    // A name that nobody knows, a link that leads nowhere, and a folder without drop-ins are faults.
+    assert!(load_in(&folder.path().join("agnt.toml"), &around()).is_err());
+    std::fs::remove_file(&main).unwrap();
+    std::os::unix::fs::symlink("nowhere.toml", &main).unwrap();
+    assert!(load_in(&main, &around()).is_err());
+    let empty = tempfile::tempdir().unwrap();
+    assert!(load_in(&empty.path().join("agent.toml"), &around()).is_err());
+    assert!(
+        load_in(Path::new(super::DEFAULT_PATH), &around()).is_ok() || Path::new(super::DEFAULT_PATH).exists()
+    );
+}
+
+#[test]
+fn a_drop_in_can_be_tried_before_it_is_written() {
+    let folder = folder_with(&[
+        ("config.d/50-setup.toml", "[device]\nid = \"old\"\n"),
+        ("config.d/90-mine.toml", "[device]\ngroups = [\"g\"]\n"),
+    ]);
+    let main = folder.path().join("agent.toml");
+    let file = super::drop_in(&main, "50-setup.toml");
+    let as_if = |text| super::load_as_if(&main, &around(), Some(super::AsIf { file: &file, text }));
+    assert_eq!(as_if(None).unwrap().device.id.as_str(), "pi-4");
+    let tried = as_if(Some("[device]\nid = \"new\"\ngroups = [\"h\"]\n")).unwrap().device;
+    assert_eq!((tried.id.as_str(), tried.groups[0].as_str()), ("new", "g"), "later names win");
+    let faults = as_if(Some("\n[device]\nidd = 1\n")).unwrap_err().to_string();
+    assert!(faults.contains("50-setup.toml:3: device.idd: unknown key"), "{faults}");
+    assert_eq!(load_in(&main, &around()).unwrap().device.id.as_str(), "old", "nothing was written");
+}
+
+#[test]
+fn drop_ins_are_bounded() {
+    let folder = folder_with(&[("agent.toml", SMALLEST)]);
+    for number in 0..65 {
+        std::fs::write(folder.path().join(format!("config.d/{number}.toml")), "").unwrap();
+    }
+    let faults = load_in(&folder.path().join("agent.toml"), &around()).unwrap_err().to_string();
+    assert!(faults.contains("config.d:1: holds more than 64 drop-ins"), "{faults}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Is the device well? One pure judgement over the facts that the agent has gathered.
 
+mod bare;
+
 use super::deployment::Stage;
 use super::id::{DeviceId, PipelineName, Release, SlotName};
 use super::manifest::Provider;
@@ -27,6 +29,8 @@ pub enum HealthState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemCode {
+    /// There is no pipeline: the device is still to be set up.
+    NotConfigured,
     /// A slot has no bundle.
     NoModel,
     /// A model does not run, and is being restarted.
@@ -299,6 +303,7 @@ impl HealthReport {
 /// device that waits for its first bundle, or whose folder is read to its end, is not broken.
 pub fn judge(facts: Facts) -> HealthReport {
     let mut problems = facts.others.clone();
+    problems.extend(bare::problem(&facts));
     for pipeline in &facts.pipelines {
         pipeline_problems(pipeline, &mut problems);
     }
@@ -425,7 +430,7 @@ fn board_problems(board: &BoardMetrics, disk_reserve: u64, problems: &mut Vec<Pr
 fn rank(code: ProblemCode) -> u8 {
     match code {
         ProblemCode::ModelFailed | ProblemCode::SourceFailed => 0,
-        ProblemCode::NoModel | ProblemCode::FrameErrors => 1,
+        ProblemCode::NotConfigured | ProblemCode::NoModel | ProblemCode::FrameErrors => 1,
         ProblemCode::StoreRebuilt | ProblemCode::DiskLow | ProblemCode::MemoryLow => 2,
         ProblemCode::DeploymentFailed | ProblemCode::ProviderFallback | ProblemCode::MessagesLost => 3,
         ProblemCode::BrokerUnreachable | ProblemCode::RepositoryUnreachable => 4,

@@ -149,8 +149,9 @@ pub fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reaso
     let mut password = Vec::new();
     if let Some(path) = &settings.password_file {
         password = std::fs::read(path).map_err(|error| {
-            let detail =
-                format!("mqtt.password_file {}: {error}; make it readable for the agent", path.display());
+            let remedy = "make it readable for the agent; a credential:NAME needs LoadCredential=NAME:FILE in the \
+                          unit, and systemd 247 or newer";
+            let detail = format!("mqtt.password_file {}: {error}; {remedy}", path.display());
             Reason::new(ReasonCode::BadRequest, detail)
         })?;
         while password.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {

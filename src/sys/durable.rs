@@ -8,6 +8,7 @@
 use crate::domain::{Reason, ReasonCode};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -87,16 +88,41 @@ pub fn sync_dir(path: &Path) -> Result<(), DurableError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(failed("sync folder", path))
 }
 
+/// Who may read and write a file, whatever the writer's own user and umask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Such as `0o600`.
+    pub mode: u32,
+    /// User and group; the writer's own when `None`. Only root may give a file away.
+    pub owner: Option<(u32, u32)>,
+}
+
 /// Replaces the file at `path` by `bytes`: after a power cut it holds the old bytes or the new ones,
 /// never a mixture. The folder must exist.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    write(path, bytes, None)
+}
+
+/// Like [`write_atomic`], for those who `access` says. At no moment can anybody else read it.
+pub fn write_atomic_for(path: &Path, bytes: &[u8], access: Access) -> Result<(), DurableError> {
+    write(path, bytes, Some(access))
+}
+
+fn write(path: &Path, bytes: &[u8], access: Option<Access>) -> Result<(), DurableError> {
     let temporary = temporary_beside(path);
     let written = (|| {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
+            .mode(if access.is_some() { 0o600 } else { 0o666 })
             .open(&temporary)
             .map_err(failed("create", &temporary))?;
+        if let Some(Access { mode, owner }) = access {
+            if let Some((user, group)) = owner {
+                fchown(&file, Some(user), Some(group)).map_err(failed("give away", &temporary))?;
+            }
+            file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set mode", &temporary))?;
+        }
         file.write_all(bytes).map_err(failed("write", &temporary))?;
         file.sync_all().map_err(failed("sync file", &temporary))?;
         drop(file);
@@ -201,7 +227,7 @@ pub fn remove_temporaries(dir: &Path) -> Result<(), DurableError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn a_write_replaces_the_whole_file_and_leaves_nothing_beside_it() {
@@ -210,6 +236,26 @@ mod tests {
         write_atomic(&path, b"a long first text").unwrap();
         write_atomic(&path, b"short").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"short");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_for_those_who_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for mode in [0o600, 0o644, 0o640] {
+            write_atomic_for(&path, b"x", Access { mode, owner: None }).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
+        let given = write_atomic_for(&path, b"y", Access { mode: 0o600, owner: Some((65534, 65534)) });
+        if rustix::process::geteuid().is_root() {
+            given.unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (65534, 65534));
+        } else {
+            assert!(given.unwrap_err().to_string().starts_with("give away"));
+            assert_eq!(fs::read(&path).unwrap(), b"x");
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

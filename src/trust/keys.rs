@@ -72,11 +72,21 @@ impl Key {
         hex::encode(self.signing.sign(bytes).to_bytes())
     }
 
+    /// The private key in PKCS#8 PEM.
+    pub(super) fn pem(&self) -> String {
+        let der = [&PKCS8_PREFIX[..], self.signing.as_bytes()].concat();
+        format!("{BEGIN}\n{}\n{END}\n", STANDARD.encode(der))
+    }
+
+    /// The public part, 64 hexadecimal digits.
+    pub fn public_hex(&self) -> String {
+        hex::encode(self.signing.verifying_key().as_bytes())
+    }
+
     /// Writes the private key to a new file that only its owner can read. Errors: `BadRequest` where
     /// there is a file already: a key is never overwritten.
     pub fn save(&self, path: &Path) -> Result<(), Reason> {
-        let der = [&PKCS8_PREFIX[..], self.signing.as_bytes()].concat();
-        let pem = format!("{BEGIN}\n{}\n{END}\n", STANDARD.encode(der));
+        let pem = self.pem();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = match file {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {

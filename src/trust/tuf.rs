@@ -16,7 +16,9 @@ use crate::bundle::layout;
 use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use serde_json::Value;
-use sigstore_tuf::{Error, Key, MetadataStore, Repository, TargetFile, Updater, UpdaterConfig};
+use sigstore_tuf::{
+    Error, Key, MetadataStore, Repository, TargetFile, TrustedMetadataSet, Updater, UpdaterConfig,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -241,6 +243,18 @@ impl Session {
         listed.sort_by(|a, b| a.release.cmp(&b.release));
         listed
     }
+}
+
+/// Whether a device can pin these bytes as its root: no longer than a root may be, well formed, signed to
+/// its own threshold, no key under two ids. `what` is said of them in errors.
+pub(super) fn check_root(bytes: &[u8], what: &str) -> Result<(), Reason> {
+    super::provider::install();
+    if bytes.len() as u64 > MAX_ROOT {
+        let detail = format!("{what}: more than {MAX_ROOT} bytes, which no root has");
+        return Err(Reason::new(ReasonCode::SizeMismatch, detail));
+    }
+    one_id_a_key(bytes, what)?;
+    TrustedMetadataSet::from_root(bytes).map(drop).map_err(|error| reason_of(&error, what))
 }
 
 /// The canonical JSON that signatures cover.

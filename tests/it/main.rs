@@ -32,6 +32,8 @@ mod predict;
 mod process;
 /// The README: its commands, topics, messages and configuration.
 mod readme;
+/// A machine that is not set up, and `edgewarden setup`.
+mod setup;
 /// Sources that another program reads: films, network cameras, commands that misbehave.
 mod stream;
 /// Cameras, against the kernel's own test driver where it is there.

@@ -68,6 +68,35 @@ fn press(device: &str, control: &str) {
     assert!(set.status.success(), "{control}: {}", String::from_utf8_lossy(&set.stderr));
 }
 
+#[test]
+fn setup_finds_the_cameras_and_asks_which_one() {
+    if !vivid() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.toml");
+    let setup = |more: &[&str]| {
+        let mut command = Edgewarden::command();
+        command.args(["setup", "--dry-run", "--json", "--no-check", "--broker", "none", "--device-id", "a"]);
+        command.args(more).arg("--config").arg(&config).output().unwrap()
+    };
+    let several = setup(&[]);
+    let why = String::from_utf8_lossy(&several.stderr).into_owned();
+    assert_eq!(several.status.code(), Some(64), "{why}");
+    assert!(why.contains("2 cameras were found") && why.contains("--camera"), "{why}");
+    let named = setup(&["--camera", CAMERAS[1]]);
+    let said: serde_json::Value = serde_json::from_slice(&named.stdout).expect("JSON");
+    let cameras = said["cameras"].as_array().unwrap();
+    assert_eq!(cameras.len(), 2, "the third node is no camera: {cameras:?}");
+    assert!(cameras.iter().all(|one| one["name"] == "vivid" && one["offers"].to_string().contains("YUYV")));
+    let text: toml::Table = said["drop_in"]["text"].as_str().unwrap().parse().unwrap();
+    let source = text["pipeline"][0]["source"].as_table().unwrap();
+    assert_eq!(source["kind"].as_str(), Some("v4l2"));
+    // The machine may have a link that stays; it leads to the same device.
+    let device = std::fs::canonicalize(source["device"].as_str().unwrap()).unwrap();
+    assert_eq!(device, std::path::Path::new(CAMERAS[1]));
+}
+
 /// Red, green and blue at a point, whatever the format; grey gives its value three times.
 fn colour(picture: &Picture, bytes: &[u8], x: usize, y: usize) -> [f32; 3] {
     let (width, height) = (picture.width as usize, picture.height as usize);
