@@ -4,6 +4,7 @@ must come up with a good model each time.
 What its kernel had not written to the disk is lost with it, as on a device; a drive that loses or reorders what it
 was told to keep is not played.
 """
+import itertools
 import json
 import queue
 import threading
@@ -72,14 +73,14 @@ def rehearsal(device):
 
 
 def moments(stages, count):
-    """(stage, seconds after its beginning) to cut at: all stages in turn, each at another part of its time."""
-    share = 0.5
-    for number in range(count):
-        name, seconds = stages[number % len(stages)]
-        yield name, seconds * share
-        if number % len(stages) == len(stages) - 1:
-            # The golden section: never the same part again, and evenly spread.
-            share = (share + 0.618) % 1
+    """(stage, seconds after its beginning) to cut at: each stage once, then the longest ones again, each time at
+    another part of it."""
+    # Before the device has begun, there is nothing to interrupt.
+    real = [(name, seconds) for name, seconds in stages if name not in ("asked", "accepted")]
+    turns = itertools.chain(real, itertools.cycle(sorted(real, key=lambda stage: -stage[1])[:3]))
+    for number, (name, seconds) in enumerate(itertools.islice(turns, count)):
+        # Multiples of the golden section are spread evenly and never meet.
+        yield name, seconds * ((0.5 + 0.618 * number) % 1)
 
 
 def cut_at(device, stage, seconds):
