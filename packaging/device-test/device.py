@@ -55,6 +55,12 @@ DROP_IN = "/etc/systemd/system/edgewarden.service.d/50-fleet.conf"
 # What the user has in /etc, and an upgrade must keep.
 OWN = ["/etc/edgewarden/agent.toml", "/etc/edgewarden/config.d/50-fleet.toml", "/etc/edgewarden/root.json",
        "/etc/edgewarden/mqtt-password", DROP_IN]
+SERVER = """\
+[Service]
+ExecStart=/srv/server repo serve /srv/repo
+[Install]
+WantedBy=multi-user.target
+"""
 BROKER = """\
 listener 1883 127.0.0.1
 allow_anonymous false
@@ -145,8 +151,10 @@ class Device:
         """A signed repository in it, made with the installed program, and a web server for it."""
         self.machine.push([MODELS / version for version in versions], "/srv/bundles")
         self.shell("cd /srv; edgewarden repo init repo --keys keys; edgewarden repo publish repo --keys keys bundles/*")
-        # Beside the agent's package, so that the server outlives its upgrades and its end.
-        self.shell("cp /usr/bin/edgewarden /srv/server; systemd-run -q --unit=fleet-repository /srv/server repo serve /srv/repo")
+        # A copy beside the agent's package, so that the server outlives its upgrades and its end; and a unit, so that
+        # it is there again after a power cut.
+        self.machine.write("/etc/systemd/system/fleet-repository.service", SERVER)
+        self.shell("cp /usr/bin/edgewarden /srv/server; systemctl daemon-reload; systemctl -q enable --now fleet-repository")
 
     def broker(self):
         """A broker that wants a password."""
@@ -155,7 +163,7 @@ class Device:
             cd /etc/mosquitto; touch passwords
             mosquitto_passwd -b passwords edgewarden '{PASSWORD}'
             mosquitto_passwd -b passwords operator operator
-            chown mosquitto passwords; chmod 600 passwords; systemctl restart mosquitto""")
+            chown mosquitto passwords; chmod 600 passwords; systemctl -q enable mosquitto; systemctl restart mosquitto""")
 
     def configure(self, fps=10, frames=20, more=""):
         """What an owner writes, and the restart that makes it count."""

@@ -136,7 +136,7 @@ def power(machine, debs, count):
         rebuilt = [one["detail"] for one in last["health"]["problems"] if one["code"] in ("store_rebuilt", "model_failed")]
         check(not broken and not rebuilt and fate.split()[-1] != "refused",
               f"cut {number} {seconds:.1f} s into '{stage}' (met: {met}): {served} served {waited:.0f} s after the boot, "
-              f"at last {final} ({fate})", json.dumps(broken + rebuilt))
+              f"at last {final} ({fate})", json.dumps([*broken, *rebuilt, deployment]))
         machine.cut()
     good(f"{count} of {count} came up with a good model; {ended[NEW]} finished the update, {ended[OLD]} had not begun it")
 

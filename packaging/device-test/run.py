@@ -26,6 +26,8 @@ def main():
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    # Also where a shell in the background made it be ignored.
+    signal.signal(signal.SIGINT, interrupted)
     signal.signal(signal.SIGTERM, interrupted)
     # Ended with the script that started it.
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -36,8 +38,9 @@ def main():
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=home) as scratch:
         place = pathlib.Path(scratch)
-        machine = Container(wish.container, place) if wish.container else Vm(wish.machine, wish.arch, place)
+        machine = None
         try:
+            machine = Container(wish.container, place) if wish.container else Vm(wish.machine, wish.arch, place)
             if wish.part == "everyday":
                 everyday(machine, wish.debs, place)
             elif wish.part == "power":
@@ -57,7 +60,8 @@ def main():
             # A second Ctrl-C would leave things behind.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            machine.end()
+            if machine:
+                machine.end()
     print(f"   all good after {time.monotonic() - began:.0f} s", flush=True)
     return 0
 
