@@ -41,6 +41,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Commands that wait at most, from each side.
 const COMMANDS: usize = 16;
+/// This program as the kernel has it open. An upgrade puts another file in its place some time before the agent is
+/// restarted; children from that file would be of another version than their agent.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// The whole agent, running.
 pub(super) struct Agent {
@@ -92,10 +95,9 @@ pub(super) async fn assemble(
     };
 
     let outlet = Arc::new(Outlet::new(telemetry.clone(), mqtt.clone()));
-    let exe = std::env::current_exe()
-        .map_err(|error| Reason::new(ReasonCode::Internal, format!("find this program's file: {error}")))?;
+    let exe = Path::new(OWN_PROGRAM);
     let plans: Vec<camera::Plan> =
-        settings.pipelines.iter().filter_map(|one| camera_plan(&settings, one, &exe)).collect();
+        settings.pipelines.iter().filter_map(|one| camera_plan(&settings, one, exe)).collect();
     let channels: Vec<FrameChannel> = plans.iter().map(|plan| plan.channel.clone()).collect();
     clear(&channels).await;
     let cameras: Vec<camera::Handle> = plans.into_iter().map(camera::spawn).collect();

@@ -27,6 +27,8 @@ pub enum Command {
 /// Runs the command.
 pub fn run(command: Command) -> anyhow::Result<()> {
     let socket = socket()?;
+    // For `top` and the like, which else show the last part of the path that it was started by.
+    let _ = rustix::thread::set_name(c"edgewarden");
     // Before anything else: an agent that is killed must leave nobody behind who holds the camera or
     // the GPU. One that was killed before this line has closed the socket.
     set_parent_process_death_signal(Some(Signal::KILL))?;

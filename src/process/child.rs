@@ -104,6 +104,8 @@ where
 
         let mut command = Command::new(exe);
         command
+            // The path may be one that names no program to people.
+            .arg0("edgewarden")
             .args(["child", role])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -9,6 +9,7 @@ use edgewarden::domain::health::PipelineState;
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -234,4 +235,25 @@ fn two_agents_on_one_machine_do_not_meet() {
     wait_until("frames of the other", PATIENCE, || {
         (two.status().metrics.pipelines[0].frames.answered > before + 3).then_some(())
     });
+}
+
+/// As a package manager does it: the new file is renamed over the old one, and the agent is restarted only then.
+#[test]
+fn an_agent_whose_program_was_replaced_ends_an_update_with_children_of_its_own() {
+    let repository = Repository::with(&["v1", "v2"]);
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("edgewarden");
+    std::fs::copy(Edgewarden::path(), &program).unwrap();
+    let device = local(Options::default().repository(&repository).program(&program), &release(1));
+
+    let next = folder.path().join("edgewarden.dpkg-new");
+    std::fs::write(&next, "#!/bin/sh\nexit 1\n").unwrap();
+    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&next, &program).unwrap();
+    let done = device.cli(["update", SLOT, &release(2)]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let child = device.child("infer");
+    let called = |file: &str| std::fs::read_to_string(format!("/proc/{child}/{file}")).unwrap();
+    assert_eq!(called("comm"), "edgewarden\n");
+    assert!(called("cmdline").starts_with("edgewarden\0child\0infer"), "{}", called("cmdline"));
 }

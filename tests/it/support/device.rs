@@ -133,6 +133,7 @@ pub struct Options {
     others: Vec<toml::Table>,
     environment: Vec<(String, String)>,
     broker: Option<String>,
+    program: PathBuf,
 }
 
 impl Default for Options {
@@ -170,6 +171,7 @@ impl Default for Options {
             others: Vec::new(),
             environment: Vec::new(),
             broker: None,
+            program: Edgewarden::path().to_owned(),
         }
     }
 }
@@ -225,6 +227,12 @@ impl Options {
     /// Adds a pipeline, as it stands below `[[pipeline]]`.
     pub fn and(mut self, pipeline: &str) -> Self {
         self.others.push(pipeline.parse().expect("a table"));
+        self
+    }
+
+    /// Starts the daemon from another file.
+    pub fn program(mut self, file: &Path) -> Self {
+        file.clone_into(&mut self.program);
         self
     }
 
@@ -344,7 +352,7 @@ impl Device {
     /// Starts the daemon; its log is added to `agent.log`.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
-        self.start_by(Edgewarden::command(), log);
+        self.start_by(Edgewarden::command_of(&self.options.program), log);
     }
 
     /// Starts the daemon by a command that ends with its program, with a log of its own.

@@ -48,7 +48,12 @@ impl Edgewarden {
 
     /// A command that is still to be given its arguments.
     pub fn command() -> Command {
-        let mut command = Command::new(Self::path());
+        Self::command_of(Self::path())
+    }
+
+    /// The same for another file with the program.
+    pub fn command_of(program: &Path) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EDGEWARDEN_"))
         {
