@@ -26,7 +26,8 @@ fn fences(text: &str, language: &str) -> Vec<String> {
         if let Some(of) = line.strip_prefix("```") {
             let content: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
             if of == language {
-                found.push(content.join("\n"));
+                // A command may go on in the next line.
+                found.push(content.join("\n").replace("\\\n", " "));
             }
         }
     }
@@ -187,6 +188,15 @@ fn the_files_it_links_to_are_there() {
         .collect();
     assert!(links.len() >= 5, "{links:?}");
     for link in links {
-        assert!(root().join(link).is_file(), "{link} is missing");
+        let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+        let path = root().join(file);
+        assert!(path.is_file(), "{link} is missing");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let named =
+            |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-") == heading;
+        assert!(
+            heading.is_empty() || text.lines().any(|line| line.starts_with('#') && named(line)),
+            "{link}"
+        );
     }
 }
