@@ -55,7 +55,8 @@
 //!
 //! In the shadow, where a deployment asks for it, the candidate answers the frames that the serving child
 //! answers too; [`domain::shadow`] compares them and nothing else sees its answers. A candidate loads and is
-//! compared at low priority ([`process::cost`]).
+//! compared at low priority ([`process::cost`]), and an update is fetched and checked at low priority
+//! ([`sys::background`]): frames go first.
 //!
 //! At the swap the candidate is told to start first; it names the number N of the first frame that it
 //! will answer, and only then is the old one told to stop at N. No frame falls between the two.
