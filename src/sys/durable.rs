@@ -63,6 +63,16 @@ pub fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Durab
     move |source| DurableError { act, path, source }
 }
 
+/// Bytes that are free for the agent on the disk that holds `path`.
+///
+/// # Errors
+/// What the system says, such as of a path that is not there.
+pub fn free_bytes(path: &Path) -> Result<u64, DurableError> {
+    let disk =
+        rustix::fs::statvfs(path).map_err(|error| failed("measure free space of", path)(error.into()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// A name beside `path` that no other writer of this process uses.
 fn temporary_beside(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);

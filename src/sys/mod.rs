@@ -10,4 +10,6 @@ pub mod heap;
 pub mod lockdown;
 pub mod monotonic;
 pub mod notify;
+#[cfg(test)]
+pub mod small_disk;
 pub mod store;

@@ -55,10 +55,7 @@ pub struct Room {
 impl Room {
     /// Asks the system about the disk that holds `folder` and about the memory.
     pub fn measure(folder: &Path) -> Result<Self, Reason> {
-        let disk = rustix::fs::statvfs(folder)
-            .map_err(|error| failed("measure free space of", folder)(error.into()))?;
-        let memory = procfs_memory();
-        Ok(Self { disk: disk.f_bavail.saturating_mul(disk.f_frsize), memory })
+        Ok(Self { disk: durable::free_bytes(folder)?, memory: procfs_memory() })
     }
 }
 

@@ -118,11 +118,7 @@ impl HandedOver {
         let (folder, reserve) = (self.folder.clone(), self.reserve);
         let free = blocking(move || {
             durable::create_dir_synced(&folder)?;
-            let disk = rustix::fs::statvfs(&folder).map_err(|error| {
-                let detail = format!("measure free space of {}: {error}", folder.display());
-                Reason::new(ReasonCode::Internal, detail)
-            })?;
-            Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+            Ok(durable::free_bytes(&folder)?)
         })
         .await?;
         if size.saturating_add(reserve) > free {

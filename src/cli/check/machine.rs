@@ -7,6 +7,7 @@ use crate::domain::Reason;
 use crate::domain::source::{SensorFrom, SensorSettings, SourceSettings, V4l2Settings};
 use crate::inference::source::{program, sensor, v4l2};
 use crate::sys::clock::Clock;
+use crate::sys::durable;
 use rustix::fs::{Access, access};
 use std::fs;
 use std::io::Read;
@@ -80,9 +81,8 @@ pub fn folder(subject: &str, folder: &Path) -> Finding {
 
 /// Whether an update would find room.
 pub fn disk(state: &Path, reserve: u64) -> Finding {
-    match rustix::fs::statvfs(existing(state)) {
-        Ok(disk) => {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    match durable::free_bytes(existing(state)) {
+        Ok(free) => {
             let detail = format!("{} free at {}", ui::size(free), state.display());
             if free < reserve {
                 let kept = ui::size(reserve);
@@ -94,7 +94,9 @@ pub fn disk(state: &Path, reserve: u64) -> Finding {
             }
             Finding::ok("disk", detail)
         }
-        Err(error) => Finding::warn("disk", format!("{}: cannot be asked: {error}", state.display())),
+        Err(error) => {
+            Finding::warn("disk", format!("{}: cannot be asked: {}", state.display(), error.source))
+        }
     }
 }
 

@@ -64,9 +64,7 @@ impl Decoder for Boxes {
             }
             let classes = row.iter().enumerate().filter(|&(column, _)| Some(column) != self.background);
             let Some((class, score)) = best(classes.map(|(_, &score)| score)) else { continue };
-            if score >= least {
-                self.suppression.offer(self.frame.corners(bbox), class, score);
-            }
+            self.suppression.offer(self.frame.corners(bbox), class, score);
         }
         self.suppression.finish(seen, &mut into.detections);
         Ok(())

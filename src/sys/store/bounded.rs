@@ -44,6 +44,12 @@ pub(super) fn let_go<T: Send + 'static>(closed: T) {
     }
 }
 
+/// `sled` asserts on what it finds after a write that failed.
+pub(super) fn unless_it_panics<T>(work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, sled::Error> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("the database gave up".to_owned())))
+}
+
 fn with_patience(
     patience: &[Duration],
     flush: impl Fn() -> Result<(), sled::Error> + Clone + Send + 'static,
@@ -53,12 +59,10 @@ fn with_patience(
     for wait in patience {
         let (flush, done) = (flush.clone(), done.clone());
         let thread = std::thread::Builder::new().name("flush".to_owned()).spawn(move || {
-            let end = catch_unwind(AssertUnwindSafe(&flush));
+            let end = unless_it_panics(&flush);
             // First of all what it holds of the database: it is to be closed when this one is heard.
             drop(flush);
-            let _ = done.send(
-                end.unwrap_or_else(|_| Err(sled::Error::ReportableBug("the database gave up".to_owned()))),
-            );
+            let _ = done.send(end);
         });
         thread.map_err(sled::Error::Io)?;
         match flushed.recv_timeout(*wait) {

@@ -1,9 +1,9 @@
 //! The open database, and how it is opened again after a write that failed.
 
+use super::bounded::{self, unless_it_panics};
 use super::open::{self, Base};
-use super::{Change, PIECE, StoreError, bounded};
+use super::{Change, PIECE, StoreError, durable};
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -149,12 +149,6 @@ fn plain(error: &StoreError) -> sled::Error {
     }
 }
 
-/// `sled` asserts on what it finds after a write that failed.
-fn unless_it_panics<T>(work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, sled::Error> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("the database gave up".to_owned())))
-}
-
 fn busy() -> sled::Error {
     sled::Error::Io(std::io::Error::other("it is being opened again"))
 }
@@ -186,5 +180,5 @@ fn size((prefix, value): &Change) -> usize {
 fn has_room(dir: &Path) -> bool {
     // The folder itself may not be there yet.
     let there = if dir.exists() { dir } else { dir.parent().unwrap_or(dir) };
-    rustix::fs::statvfs(there).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
+    durable::free_bytes(there).map_or(true, |free| free >= ROOM)
 }

@@ -1,6 +1,7 @@
 //! Values over restarts, and what becomes of a damaged store.
 
 use super::*;
+use crate::sys::small_disk::{fill, small_disk};
 use std::fs;
 
 fn open(dir: &Path) -> Store {
@@ -156,28 +157,6 @@ fn a_damaged_store_works_and_its_loss_is_told() {
     assert!(told > 6, "of 12 damages only {told} hit something");
 }
 
-/// A small disk that is unmounted at the end; `None`, told, where this user may not mount.
-fn small_disk(test: &str) -> Option<(tempfile::TempDir, impl Drop)> {
-    struct Unmount(PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
-        }
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
-        .arg(dir.path())
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !mounted {
-        eprintln!("skipped {test}: only root can mount a small disk");
-        return None;
-    }
-    let mount = Unmount(dir.path().to_owned());
-    Some((dir, mount))
-}
-
 #[test]
 fn with_room_again_on_a_full_disk_it_goes_on_by_itself_and_has_lost_nothing() {
     let Some((dir, _mount)) = small_disk("with_room_again_on_a_full_disk_it_goes_on") else { return };
@@ -227,14 +206,6 @@ fn with_room_again_on_a_full_disk_it_goes_on_by_itself_and_has_lost_nothing() {
     drop((store, queue, names));
     let store = open(dir.path());
     assert_eq!(store.tree::<String>("names").get("a").unwrap().unwrap(), "after it");
-}
-
-/// Fills the disk to the last byte.
-fn fill(dir: &Path) -> PathBuf {
-    let filler = dir.join("filler");
-    let mut file = File::create(&filler).unwrap();
-    while std::io::Write::write_all(&mut file, &[1; 512]).is_ok() {}
-    filler
 }
 
 /// Tries until it goes.

@@ -5,6 +5,7 @@ mod fakes;
 use super::*;
 use crate::domain::deployment::Stage;
 use crate::domain::lifecycle::{Deployment, Event, step};
+use crate::sys::small_disk::{fill, small_disk};
 use crate::sys::store::Store;
 use crate::update::stage::tests::{Fault, Repository};
 use fakes::*;
@@ -434,24 +435,11 @@ async fn a_bundle_from_a_file_goes_the_same_way() {
 /// On a real file system that is really full: nothing is lost, and with room again it works.
 #[tokio::test]
 async fn a_full_disk_refuses_the_update_and_keeps_the_model() {
-    let dir = tempfile::tempdir().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
-        .arg(dir.path())
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !mounted {
-        return eprintln!("skipped: only root can mount a small disk");
-    }
+    let Some((dir, mount)) = small_disk("a_full_disk_refuses_the_update_and_keeps_the_model") else { return };
     let point = dir.path().to_owned();
     let mut bench = Bench::at(dir);
     bench.with(&["1.0.0"]).await;
-    let filler = point.join("filler");
-    let full = || {
-        let mut file = fs::File::create(&filler).unwrap();
-        while std::io::Write::write_all(&mut file, &[1; 512]).is_ok() {}
-    };
-    full();
+    let filler = fill(&point);
     let running = bench.start(FakeHost::default()).await;
     let reason = bad(running.updater.update(&slot(), release("2.0.0"), Default::default()).unwrap()).await;
     assert_eq!(reason.code, ReasonCode::DiskFull, "{reason}");
@@ -472,5 +460,5 @@ async fn a_full_disk_refuses_the_update_and_keeps_the_model() {
     assert!(matches!(journal_lives, Progress::Successful { .. }), "{journal_lives:?}");
     assert_eq!(bench.links().0.unwrap(), "2.0.0");
     drop(bench);
-    let _ = std::process::Command::new("umount").arg("-l").arg(&point).status();
+    drop(mount);
 }
