@@ -29,6 +29,11 @@ pub struct Own(pub Reason);
 #[error("failed")]
 pub struct Told;
 
+/// A refusal for trust that the command has already told; exits with [`REFUSED`].
+#[derive(Debug, thiserror::Error)]
+#[error("refused")]
+pub struct ToldRefused;
+
 /// The user ended it with Ctrl-C; exits with [`INTERRUPTED`].
 #[derive(Debug, thiserror::Error)]
 #[error("ended by Ctrl-C")]
@@ -42,7 +47,7 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
         for fault in &faults.0 {
             anstream::eprintln!("edgewarden: {fault}");
         }
-    } else if error.downcast_ref::<Told>().is_none() {
+    } else if error.downcast_ref::<Told>().is_none() && error.downcast_ref::<ToldRefused>().is_none() {
         anstream::eprintln!("edgewarden: {}", line(&error));
     }
     status(&error).into()
@@ -72,6 +77,9 @@ pub fn status(error: &anyhow::Error) -> u8 {
         if let Some(reason) = own.or_else(|| cause.downcast_ref::<Reason>()) {
             return if reason.code.is_trust() { REFUSED } else { FAILED };
         }
+        if cause.downcast_ref::<ToldRefused>().is_some() {
+            return REFUSED;
+        }
         if cause.downcast_ref::<Interrupted>().is_some() {
             return INTERRUPTED;
         }
@@ -98,6 +106,7 @@ mod tests {
         assert_eq!(status(&Reason::new(ReasonCode::NotFound, "none").into()), FAILED);
         assert_eq!(status(&Usage("no".into()).into()), USAGE);
         assert_eq!(status(&Told.into()), FAILED);
+        assert_eq!(status(&ToldRefused.into()), REFUSED);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::folder::FolderTransport;
 use super::publish::at_once;
-use super::roles;
-use super::transport::{OnBytes, Transport};
-use super::tuf::{MAX_ROOT, MAX_SNAPSHOT, MAX_TARGETS, MAX_TIMESTAMP, RepositoryClient};
+use super::state::{self, RoleState, State};
+use super::transport::{BoxFuture, OnBytes, Transport};
+use super::tuf::RepositoryClient;
 use super::verified::{SignedManifest, Verified};
 use crate::bundle::archive::{self, Content};
 use crate::bundle::{checked, layout};
@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A release in a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,6 +28,10 @@ pub struct Offer {
     pub size: u64,
     /// One line for people.
     pub description: String,
+    /// The list that has it: `targets`, or a delegation.
+    pub role: String,
+    /// The ids of the keys that have signed that list.
+    pub signed_by: Vec<String>,
 }
 
 /// What a repository holds.
@@ -36,7 +40,9 @@ pub struct Overview {
     /// Its releases, by name and version.
     pub releases: Vec<Offer>,
     /// When each role expires.
-    pub expires: BTreeMap<&'static str, Timestamp>,
+    pub expires: BTreeMap<String, Timestamp>,
+    /// The roles, with their keys and who has signed.
+    pub roles: Vec<RoleState>,
 }
 
 /// The root to begin with: the one given, or the first of the repository itself, which then vouches
@@ -55,7 +61,8 @@ fn root_of(repository: &Path, root: Option<&[u8]>) -> Result<Vec<u8>, Reason> {
     })
 }
 
-fn client(repository: &Path, root: Option<&[u8]>) -> Result<RepositoryClient, Reason> {
+/// A client of the repository in a folder that remembers nothing.
+pub(super) fn client(repository: &Path, root: Option<&[u8]>) -> Result<RepositoryClient, Reason> {
     let transport = Arc::new(FolderTransport::new(repository));
     Ok(RepositoryClient::forgetful(transport, root_of(repository, root)?))
 }
@@ -65,24 +72,31 @@ fn client(repository: &Path, root: Option<&[u8]>) -> Result<RepositoryClient, Re
 /// [`RepositoryClient::resolve`].
 pub fn overview(repository: &Path, root: Option<&[u8]>) -> Result<Overview, Reason> {
     let client = client(repository, root)?;
-    let payloads = at_once(client.payloads(Timestamp::MIN))?;
-    let expires = payloads
-        .all()
-        .into_iter()
-        .filter_map(|(role, payload)| Some((role, roles::expiry_of(payload)?)))
-        .collect();
-    let mut releases = Vec::new();
-    for listed in at_once(client.list(Timestamp::MIN))? {
-        let signed = at_once(client.resolve(&listed.release, Timestamp::MIN))?;
-        let manifest = &signed.get().manifest;
-        releases.push(Offer {
-            release: listed.release,
-            digest: listed.digest,
-            size: manifest.total_size(),
-            description: manifest.description.clone(),
-        });
+    let state = State::read(repository, &client)?;
+    let roles = state.roles()?;
+    let expires = roles.iter().filter_map(|role| Some((role.role.clone(), role.expires?))).collect();
+    let mut releases: Vec<Offer> = Vec::new();
+    for (role, list) in state.lists() {
+        let signed_by = roles.iter().find(|known| known.role == role).map(|known| known.signed_by.clone());
+        for (release, _) in state::releases(list) {
+            // What two lists have is taken from the first.
+            if releases.iter().any(|known| known.release == release) {
+                continue;
+            }
+            let signed = at_once(client.resolve(&release, Timestamp::MIN))?;
+            let signed = signed.get();
+            releases.push(Offer {
+                release,
+                digest: signed.digest,
+                size: signed.manifest.total_size(),
+                description: signed.manifest.description.clone(),
+                role: role.to_owned(),
+                signed_by: signed_by.clone().unwrap_or_default(),
+            });
+        }
     }
-    Ok(Overview { releases, expires })
+    releases.sort_by(|a, b| a.release.cmp(&b.release));
+    Ok(Overview { releases, expires, roles })
 }
 
 /// Verifies a release of the repository in a folder down to the last byte of its blobs. Errors: those of
@@ -121,28 +135,17 @@ pub fn export(
     progress: OnBytes<'_>,
 ) -> Result<Verified<SignedManifest>, Reason> {
     let root = root_of(repository, None)?;
-    let folder = FolderTransport::new(repository);
-    let client = RepositoryClient::forgetful(Arc::new(folder.clone()), root.clone());
+    let folder = Arc::new(Recorder { folder: FolderTransport::new(repository), got: Mutex::default() });
+    let client = RepositoryClient::forgetful(folder.clone(), root.clone());
     let verified = at_once(client.resolve(release, now))?;
-    let payloads = at_once(client.payloads(now))?;
     let signed = verified.get();
 
-    let mut contents = BTreeMap::new();
-    let mut add = |name: String, max: u64| -> Result<(), Reason> {
-        let bytes = at_once(folder.get(&name, max))?.ok_or_else(|| {
-            let detail = format!("repository {}: {name} is missing; publish again", repository.display());
-            Reason::new(ReasonCode::RepositoryUnreachable, detail)
-        })?;
-        contents.insert(name, Content::Bytes(bytes));
-        Ok(())
-    };
-    for version in 1..=roles::version(&payloads.root) {
-        add(layout::metadata(&format!("{version}.root.json")), MAX_ROOT)?;
-    }
-    add(layout::metadata("timestamp.json"), MAX_TIMESTAMP)?;
-    add(layout::metadata(&format!("{}.snapshot.json", roles::version(&payloads.snapshot))), MAX_SNAPSHOT)?;
-    add(layout::metadata(&format!("{}.targets.json", roles::version(&payloads.targets))), MAX_TARGETS)?;
-    contents.insert(layout::manifest(release, &signed.digest), Content::Bytes(signed.bytes.clone()));
+    // What a client asked for on its way from the root to the manifest is what a device will ask for: the
+    // four roles, and the delegations that lead there.
+    let got = std::mem::take(&mut *folder.got.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut contents: BTreeMap<String, Content> =
+        got.into_iter().map(|(name, bytes)| (name, Content::Bytes(bytes))).collect();
+    contents.insert(layout::metadata("1.root.json"), Content::Bytes(root.clone()));
     for file in &signed.manifest.files {
         let name = layout::blob(&file.sha256);
         let path = repository.join(&name);
@@ -158,4 +161,33 @@ pub fn export(
         // The fault of the check counts, not that of the clean-up.
         let _ = fs::remove_file(out).map_err(failed("remove", out));
     })
+}
+
+/// Notes each small file that a client gets of a folder.
+struct Recorder {
+    folder: FolderTransport,
+    got: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl Transport for Recorder {
+    fn get<'a>(&'a self, path: &'a str, max: u64) -> BoxFuture<'a, Result<Option<Vec<u8>>, Reason>> {
+        Box::pin(async move {
+            let bytes = self.folder.get(path, max).await?;
+            if let Some(bytes) = &bytes {
+                let mut got = self.got.lock().unwrap_or_else(PoisonError::into_inner);
+                got.insert(path.to_owned(), bytes.clone());
+            }
+            Ok(bytes)
+        })
+    }
+
+    fn download<'a>(
+        &'a self,
+        path: &'a str,
+        size: u64,
+        into: &'a Path,
+        progress: OnBytes<'a>,
+    ) -> BoxFuture<'a, Result<(), Reason>> {
+        self.folder.download(path, size, into, progress)
+    }
 }

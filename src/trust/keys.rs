@@ -3,6 +3,7 @@
 //! A key is known by its TUF key id: the SHA-256 of the canonical JSON of its public part, as
 //! securesystemslib and python-tuf compute it.
 
+use super::public_key::PublicKey;
 use crate::bundle::files::sha256;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
@@ -16,7 +17,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Longest key file read, bytes.
-const MAX_FILE: u64 = 4096;
+pub(super) const MAX_FILE: u64 = 4096;
 /// What precedes the 32 bytes of the seed in the DER of RFC 8410, section 7.
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -47,7 +48,7 @@ impl Key {
     /// The key of a 32-byte seed (RFC 8032).
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, Reason> {
         let signing = SigningKey::from_bytes(seed);
-        let id = key_id(&public_value(&signing))?;
+        let id = key_id(&public_value(signing.verifying_key().as_bytes()))?;
         Ok(Self { signing, id })
     }
 
@@ -64,7 +65,12 @@ impl Key {
 
     /// The public part as TUF metadata carries it.
     pub fn public(&self) -> Value {
-        public_value(&self.signing)
+        public_value(self.signing.verifying_key().as_bytes())
+    }
+
+    /// The public part by itself.
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey::known(self.id.clone(), *self.signing.verifying_key().as_bytes())
     }
 
     /// The signature of `bytes`, 128 hexadecimal digits.
@@ -153,16 +159,17 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Reason> {
     Ok(paths)
 }
 
-fn public_value(key: &SigningKey) -> Value {
+/// A public key as TUF metadata carries it.
+pub(super) fn public_value(key: &[u8; 32]) -> Value {
     json!({
         "keytype": "ed25519",
         "scheme": "ed25519",
-        "keyval": { "public": hex::encode(key.verifying_key().as_bytes()) },
+        "keyval": { "public": hex::encode(key) },
     })
 }
 
 /// The key id of a public key as TUF metadata carries it.
-fn key_id(public: &Value) -> Result<String, Reason> {
+pub(super) fn key_id(public: &Value) -> Result<String, Reason> {
     Ok(sha256(&super::tuf::canonical(public)?).to_string())
 }
 

@@ -9,18 +9,25 @@ pub mod verified;
 pub mod tuf;
 
 pub mod folder;
+pub mod remembered;
 pub mod sideload;
 
-pub mod export;
 pub mod keys;
+pub mod public_key;
+pub mod signer;
+
+pub mod audit;
+pub mod export;
 pub mod publish;
 
 pub mod identity;
 pub mod pin;
 
+mod authority;
 mod provider;
 mod roles;
 mod seen;
+mod state;
 
 #[cfg(test)]
 mod tests;

@@ -1,42 +1,72 @@
 //! Making a repository: files first, metadata last, `timestamp.json` very last.
 //!
 //! Until the new `timestamp.json` has its name, every client sees the old repository, whole; nothing
-//! that it refers to is ever changed or removed. So a publish may be interrupted anywhere and run
-//! again. What would be published goes through our own client before that last step.
+//! that it refers to is ever changed or removed. A change of keys replaces the whole folder of the metadata
+//! at one stroke instead. So a publish may be interrupted anywhere and run again. What would be published
+//! goes through our own client before that last step.
+//!
+//! One key may sign everything, or each role may have keys of its own and need several of them. What the
+//! keys at hand cannot sign to the end waits in the key folder, beside the repository and never served,
+//! until signers at other places have signed it ([`change`]).
 //!
 //! The key folder belongs to one repository and must not lie inside it:
 //!
 //! ```text
 //! KEYS/signing.pem   the private key (more may be there; all that a role lists are used)
 //! KEYS/root.json     the root that this publisher pins, as devices do
+//! KEYS/pending.json  the change that waits for signatures
 //! KEYS/seen/         what it has seen, so that it never builds on an older copy of the repository
 //! KEYS/lock          held while a publisher is at work
 //! ```
 
+pub mod change;
+pub mod delegation;
+pub mod keyring;
+pub mod lists;
+pub mod pending;
+
+mod commit;
+mod place;
+mod words;
+
+use super::authority::TOP_LEVEL;
 use super::folder::FolderTransport;
 use super::keys::{self, Key};
+use super::public_key::PublicKey;
 use super::roles::{self, Expiry};
-use super::transport::{BoxFuture, OnBytes, Transport};
-use super::tuf::{Payloads, RepositoryClient};
-use crate::bundle::checked::{self, NewFile};
-use crate::bundle::{self, layout};
-use crate::domain::{Digest, Manifest, Reason, ReasonCode, Release};
+use super::signer::Signer;
+use super::state::State;
+use super::transport::OnBytes;
+use super::tuf::RepositoryClient;
+use crate::bundle::layout;
+use crate::domain::{Digest, Reason, ReasonCode, Release};
 use crate::sys::durable::{self, failed};
+use change::{Change, Missing};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How a repository is begun.
+/// How a repository of one key folder is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InitOptions {
     /// How long signatures are good; kept in the root.
     pub expiry: Expiry,
+}
+
+/// How a repository is begun.
+#[derive(Debug, Clone, Default)]
+pub struct Founding {
+    /// How long signatures are good; kept in the root.
+    pub expiry: Expiry,
+    /// The keys of each of the four roles; what a role without any gets, [`Publisher::found`] tells.
+    pub keys: BTreeMap<String, Vec<PublicKey>>,
+    /// How many of its keys a role needs; one where nothing is said.
+    pub thresholds: BTreeMap<String, u64>,
 }
 
 /// What a publish did.
@@ -48,6 +78,8 @@ pub struct Published {
     pub digest: Digest,
     /// False where exactly this was published before: nothing was changed but missing files.
     pub fresh: bool,
+    /// False where it waits for signatures.
+    pub live: bool,
     /// Files that the repository did not have yet.
     pub new_files: usize,
     /// Their bytes.
@@ -56,42 +88,79 @@ pub struct Published {
     pub total_bytes: u64,
 }
 
-/// What a refresh signed again.
+/// What was signed anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resigned {
     /// The role.
-    pub role: &'static str,
+    pub role: String,
     /// Its new version.
     pub version: u64,
     /// Its new expiry.
     pub expires: Timestamp,
 }
 
-/// Adds releases to a repository in a folder. One at a time works on a key folder.
+/// Where a change stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Nothing was to be changed.
+    Unchanged,
+    /// Devices see it.
+    Live {
+        /// What was signed.
+        resigned: Vec<Resigned>,
+    },
+    /// It waits for signatures; devices see the state before it.
+    Waiting {
+        /// The file to carry to the next signer.
+        request: PathBuf,
+        /// What is missing.
+        missing: Vec<Missing>,
+    },
+}
+
+/// Changes a repository in a folder. One at a time works on a key folder, and on a repository.
 #[derive(Debug)]
 pub struct Publisher {
     repository: PathBuf,
     key_folder: PathBuf,
-    keys: Vec<Key>,
-    pinned_root: Vec<u8>,
-    /// Locked while this value lives.
-    _lock: File,
+    signers: Vec<Signer>,
+    /// `None` while the first root waits for signatures.
+    pinned_root: Option<Vec<u8>>,
+    /// Locked while this value lives: the key folder, and the repository where its disk can.
+    _locks: (File, Option<File>),
 }
 
 impl Publisher {
     /// Begins a repository in the folder `repository`, with the keys of `key_folder`, or a new one where
-    /// it has none. Errors: `BadRequest` where there is a repository already, where the key folder is
-    /// another repository's or inside this one; `Busy`; `DiskFull`; `Internal`.
+    /// it has none; every key may sign everything. Errors: as [`Publisher::found`].
     pub fn init(
         repository: &Path,
         key_folder: &Path,
         options: InitOptions,
         now: Timestamp,
     ) -> Result<Self, Reason> {
+        let founding = Founding { expiry: options.expiry, ..Founding::default() };
+        Ok(Self::found(repository, key_folder, &founding, Vec::new(), now)?.0)
+    }
+
+    /// Begins a repository in the folder `repository`. Roles without keys of their own get those of
+    /// `key_folder`, and those of `more` as well where no role has keys of its own; or a new one where
+    /// there are none. Where other keys must sign, too, it waits for them.
+    ///
+    /// Errors: `BadRequest` where there is a repository already, where the key folder is another
+    /// repository's or inside this one, or where a threshold is more than the keys; `Busy`; `DiskFull`;
+    /// `Internal`.
+    pub fn found(
+        repository: &Path,
+        key_folder: &Path,
+        founding: &Founding,
+        more: Vec<Signer>,
+        now: Timestamp,
+    ) -> Result<(Self, Outcome), Reason> {
         let refuse = |detail: String| Err(Reason::new(ReasonCode::BadRequest, detail));
-        options.expiry.check()?;
-        let first_root = repository.join(layout::metadata("1.root.json"));
-        if first_root.exists() {
+        founding.expiry.check()?;
+        if repository.join(layout::metadata("1.root.json")).exists() {
             return refuse(format!(
                 "repository {}: exists already; go on with `edgewarden repo publish`",
                 repository.display()
@@ -100,70 +169,90 @@ impl Publisher {
         durable::create_dir_synced(repository)?;
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(key_folder).map_err(failed("make folder", key_folder))?;
+        let keys = key_folder.display();
         if real(key_folder)?.starts_with(real(repository)?) {
-            let keys = key_folder.display();
             return refuse(format!(
                 "key folder {keys}: inside the repository, where all the world could read it; name another with --keys"
             ));
         }
-        let lock = lock(key_folder)?;
-        if key_folder.join("seen").exists() {
-            let keys = key_folder.display();
+        let locks = (lock(key_folder)?, lock_repository(repository)?);
+        if key_folder.join("seen").exists() || key_folder.join(pending::FILE).exists() {
             return refuse(format!(
                 "key folder {keys}: belongs to another repository; name another with --keys"
             ));
         }
-        if keys::files(key_folder)?.is_empty() {
+        let all_named = TOP_LEVEL.iter().all(|role| founding.keys.contains_key(*role));
+        // Where roles have keys of their own, those of their owners are not meant for the others.
+        let takes_all = founding.keys.is_empty() && !more.is_empty();
+        if keys::files(key_folder)?.is_empty() && !takes_all && !all_named {
             Key::generate()?.save(&key_folder.join("signing.pem"))?;
         }
-        let keys = keys::load_all(key_folder)?;
+        let mut unnamed = signers_of(key_folder, Vec::new())?;
+        let in_folder = unnamed.len();
+        add_signers(&mut unnamed, more);
+        let at_hand = if takes_all { &unnamed[..] } else { &unnamed[..in_folder] };
+        let root = first_root(founding, at_hand, now)?;
+        let signers = unnamed;
         for folder in [layout::METADATA, layout::TARGETS, layout::BLOBS] {
             durable::create_dir_synced(&repository.join(folder))?;
         }
-        let root = roles::first_root(&keys, &options.expiry, now)?;
-        let mut payloads = Payloads {
-            root: root.clone(),
-            timestamp: roles::first("timestamp", "meta"),
-            snapshot: roles::first("snapshot", "meta"),
-            targets: roles::first("targets", "targets"),
-        };
-        let pinned_root = roles::sign("root", &root, &root, &keys)?;
-        let mut files = next_metadata(&mut payloads, &keys, true, now)?;
-        let timestamp = files.pop();
-        for (name, bytes) in files.iter().chain(&timestamp) {
-            durable::write_atomic(&repository.join(name), bytes)?;
-        }
-        // The repository's first root is the mark that all the rest is there; see the refusal above.
-        durable::write_atomic(&key_folder.join("root.json"), &pinned_root)?;
-        durable::write_atomic(&first_root, &pinned_root)?;
+        let mut change = Change::founding();
+        change.set("root", root);
+        let mut list = roles::first_list();
+        roles::renew(&mut list, founding.expiry.targets, now)?;
+        change.set("targets", list);
         let (repository, key_folder) = (repository.to_owned(), key_folder.to_owned());
-        let publisher = Self { repository, key_folder, keys, pinned_root, _lock: lock };
-        publisher.payloads()?;
-        Ok(publisher)
+        let mut publisher = Self { repository, key_folder, signers, pinned_root: None, _locks: locks };
+        let outcome = publisher.advance(change, None, now)?;
+        Ok((publisher, outcome))
     }
 
     /// Opens a repository that [`Publisher::init`] began. Errors: `BadRequest` where the key folder has
-    /// no keys or no `root.json`; `Busy` where another publisher is at work.
+    /// no `root.json`, or where the repository's first root still waits for signatures; `Busy` where
+    /// another publisher is at work.
     pub fn open(repository: &Path, key_folder: &Path) -> Result<Self, Reason> {
-        if !repository.join(layout::METADATA).is_dir() {
+        let publisher = Self::open_unfinished(repository, key_folder)?;
+        if publisher.pinned_root.is_none() {
             let detail = format!(
-                "repository {}: there is none; begin one with `edgewarden repo init`",
+                "repository {0}: not begun yet, its first root waits for signatures; see `edgewarden repo pending {0}`",
                 repository.display()
             );
             return Err(Reason::new(ReasonCode::BadRequest, detail));
         }
-        let root = key_folder.join("root.json");
-        let Ok(pinned_root) = fs::read(&root) else {
-            let detail = format!(
+        Ok(publisher)
+    }
+
+    /// The same, also where the first root still waits for signatures.
+    pub fn open_unfinished(repository: &Path, key_folder: &Path) -> Result<Self, Reason> {
+        let refuse = |detail: String| Err(Reason::new(ReasonCode::BadRequest, detail));
+        if !repository.join(layout::METADATA).is_dir() {
+            return refuse(format!(
+                "repository {}: there is none; begin one with `edgewarden repo init`",
+                repository.display()
+            ));
+        }
+        let pinned_root = fs::read(key_folder.join("root.json")).ok();
+        if pinned_root.is_none() && !key_folder.join(pending::FILE).exists() {
+            return refuse(format!(
                 "key folder {}: no root.json; name the folder that `repo init` made with --keys",
                 key_folder.display()
-            );
-            return Err(Reason::new(ReasonCode::BadRequest, detail));
-        };
-        let lock = lock(key_folder)?;
-        let keys = keys::load_all(key_folder)?;
+            ));
+        }
+        let locks = (lock(key_folder)?, lock_repository(repository)?);
+        let signers = signers_of(key_folder, Vec::new())?;
+        let folders =
+            [repository.to_owned(), repository.join(layout::METADATA), repository.join(layout::BLOBS)];
+        for folder in folders.iter().filter(|folder| folder.is_dir()) {
+            durable::remove_temporaries(folder)?;
+        }
         let (repository, key_folder) = (repository.to_owned(), key_folder.to_owned());
-        Ok(Self { repository, key_folder, keys, pinned_root, _lock: lock })
+        Ok(Self { repository, key_folder, signers, pinned_root, _locks: locks })
+    }
+
+    /// Adds signers to those of the key folder.
+    pub fn with_signers(mut self, more: Vec<Signer>) -> Self {
+        add_signers(&mut self.signers, more);
+        self
     }
 
     /// The `root.json` that devices of this repository pin.
@@ -172,172 +261,117 @@ impl Publisher {
     }
 
     /// Adds the bundle in the folder `bundle_dir`. The same bundle again is no error and changes nothing.
-    /// `progress` hears the bytes of all its files done so far.
-    ///
-    /// Errors: `BadRequest` where the version is there with another content, or keys are missing; those
-    /// of [`RepositoryClient::resolve`] where the repository was tampered with or the result would not
-    /// be accepted; those of opening a bundle; `DiskFull`; `Internal`.
+    /// `progress` hears the bytes of all its files done so far. Errors: as [`Publisher::publish_all`].
     pub fn publish(
         &mut self,
         bundle_dir: &Path,
         now: Timestamp,
         progress: OnBytes<'_>,
     ) -> Result<Published, Reason> {
-        let open = bundle::open(bundle_dir, None)?;
-        let path = open.dir.join(bundle::MANIFEST);
-        let bytes = fs::read(&path).map_err(failed("read", &path))?;
-        let release = open.manifest.release();
-        let mut payloads = self.payloads()?;
-        let target = layout::target(&release);
-        let listed = payloads.targets["targets"].get(&target).and_then(|old| old.pointer("/hashes/sha256"));
-        let fresh = match listed.and_then(|digest| digest.as_str()) {
-            None => true,
-            Some(digest) if digest == open.digest.to_string() => false,
-            Some(_) => {
-                let detail = format!(
-                    "release {release}: published already with another content; give the bundle a new version"
-                );
-                return Err(Reason::new(ReasonCode::BadRequest, detail));
-            }
-        };
-        let (new_files, new_bytes) = self.place_blobs(&open.dir, &open.manifest, progress)?;
-        let place = self.repository.join(layout::manifest(&release, &open.digest));
-        durable::create_dir_synced(place.parent().unwrap_or(&self.repository))?;
-        let mut file = NewFile::in_dir(place.parent().unwrap_or(&self.repository))?;
-        let size = bytes.len() as u64;
-        let what = path.display().to_string();
-        checked::copy(&what, &mut bytes.as_slice(), &open.digest, size, file.file(), &|_| {})?;
-        file.keep_as(&place)?;
-        if fresh {
-            payloads.targets["targets"][&target] =
-                json!({ "length": size, "hashes": { "sha256": open.digest } });
-            self.commit(payloads, true, Some(&release), now)?;
-        }
-        let total_bytes = open.manifest.total_size();
-        Ok(Published { release, digest: open.digest, fresh, new_files, new_bytes, total_bytes })
+        let (mut published, _) = self.publish_all(&[bundle_dir], None, now, progress)?;
+        published.pop().ok_or_else(|| Reason::new(ReasonCode::Internal, "publish: nothing was published"))
     }
 
-    /// Signs again what expires first: timestamp and snapshot, and the list and the root where less
-    /// than half of their time is left. Errors: as [`Publisher::publish`].
+    /// Signs again what expires first: timestamp and snapshot, by the keys that are online; and the lists
+    /// and the root where less than half of their time is left and the keys at hand suffice. A change
+    /// that waits goes on waiting.
+    ///
+    /// Errors: as [`Publisher::publish_all`]; `BadRequest` where the keys of the timestamp or the snapshot
+    /// are not at hand.
     pub fn refresh(&mut self, now: Timestamp) -> Result<Vec<Resigned>, Reason> {
-        let payloads = self.payloads()?;
-        let days = Expiry::of_root(&payloads.root);
-        let targets = roles::is_half_over(&payloads.targets, days.targets, now);
-        let before: Vec<u64> = payloads.all().iter().map(|(_, payload)| roles::version(payload)).collect();
-        let after = self.commit(payloads, targets, None, now)?;
-        let roles = after.all().into_iter().zip(before);
-        Ok(roles
-            .filter(|((_, payload), before)| roles::version(payload) != *before)
-            .map(|((role, payload), _)| Resigned {
-                role,
-                version: roles::version(payload),
-                expires: roles::expiry_of(payload).unwrap_or(now),
-            })
-            .collect())
+        let state = self.state()?;
+        let waiting = self.waiting(Some(&state))?;
+        let mut change = Change::upon(&state, self.roots(&state)?);
+        let days = Expiry::of_root(&state.payloads.root);
+        let lists = state.lists().map(|(role, _)| role);
+        for role in std::iter::once("root").chain(lists) {
+            let days = roles::days_of(role, &days);
+            let waits = waiting.as_ref().is_some_and(|waiting| waiting.file(role).is_some());
+            let Some(payload) = state.payload(role) else { continue };
+            if waits || !roles::is_half_over(payload, days, now) {
+                continue;
+            }
+            let mut payload = payload.clone();
+            roles::renew(&mut payload, days, now)?;
+            change.set(role, payload);
+            if !change.is_within_reach(role, &self.signers)? {
+                change.unset(role);
+            }
+        }
+        let (_, missing) = self.finish(&mut change, Some(&state), now)?;
+        if let Some(Missing { role, have, threshold, .. }) = missing.first() {
+            let detail = format!(
+                "sign {role}: {threshold} keys are needed and {have} of them are at hand; name the folder with the right ones with --keys"
+            );
+            return Err(Reason::new(ReasonCode::BadRequest, detail));
+        }
+        self.put_live(&change, Some(&state), now)
+    }
+
+    /// Signs everything anew, also what the keys at hand cannot sign alone. Errors: as
+    /// [`Publisher::publish_all`].
+    pub fn renew_all(&mut self, now: Timestamp) -> Result<Outcome, Reason> {
+        let state = self.state()?;
+        let mut change = self.begin(&state)?;
+        let days = Expiry::of_root(&state.payloads.root);
+        let lists = state.lists().map(|(role, _)| role);
+        for role in std::iter::once("root").chain(lists) {
+            let Some(payload) = state.payload(role) else { continue };
+            let mut payload = payload.clone();
+            roles::renew(&mut payload, roles::days_of(role, &days), now)?;
+            change.set(role, payload);
+        }
+        self.advance(change, Some(&state), now)
     }
 
     /// The repository's verified state. Expiry is not judged: an expired repository is to be mended here.
-    fn payloads(&self) -> Result<Payloads, Reason> {
+    fn state(&self) -> Result<State, Reason> {
+        let pinned = self.pinned_root.clone().unwrap_or_default();
         let transport = Arc::new(FolderTransport::new(&self.repository));
-        let client = RepositoryClient::new(transport, self.pinned_root.clone(), self.key_folder.join("seen"));
-        at_once(client.payloads(Timestamp::MIN))
+        let client = RepositoryClient::new(transport, pinned, self.key_folder.join("seen"));
+        State::read(&self.repository, &client)
     }
+}
 
-    /// Copies what `blobs/` lacks, each file checked; tells how many and how many bytes.
-    fn place_blobs(
-        &self,
-        dir: &Path,
-        manifest: &Manifest,
-        progress: OnBytes<'_>,
-    ) -> Result<(usize, u64), Reason> {
-        let (mut seen, mut done, mut new_files, mut new_bytes) = (BTreeSet::new(), 0, 0, 0);
-        for entry in &manifest.files {
-            let place = self.repository.join(layout::blob(&entry.sha256));
-            if seen.insert(entry.sha256) && !is_whole(&place, &entry.sha256, entry.size) {
-                let source = dir.join(&entry.path);
-                let mut reader = File::open(&source).map_err(failed("open", &source))?;
-                let mut file = NewFile::in_dir(&self.repository.join(layout::BLOBS))?;
-                let what = source.display().to_string();
-                let told = |bytes| progress(done + bytes);
-                checked::copy(&what, &mut reader, &entry.sha256, entry.size, file.file(), &told)?;
-                file.keep_as(&place)?;
-                new_files += 1;
-                new_bytes += entry.size;
+/// The first root, with the keys and thresholds that were asked for.
+fn first_root(founding: &Founding, signers: &[Signer], now: Timestamp) -> Result<serde_json::Value, Reason> {
+    let refuse = |detail: String| Err(Reason::new(ReasonCode::BadRequest, detail));
+    let at_hand: Vec<PublicKey> = signers.iter().map(|signer| signer.public().clone()).collect();
+    for role in founding.keys.keys().chain(founding.thresholds.keys()) {
+        if !TOP_LEVEL.contains(&role.as_str()) {
+            return refuse(format!("role {role}: there is none; a root has {}", TOP_LEVEL.join(", ")));
+        }
+    }
+    let mut listed = Vec::new();
+    for role in TOP_LEVEL {
+        let keys = founding.keys.get(role).unwrap_or(&at_hand);
+        let mut distinct: Vec<PublicKey> = Vec::new();
+        for key in keys {
+            if !distinct.contains(key) {
+                distinct.push(key.clone());
             }
-            done += entry.size;
-            progress(done);
         }
-        Ok((new_files, new_bytes))
+        let threshold = founding.thresholds.get(role).copied().unwrap_or(1);
+        keyring::check_threshold(role, threshold, distinct.len())?;
+        listed.push((role, distinct, threshold));
     }
-
-    /// Signs the next version of the metadata, lets our own client check it together with what lies in
-    /// the folder, and only then writes it, the timestamp last.
-    fn commit(
-        &self,
-        mut payloads: Payloads,
-        targets: bool,
-        release: Option<&Release>,
-        now: Timestamp,
-    ) -> Result<Payloads, Reason> {
-        let files = next_metadata(&mut payloads, &self.keys, targets, now)?;
-        let overlay = Overlay {
-            folder: FolderTransport::new(&self.repository),
-            files: files.iter().cloned().collect(),
-        };
-        let client = RepositoryClient::forgetful(Arc::new(overlay), self.pinned_root.clone());
-        match release {
-            Some(release) => drop(at_once(client.resolve(release, now))?),
-            None => drop(at_once(client.list(now))?),
-        }
-        for (name, bytes) in &files {
-            durable::write_atomic(&self.repository.join(name), bytes)?;
-        }
-        self.payloads()
-    }
+    let listed = listed.iter().map(|(role, keys, threshold)| (*role, keys.as_slice(), *threshold));
+    roles::first_root(listed, &founding.expiry, now)
 }
 
-/// The next metadata files in the order in which they are to be written. `payloads` are brought up to
-/// date; the root only where less than half of its time is left.
-fn next_metadata(
-    payloads: &mut Payloads,
-    keys: &[Key],
-    targets: bool,
-    now: Timestamp,
-) -> Result<Vec<(String, Vec<u8>)>, Reason> {
-    let days = Expiry::of_root(&payloads.root);
-    let mut files = Vec::new();
-    let root = &mut payloads.root;
-    if roles::is_half_over(root, days.root, now) {
-        roles::renew(root, days.root, now)?;
-        files.push((
-            layout::metadata(&format!("{}.root.json", roles::version(root))),
-            roles::sign("root", root, root, keys)?,
-        ));
-    }
-    if targets {
-        roles::renew(&mut payloads.targets, days.targets, now)?;
-        let (version, bytes) =
-            (roles::version(&payloads.targets), roles::sign("targets", &payloads.targets, root, keys)?);
-        payloads.snapshot["meta"]["targets.json"] = roles::pin(version, &bytes);
-        files.push((layout::metadata(&format!("{version}.targets.json")), bytes));
-    }
-    roles::renew(&mut payloads.snapshot, days.snapshot, now)?;
-    let (version, bytes) =
-        (roles::version(&payloads.snapshot), roles::sign("snapshot", &payloads.snapshot, root, keys)?);
-    payloads.timestamp["meta"]["snapshot.json"] = roles::pin(version, &bytes);
-    files.push((layout::metadata(&format!("{version}.snapshot.json")), bytes));
-    roles::renew(&mut payloads.timestamp, days.timestamp, now)?;
-    files.push((
-        layout::metadata("timestamp.json"),
-        roles::sign("timestamp", &payloads.timestamp, root, keys)?,
-    ));
-    Ok(files)
+/// The keys of a folder, and these.
+fn signers_of(key_folder: &Path, more: Vec<Signer>) -> Result<Vec<Signer>, Reason> {
+    let mut signers = keys::load_all(key_folder)?.into_iter().map(Signer::from).collect();
+    add_signers(&mut signers, more);
+    Ok(signers)
 }
 
-/// True where the file is there with this content; a damaged one is replaced.
-fn is_whole(path: &Path, digest: &Digest, size: u64) -> bool {
-    let Ok(mut file) = File::open(path) else { return false };
-    checked::copy("", &mut file, digest, size, &mut std::io::sink(), &|_| {}).is_ok()
+fn add_signers(signers: &mut Vec<Signer>, more: Vec<Signer>) {
+    for signer in more {
+        if signers.iter().all(|known| known.id() != signer.id()) {
+            signers.push(signer);
+        }
+    }
 }
 
 /// The path without links, so that two can be compared.
@@ -351,38 +385,25 @@ fn lock(key_folder: &Path) -> Result<File, Reason> {
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let mut file = opened.map_err(failed("open", &path))?;
     if file.try_lock().is_err() {
-        let detail =
-            format!("key folder {}: another publisher is at work; wait for it", key_folder.display());
-        return Err(Reason::new(ReasonCode::Busy, detail));
+        return Err(busy(&format!("key folder {}", key_folder.display())));
     }
     // For a person who wonders who it is.
     let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
     Ok(file)
 }
 
-/// A folder with files that are not there yet.
-struct Overlay {
-    folder: FolderTransport,
-    files: BTreeMap<String, Vec<u8>>,
+/// Takes the repository, which several key folders may belong to; `None` where its disk knows no locks.
+fn lock_repository(repository: &Path) -> Result<Option<File>, Reason> {
+    let folder = File::open(repository).map_err(failed("open", repository))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(busy(&format!("repository {}", repository.display()))),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
-impl Transport for Overlay {
-    fn get<'a>(&'a self, path: &'a str, max: u64) -> BoxFuture<'a, Result<Option<Vec<u8>>, Reason>> {
-        match self.files.get(path) {
-            Some(bytes) => Box::pin(async { Ok(Some(bytes.clone())) }),
-            None => self.folder.get(path, max),
-        }
-    }
-
-    fn download<'a>(
-        &'a self,
-        path: &'a str,
-        size: u64,
-        into: &'a Path,
-        progress: OnBytes<'a>,
-    ) -> BoxFuture<'a, Result<(), Reason>> {
-        self.folder.download(path, size, into, progress)
-    }
+fn busy(what: &str) -> Reason {
+    Reason::new(ReasonCode::Busy, format!("{what}: another publisher is at work; wait for it"))
 }
 
 /// The value of a future over a folder, which never waits for anything; so it needs no runtime and may

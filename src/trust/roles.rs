@@ -1,16 +1,15 @@
-//! The four TUF roles as the publisher writes them, and their signatures.
+//! The four TUF roles as the publisher writes them.
 //!
 //! Payloads are JSON values, so that what this version does not know (delegations, fields of other
 //! tools) is carried on unchanged.
 
-use super::keys::Key;
-use super::tuf::canonical;
+use super::public_key::PublicKey;
 use crate::bundle::files::sha256;
 use crate::domain::{Reason, ReasonCode};
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of the TUF specification that is written.
 const SPECIFICATION: &str = "1.0.31";
@@ -67,10 +66,18 @@ pub(super) fn expires(now: Timestamp, days: u32) -> Result<Value, Reason> {
     Ok(json!(whole.checked_add((i64::from(days) * 24).hours()).map_err(failed)?.to_string()))
 }
 
-/// The first root: every key for every role, each alone enough.
-pub(super) fn first_root(keys: &[Key], expiry: &Expiry, now: Timestamp) -> Result<Value, Reason> {
-    let public: BTreeMap<&str, Value> = keys.iter().map(|key| (key.id(), key.public())).collect();
-    let role = json!({ "keyids": public.keys().collect::<Vec<_>>(), "threshold": 1 });
+/// The first root: for each of the four roles its keys and how many of them it needs.
+pub(super) fn first_root<'a>(
+    roles: impl Iterator<Item = (&'a str, &'a [PublicKey], u64)>,
+    expiry: &Expiry,
+    now: Timestamp,
+) -> Result<Value, Reason> {
+    let (mut public, mut listed) = (BTreeMap::new(), BTreeMap::new());
+    for (role, keys, threshold) in roles {
+        let ids: BTreeSet<&str> = keys.iter().map(PublicKey::id).collect();
+        public.extend(keys.iter().map(|key| (key.id().to_owned(), key.value())));
+        listed.insert(role, json!({ "keyids": ids, "threshold": threshold }));
+    }
     Ok(json!({
         "_type": "root",
         "spec_version": SPECIFICATION,
@@ -78,7 +85,7 @@ pub(super) fn first_root(keys: &[Key], expiry: &Expiry, now: Timestamp) -> Resul
         "expires": expires(now, expiry.root)?,
         "consistent_snapshot": true,
         "keys": public,
-        "roles": { "root": role, "targets": role, "snapshot": role, "timestamp": role },
+        "roles": listed,
         EXPIRY_FIELD: expiry,
     }))
 }
@@ -98,6 +105,21 @@ pub(super) fn expiry_of(payload: &Value) -> Option<Timestamp> {
     payload.get("expires")?.as_str()?.parse().ok()
 }
 
+/// A first list of a delegation, without releases.
+pub(super) fn first_list() -> Value {
+    first("targets", "targets")
+}
+
+/// How long the signatures of a role are good, days.
+pub(super) fn days_of(role: &str, expiry: &Expiry) -> u32 {
+    match role {
+        "root" => expiry.root,
+        "snapshot" => expiry.snapshot,
+        "timestamp" => expiry.timestamp,
+        _ => expiry.targets,
+    }
+}
+
 /// Makes the next version of a payload, valid for `days` from `now`.
 pub(super) fn renew(payload: &mut Value, days: u32, now: Timestamp) -> Result<(), Reason> {
     payload["version"] = json!(version(payload) + 1);
@@ -114,36 +136,4 @@ pub(super) fn is_half_over(payload: &Value, days: u32, now: Timestamp) -> bool {
 /// How a file is pinned by the role above it.
 pub(super) fn pin(version: u64, bytes: &[u8]) -> Value {
     json!({ "version": version, "length": bytes.len(), "hashes": { "sha256": sha256(bytes) } })
-}
-
-/// The signed file of a payload: signatures by those of `keys` that `root` lists for `role`. Errors:
-/// `BadRequest` where they do not reach the role's threshold.
-pub(super) fn sign(role: &str, payload: &Value, root: &Value, keys: &[Key]) -> Result<Vec<u8>, Reason> {
-    let listed = root.pointer(&format!("/roles/{role}"));
-    let ids: Vec<&str> = listed
-        .and_then(|role| role.get("keyids"))
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    let threshold = listed.and_then(|role| role.get("threshold")).and_then(Value::as_u64).unwrap_or(1);
-    let bytes = canonical(payload)?;
-    let signatures: Vec<Value> = keys
-        .iter()
-        .filter(|key| ids.contains(&key.id()))
-        .map(|key| json!({ "keyid": key.id(), "sig": key.sign(&bytes) }))
-        .collect();
-    if (signatures.len() as u64) < threshold {
-        let detail = format!(
-            "sign {role}: {threshold} of the repository's {} keys are needed and the key folder holds {}; name the right one with --keys",
-            ids.len(),
-            signatures.len()
-        );
-        return Err(Reason::new(ReasonCode::BadRequest, detail));
-    }
-    let mut file = serde_json::to_vec_pretty(&json!({ "signatures": signatures, "signed": payload }))
-        .map_err(|error| Reason::new(ReasonCode::Internal, format!("write {role}: {error}")))?;
-    file.push(b'\n');
-    Ok(file)
 }

@@ -17,7 +17,8 @@ use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use serde_json::Value;
 use sigstore_tuf::{
-    Error, Key, MetadataStore, Repository, TargetFile, TrustedMetadataSet, Updater, UpdaterConfig,
+    Error, Key, Metadata, MetadataStore, Repository, RoleKeys, Root, Snapshot, TargetFile, Targets,
+    Timestamp, TrustedMetadataSet, Updater, UpdaterConfig,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -120,6 +121,20 @@ impl RepositoryClient {
     pub async fn list(&self, now: jiff::Timestamp) -> Result<Vec<Listed>, Reason> {
         let _turn = self.turn.lock().await;
         Ok(self.refresh(now).await?.listed())
+    }
+
+    /// Refreshes the metadata and tells the digest that this target path has, after the walk through the
+    /// delegations that leads there; `None` where no role lists it. Errors: as `resolve`.
+    pub(super) async fn listed_digest(
+        &self,
+        path: &str,
+        now: jiff::Timestamp,
+    ) -> Result<Option<Digest>, Reason> {
+        let _turn = self.turn.lock().await;
+        let mut session = self.refresh(now).await?;
+        let found = session.updater.get_target_info(path, now).await;
+        let found = found.map_err(|error| session.reason(error))?;
+        found.map(|target| digest_of(&target, path)).transpose()
     }
 
     /// Refreshes the metadata and gives its verified payloads to the publisher, who extends them.
@@ -255,6 +270,37 @@ pub(super) fn check_root(bytes: &[u8], what: &str) -> Result<(), Reason> {
     }
     one_id_a_key(bytes, what)?;
     TrustedMetadataSet::from_root(bytes).map(drop).map_err(|error| reason_of(&error, what))
+}
+
+/// Whether the metadata file has a good signature by the key `key` under the id `id`. For metadata that is
+/// still to be published; what is published is counted by the library itself.
+///
+/// # Errors
+/// `Malformed` where it is no metadata.
+pub(super) fn is_signed_by(file: &Value, id: &str, key: &Value) -> Result<bool, Reason> {
+    super::provider::install();
+    let (Ok(bytes), Ok(key)) = (serde_json::to_vec(file), serde_json::from_value::<Key>(key.clone())) else {
+        return Ok(false);
+    };
+    let keys = BTreeMap::from([(id.to_owned(), key)]);
+    let alone = serde_json::from_value::<RoleKeys>(serde_json::json!({ "keyids": [id], "threshold": 1 }));
+    let alone = alone.map_err(|error| Reason::new(ReasonCode::Internal, format!("count keys: {error}")))?;
+    let held = match file.pointer("/signed/_type").and_then(Value::as_str) {
+        Some("root") => {
+            Metadata::<Root>::from_slice(&bytes).and_then(|file| file.verify_threshold(&keys, &alone, "root"))
+        }
+        Some("timestamp") => Metadata::<Timestamp>::from_slice(&bytes)
+            .and_then(|file| file.verify_threshold(&keys, &alone, "timestamp")),
+        Some("snapshot") => Metadata::<Snapshot>::from_slice(&bytes)
+            .and_then(|file| file.verify_threshold(&keys, &alone, "snapshot")),
+        Some(_) | None => Metadata::<Targets>::from_slice(&bytes)
+            .and_then(|file| file.verify_threshold(&keys, &alone, "targets")),
+    };
+    match held {
+        Ok(()) => Ok(true),
+        Err(Error::ThresholdNotMet { .. }) => Ok(false),
+        Err(error) => Err(reason_of(&error, "metadata to be signed")),
+    }
 }
 
 /// The canonical JSON that signatures cover.

@@ -3,6 +3,7 @@
 mod attacks;
 mod carrying;
 mod publishing;
+mod teams;
 
 use super::keys::{self, Key};
 use super::publish::{InitOptions, Published, Publisher, at_once};

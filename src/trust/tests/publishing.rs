@@ -133,14 +133,21 @@ fn the_same_keys_time_and_bundles_give_the_same_bytes() {
 fn a_refresh_signs_again_what_runs_out_and_mends_an_expired_repository() {
     let lab = Lab::with_one();
     let roles = |resigned: Vec<super::super::publish::Resigned>| {
-        resigned.iter().map(|r| (r.role, r.version)).collect::<Vec<_>>()
+        let mut roles: Vec<_> = resigned.into_iter().map(|r| (r.role, r.version)).collect();
+        roles.sort();
+        roles
     };
+    let expected =
+        |roles: &[(&str, u64)]| roles.iter().map(|(r, v)| ((*r).to_owned(), *v)).collect::<Vec<_>>();
     let lab = Lab { now: later(lab.now, 100), ..lab };
     assert_eq!(lab.refusal(lab.files()), ReasonCode::Expired);
-    assert_eq!(roles(lab.publisher().refresh(lab.now).unwrap()), [("snapshot", 3), ("timestamp", 3)]);
+    assert_eq!(
+        roles(lab.publisher().refresh(lab.now).unwrap()),
+        expected(&[("snapshot", 3), ("timestamp", 3)])
+    );
     lab.resolve(lab.files()).unwrap();
     let lab = Lab { now: later(lab.now, 1200), ..lab };
-    let all = [("root", 2), ("targets", 3), ("snapshot", 4), ("timestamp", 4)];
+    let all = expected(&[("root", 2), ("snapshot", 4), ("targets", 3), ("timestamp", 4)]);
     assert_eq!(roles(lab.publisher().refresh(lab.now).unwrap()), all);
     lab.resolve(lab.files()).unwrap();
 }

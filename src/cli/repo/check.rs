@@ -1,0 +1,65 @@
+//! `edgewarden repo check`: would devices take it, and for how long still?
+
+use super::super::exit::Told;
+use super::super::ui::{self, print_json, say};
+use super::tell::{Bar, bytes};
+use crate::trust::audit::{self, Severity};
+use crate::trust::export;
+use jiff::Timestamp;
+use std::path::PathBuf;
+
+const STATUS: &str = "\
+Exit status: 0 all good (notes may be printed), 1 something is missing, damaged or expires soon, 2 a device
+would refuse the repository.
+
+Example, from a timer on the web server:
+  edgewarden repo check /srv/fleet --root /etc/edgewarden/root.json --days 21";
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = STATUS)]
+pub struct Args {
+    /// The repository's folder
+    #[arg(value_name = "DIR")]
+    repository: PathBuf,
+    /// The root.json that devices pin; without it the repository vouches for itself
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// Days within which nothing may expire
+    #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    days: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let root = args.root.as_deref().map(super::super::bundle::verify::read_root).transpose()?;
+    // For the bar alone; what is wrong is found below.
+    let total = export::overview(&args.repository, root.as_deref())
+        .map_or(0, |overview| overview.releases.iter().map(|offer| offer.size).sum());
+    let bar = Bar::new(total);
+    let now = Timestamp::now();
+    let audit = audit::audit(&args.repository, root.as_deref(), args.days, now, &|done| bar.at(done))?;
+    drop(bar);
+    if args.json {
+        print_json(&audit)?;
+    } else {
+        for finding in &audit.findings {
+            let (style, word) = match finding.severity {
+                Severity::Note => (ui::DIM, "note"),
+                Severity::Bad => (ui::WARN, "bad"),
+                Severity::Refused => (ui::BAD, "refused"),
+            };
+            say!("{}: {}", ui::styled(style, word), finding.detail);
+        }
+        let good = ui::count(audit.good.len(), "release");
+        say!("{good} that a device takes, {} held against their digests", bytes(audit.bytes));
+    }
+    match audit.worst() {
+        None | Some(Severity::Note) => Ok(()),
+        Some(Severity::Bad) => Err(Told.into()),
+        Some(Severity::Refused) => Err(super::super::exit::ToldRefused.into()),
+    }
+}

@@ -1,0 +1,118 @@
+//! What a change does, in words: what a signer reads before signing.
+
+use super::super::authority::{self, Authority, TOP_LEVEL};
+use super::super::public_key::short;
+use super::super::roles;
+use super::super::state::{digest_of, releases};
+use super::change::{Change, ONLINE};
+use crate::bundle::layout;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Change {
+    /// What it does, a line for each thing; snapshot and timestamp, which follow by themselves, are left
+    /// out.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(root) = self.payload("root") {
+            keys(&mut lines, self.published("root"), root);
+            valid(&mut lines, "root", root);
+        }
+        for role in self.roles().filter(|role| *role != "root" && !ONLINE.contains(role)) {
+            let Some(list) = self.payload(role) else { continue };
+            let of = if role == "targets" { String::new() } else { format!("{role}: ") };
+            offers(&mut lines, &of, self.published(role), list);
+            delegations(&mut lines, &of, self.published(role), list);
+            valid(&mut lines, role, list);
+        }
+        lines
+    }
+}
+
+fn valid(lines: &mut Vec<String>, role: &str, payload: &Value) {
+    let until = roles::expiry_of(payload).map(|time| time.strftime("%Y-%m-%d").to_string());
+    lines.push(format!(
+        "{role} becomes version {}, good until {}",
+        roles::version(payload),
+        until.unwrap_or_default()
+    ));
+}
+
+fn keys(lines: &mut Vec<String>, before: Option<&Value>, after: &Value) {
+    for role in TOP_LEVEL {
+        let of = |root: &Value| Authority::of_root(root, role).ok();
+        who(lines, role, before.and_then(of).as_ref(), of(after).as_ref());
+    }
+}
+
+fn who(lines: &mut Vec<String>, role: &str, before: Option<&Authority>, after: Option<&Authority>) {
+    let ids = |authority: Option<&Authority>| -> BTreeSet<String> {
+        authority.into_iter().flat_map(|authority| authority.keys.keys().cloned()).collect()
+    };
+    let (old, new) = (ids(before), ids(after));
+    for id in new.difference(&old) {
+        lines.push(format!("{role}: key {} may sign", short(id)));
+    }
+    for id in old.difference(&new) {
+        lines.push(format!("{role}: key {} may no longer sign", short(id)));
+    }
+    let threshold = |authority: Option<&Authority>| authority.map_or(0, |authority| authority.threshold);
+    if threshold(before) != threshold(after) || old.len() != new.len() {
+        let was = match before {
+            Some(before) => format!(" (was {} of {})", before.threshold, old.len()),
+            None => String::new(),
+        };
+        lines.push(format!("{role}: needs {} of {} keys{was}", threshold(after), new.len()));
+    }
+}
+
+fn offers(lines: &mut Vec<String>, of: &str, before: Option<&Value>, after: &Value) {
+    let entries = |list: Option<&Value>| -> BTreeMap<String, Value> {
+        let targets = list.and_then(|list| list.get("targets")?.as_object());
+        targets.into_iter().flatten().map(|(path, entry)| (path.clone(), entry.clone())).collect()
+    };
+    let (old, new) = (entries(before), entries(Some(after)));
+    let named: BTreeMap<String, String> = [before, Some(after)]
+        .into_iter()
+        .flatten()
+        .flat_map(releases)
+        .map(|(release, _)| (layout::target(&release), release.to_string()))
+        .collect();
+    let name = |path: &String| named.get(path).cloned().unwrap_or_else(|| format!("target {path}"));
+    let digest =
+        |entry: &Value| digest_of(entry).map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+    for (path, entry) in &new {
+        match old.get(path) {
+            None => lines.push(format!("{of}adds {}, SHA-256 {}", name(path), digest(entry))),
+            Some(old) if old != entry => {
+                lines.push(format!("{of}changes {}, SHA-256 {}", name(path), digest(entry)));
+            }
+            Some(_) => {}
+        }
+    }
+    for path in old.keys().filter(|path| !new.contains_key(*path)) {
+        lines.push(format!("{of}takes off {}", name(path)));
+    }
+}
+
+fn delegations(lines: &mut Vec<String>, of: &str, before: Option<&Value>, after: &Value) {
+    let named = |list: Option<&Value>| -> BTreeMap<String, Value> {
+        let all = list.into_iter().flat_map(authority::delegations);
+        all.filter_map(|one| Some((authority::name_of(one)?.to_owned(), one.clone()))).collect()
+    };
+    let (old, new) = (named(before), named(Some(after)));
+    for (name, entry) in &new {
+        if old.get(name) == Some(entry) {
+            continue;
+        }
+        let paths = entry["paths"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let paths: Vec<&str> = paths.collect();
+        let ends = if entry["terminating"] == true { ", and nobody after it" } else { "" };
+        lines.push(format!("{of}lets {name} publish {}{ends}", paths.join(", ")));
+        let keys_of = |list: Option<&Value>| Authority::of_delegation(list?, name);
+        who(lines, name, keys_of(before).as_ref(), keys_of(Some(after)).as_ref());
+    }
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        lines.push(format!("{of}takes all away from {name}"));
+    }
+}
