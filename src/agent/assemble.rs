@@ -111,7 +111,8 @@ pub(super) async fn assemble(
     let journal = Journal::new(&store);
     let handed_over = HandedOver::new(state, settings.update.max_bundle, settings.update.disk_reserve);
     clean(handed_over.clone(), journal.clone()).await;
-    let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
+    let bundles = Bundles::new(settings.repository.clone(), state)?;
+    let bundles = Arc::new(bundles.with_sideload_grace(settings.update.sideload_grace));
     let updater = Arc::new(
         Updater::start(Setup {
             state: state.clone(),

@@ -2,6 +2,7 @@
 //! behind the same pinned root.
 
 use crate::config::settings::RepositorySettings;
+use crate::domain::deployment::BundleRef;
 use crate::domain::health::LinkHealth;
 use crate::domain::lifecycle::Origin;
 use crate::domain::{Reason, ReasonCode, Release};
@@ -9,12 +10,15 @@ use crate::sys::blocking::blocking;
 use crate::sys::clock::Clock;
 use crate::trust::RepositoryClient;
 use crate::trust::folder::FolderTransport;
+use crate::trust::remembered;
 use crate::trust::sideload::ArchiveTransport;
 use crate::trust::transport::Transport;
 use crate::update::driver::{Catalog, Found};
 use crate::update::http::HttpTransport;
+use jiff::SignedDuration;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The origins of bundles.
 pub struct Bundles {
@@ -23,6 +27,8 @@ pub struct Bundles {
     transport: Mutex<Option<Arc<dyn Transport>>>,
     metadata: PathBuf,
     clock: Clock,
+    /// How long after its expiry the metadata of a bundle file still counts.
+    sideload_grace: Duration,
     /// How the last try at the repository went; `None` before the first.
     last: Mutex<Option<Result<(), Reason>>>,
 }
@@ -39,6 +45,7 @@ impl Bundles {
             transport: Mutex::default(),
             metadata: state.join("metadata"),
             clock: Clock::open(state.join("clock")),
+            sideload_grace: Duration::ZERO,
             last: Mutex::default(),
         };
         match bundles.transport() {
@@ -50,6 +57,12 @@ impl Bundles {
             Ok(_) => {}
         }
         Ok(bundles)
+    }
+
+    /// Takes bundle files for so long after their metadata has expired: they travel slowly. What is older
+    /// than what was seen is refused all the same.
+    pub fn with_sideload_grace(self, sideload_grace: Duration) -> Self {
+        Self { sideload_grace, ..self }
     }
 
     /// The way to the repository; `None` where none is configured.
@@ -92,17 +105,28 @@ impl Bundles {
         })
     }
 
-    async fn found(&self, transport: Arc<dyn Transport>, release: &Release) -> Result<Found, Reason> {
+    async fn pinned(&self) -> Result<Vec<u8>, Reason> {
         let root = &self.settings()?.root;
-        let pinned = tokio::fs::read(root).await.map_err(|error| {
+        tokio::fs::read(root).await.map_err(|error| {
             let detail = format!(
                 "read the pinned root {}: {error}; copy the repository's root.json there",
                 root.display()
             );
             Reason::new(ReasonCode::BadRequest, detail)
-        })?;
-        let client = RepositoryClient::new(transport.clone(), pinned, self.metadata.clone());
+        })
+    }
+
+    /// What the transport says of a release, judged as if it were `grace` earlier.
+    async fn found(
+        &self,
+        transport: Arc<dyn Transport>,
+        release: &Release,
+        grace: Duration,
+    ) -> Result<Found, Reason> {
+        let client = RepositoryClient::new(transport.clone(), self.pinned().await?, self.metadata.clone());
         let now = self.clock.now();
+        let now =
+            SignedDuration::try_from(grace).ok().and_then(|grace| now.checked_sub(grace).ok()).unwrap_or(now);
         let manifest = client.resolve(release, now).await?;
         self.clock.accept(now)?;
         Ok(Found { manifest, transport })
@@ -115,7 +139,7 @@ impl Catalog for Bundles {
             Origin::Repository => {
                 self.settings()?;
                 let found = match self.transport() {
-                    Ok(Some(transport)) => self.found(transport, release).await,
+                    Ok(Some(transport)) => self.found(transport, release, Duration::ZERO).await,
                     Ok(None) => {
                         let detail = "no repository is configured; set repository.url in agent.toml, or install a .bundle file";
                         return Err(Reason::new(ReasonCode::BadRequest, detail));
@@ -133,12 +157,23 @@ impl Catalog for Bundles {
                 self.settings()?;
                 let path = path.clone();
                 let archive = blocking(move || ArchiveTransport::open(&path)).await?;
-                self.found(Arc::new(archive), release).await
+                self.found(Arc::new(archive), release, self.sideload_grace).await
             }
             Origin::Previous => Err(Reason::new(
                 ReasonCode::Internal,
                 "the previous bundle is on the device and is not resolved",
             )),
+        }
+    }
+
+    async fn is_delisted(&self, bundle: &BundleRef) -> bool {
+        let Ok(pinned) = self.pinned().await else { return false };
+        match remembered::listed_digest(pinned, self.metadata.clone(), &bundle.release).await {
+            Ok(listed) => listed != Some(bundle.digest),
+            Err(reason) => {
+                tracing::info!(release = %bundle.release, %reason, "whether it is still listed is not known");
+                false
+            }
         }
     }
 

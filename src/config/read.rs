@@ -312,6 +312,7 @@ fn update(mut section: Section<'_>) -> UpdateSettings {
         max_boots: section.or("max_boots", 3, whole(1..=1000)) as u32,
         disk_reserve: section.or("disk_reserve", 256 << 20, bytes(0..=1 << 50)),
         max_bundle: section.or("max_bundle", 2 << 30, bytes(1 << 10..=1 << 40)),
+        sideload_grace: section.or("sideload_grace", ms(0), duration(ms(0)..=secs(3650 * 86400))),
     };
     if settings.probation_min > settings.probation_max {
         let (min, max) = (say_duration(settings.probation_min), say_duration(settings.probation_max));

@@ -161,6 +161,8 @@ pub struct UpdateSettings {
     pub disk_reserve: u64,
     /// Largest bundle accepted, bytes.
     pub max_bundle: u64,
+    /// How long after its signatures have expired a bundle file is still taken.
+    pub sideload_grace: Duration,
 }
 
 impl UpdateSettings {

@@ -227,6 +227,8 @@ fn single_faults_name_their_remedy() {
         ),
         ("[repository]\nurl = \"ftp://h/\"\n", "repository.url: \"ftp://\" is no way to a repository"),
         ("[repository]\nurl = \"models\"\n", "is no URL"),
+        ("[update]\nsideload_grace = \"90\"\n", "update.sideload_grace: \"90\""),
+        ("[update]\nsideload_grace = \"4000d\"\n", "update.sideload_grace: \"4000d\""),
         ("[runtime]\nproviders = []\n", "runtime.providers: names none"),
         ("[runtime]\nproviders = [\"cpu\", \"cpu\"]\n", "runtime.providers: names one twice"),
         ("[health]\nprometheus = \"9464\"\n", "write it like \"127.0.0.1:9464\""),

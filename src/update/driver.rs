@@ -109,6 +109,11 @@ pub trait Catalog: Send + Sync + 'static {
         origin: &Origin,
         release: &Release,
     ) -> impl Future<Output = Result<Found, Reason>> + Send;
+    /// Whether the owner has taken a bundle that is here off the list, as far as this device has seen.
+    fn is_delisted(&self, bundle: &BundleRef) -> impl Future<Output = bool> + Send {
+        let _ = bundle;
+        async { false }
+    }
     /// The release that a bundle file claims to hold; what it claims is verified by `resolve`.
     fn release_of(&self, file: &Path) -> impl Future<Output = Result<Release, Reason>> + Send;
 }

@@ -164,6 +164,14 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                 (if plan.frames > 0 { begun.shadowed(plan) } else { begun }, effects)
             }
             Wish::Rollback => match older {
+                Some(previous) if self.shared.catalog.is_delisted(&previous).await => {
+                    let detail = format!(
+                        "slot {slot}: its previous bundle {} was taken off the repository's list and does not come back; update to another release",
+                        previous.release
+                    );
+                    order.answer(Err(Reason::new(ReasonCode::NotFound, detail)));
+                    return None;
+                }
                 Some(previous) => Deployment::begin_rollback(id, slot, serving, previous),
                 None => {
                     let detail = format!("slot {slot} has no previous bundle to go back to");
