@@ -4,8 +4,9 @@
 # Installs only what is missing, says what it does, and can be run again at any time. What it fetches
 # lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
 #
-# With --tests it also installs what only the tests of stream sources need: ffmpeg, GStreamer, an RTSP
-# server. Without them those tests say that they are skipped.
+# With --tests it also installs what only some tests need: ffmpeg, GStreamer and an RTSP server for the stream
+# sources, and from PyPI the reference TUF client for the repository. Without them those tests say that they are
+# skipped.
 # With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
 # architecture, and three Cargo tools at fixed versions, which it builds.
 set -euo pipefail
@@ -126,6 +127,13 @@ PYTHON
         die "the fetched ONNX Runtime has SHA-256 $(sha256sum "$scratch/libonnxruntime.so" | cut -d' ' -f1), not the pinned $digest; nothing was installed"
     mv "$scratch/libonnxruntime.so" "$library"
     say "ONNX Runtime $version is at $library"
+fi
+
+# ---- reference clients that only the tests need ----
+
+if [ "$with_tests" = yes ]; then
+    ./packaging/venv.sh tuf --requirement packaging/reference-tuf.txt >/dev/null
+    say "the reference TUF client is there"
 fi
 
 # ---- tools that only the packages need ----

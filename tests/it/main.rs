@@ -32,6 +32,8 @@ mod predict;
 mod process;
 /// The README: its commands, topics, messages and configuration.
 mod readme;
+/// The owner's side of trust: repositories of one person and of a team, keys, delegations.
+mod repo;
 /// A machine that is not set up, and `edgewarden setup`.
 mod setup;
 /// Sources that another program reads: films, network cameras, commands that misbehave.
