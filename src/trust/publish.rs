@@ -26,6 +26,7 @@ pub mod lists;
 pub mod pending;
 
 mod commit;
+mod follows;
 mod place;
 mod words;
 

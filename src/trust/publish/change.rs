@@ -45,9 +45,9 @@ pub struct Missing {
 pub struct Change {
     format: u32,
     /// Every root that is published, the first one first; none where the repository is still to be begun.
-    roots: Vec<Value>,
-    /// The published lists that it builds on, signed, by their roles.
-    before: BTreeMap<String, Value>,
+    pub(super) roots: Vec<Value>,
+    /// What is published of the other roles, signed, by their names.
+    pub(super) before: BTreeMap<String, Value>,
     /// The new metadata files by their roles.
     roles: BTreeMap<String, Value>,
 }
@@ -60,7 +60,8 @@ impl Change {
 
     /// One that builds on what is published; `roots` are all roots of it.
     pub(super) fn upon(state: &State, roots: Vec<Value>) -> Self {
-        let before = state.lists().filter_map(|(role, _)| Some((role.to_owned(), state.file(role)?.clone())));
+        let names = state.lists().map(|(role, _)| role).chain(ONLINE);
+        let before = names.filter_map(|role| Some((role.to_owned(), state.file(role)?.clone())));
         Self { format: FORMAT, roots, before: before.collect(), roles: BTreeMap::new() }
     }
 
@@ -106,6 +107,15 @@ impl Change {
     pub(super) fn set(&mut self, role: &str, payload: Value) {
         if self.payload(role) != Some(&payload) {
             self.roles.insert(role.to_owned(), unsigned(payload));
+        }
+    }
+
+    /// Builds on the snapshot and the timestamp that are published now; they move on while a change waits.
+    pub(super) fn catch_up(&mut self, state: &State) {
+        for role in ONLINE {
+            if let Some(file) = state.file(role) {
+                self.before.insert(role.to_owned(), file.clone());
+            }
         }
     }
 
@@ -240,66 +250,6 @@ impl Change {
             }
         }
         Ok(taken)
-    }
-
-    /// Holds it against itself: each root follows from the one before, what it builds on is signed, and
-    /// each new version is the next one. `pinned` is the root that its reader trusts; without one the
-    /// change vouches for its own.
-    ///
-    /// # Errors
-    /// `SignatureInvalid`, `Malformed`, `SizeMismatch`: do not sign it.
-    pub fn check(&self, pinned: Option<&[u8]>) -> Result<(), Reason> {
-        let refuse = |code, what: String| Err(Reason::new(code, format!("signing request: {what}")));
-        for (index, root) in self.roots.iter().enumerate() {
-            let version = index as u64 + 1;
-            tuf::check_root(&to_bytes(root)?, &format!("signing request: root {version}"))?;
-            if roles::version(&root["signed"]) != version {
-                return refuse(ReasonCode::Malformed, format!("root {version} has another version"));
-            }
-            let before = index.checked_sub(1).and_then(|before| self.roots.get(before));
-            if let Some(before) = before
-                && !Authority::of_root(&before["signed"], "root")?.is_met_by(root)?
-            {
-                let what = format!("root {version} is not signed by the keys of the one before");
-                return refuse(ReasonCode::SignatureInvalid, what);
-            }
-        }
-        if let Some(pinned) = pinned {
-            let pinned: Value = serde_json::from_slice(pinned).unwrap_or_default();
-            if !self.roots.iter().any(|root| root["signed"] == pinned["signed"]) {
-                let what =
-                    "its roots do not lead from the one that is trusted here; it is of another repository";
-                return refuse(ReasonCode::SignatureInvalid, what.to_owned());
-            }
-        }
-        if let Some(root) = self.published("root") {
-            for (role, file) in &self.before {
-                let authority = match role.as_str() {
-                    "targets" => Some(Authority::of_root(root, role)?),
-                    role => self.published("targets").and_then(|list| Authority::of_delegation(list, role)),
-                };
-                if !authority.map(|authority| authority.is_met_by(file)).transpose()?.unwrap_or(false) {
-                    let what = format!("what it builds on ({role}) is not signed");
-                    return refuse(ReasonCode::SignatureInvalid, what);
-                }
-            }
-        }
-        for role in self.roles.keys().filter(|role| !ONLINE.contains(&role.as_str())) {
-            let before = self.published(role).map(roles::version);
-            let new = self.payload(role).map_or(0, roles::version);
-            let follows = match before {
-                Some(before) => new == before + 1,
-                // A delegation that is made again goes on where the one before it ended.
-                None => new >= 1,
-            };
-            if !follows {
-                return refuse(
-                    ReasonCode::Malformed,
-                    format!("{role} {new} does not follow on what it builds on"),
-                );
-            }
-        }
-        Ok(())
     }
 
     /// The keys of the root that it builds on, as people compare them; `None` where it begins a repository.

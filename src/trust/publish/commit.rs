@@ -65,6 +65,9 @@ impl Publisher {
         state: Option<&State>,
         now: Timestamp,
     ) -> Result<(Vec<(String, String)>, Vec<Missing>), Reason> {
+        if let Some(state) = state {
+            change.catch_up(state);
+        }
         let mut made = change.sign(&self.signers)?;
         for role in ONLINE {
             let missing = change.missing()?;
@@ -80,7 +83,7 @@ impl Publisher {
                     missing.into_iter().filter(|one| change.file(&one.role).is_some()).collect(),
                 ));
             }
-            let payload = online_payload(change, state, role, now)?;
+            let payload = online_payload(change, role, now)?;
             change.set(role, payload);
             made.extend(change.sign(&self.signers)?);
         }
@@ -182,15 +185,10 @@ fn samples(change: &Change, role: &str) -> Vec<String> {
     paths.map(|path| path.replace(['*', '?'], "x")).collect()
 }
 
-/// The next snapshot or timestamp over a change; the one that waits already where it still fits.
-fn online_payload(
-    change: &Change,
-    state: Option<&State>,
-    role: &str,
-    now: Timestamp,
-) -> Result<Value, Reason> {
-    let mut payload =
-        state.and_then(|state| state.payload(role)).cloned().unwrap_or_else(|| roles::first(role, "meta"));
+/// What the next snapshot or timestamp pins: what the published one does, and the files of the change.
+pub(super) fn online_meta(change: &Change, role: &str) -> Result<Value, Reason> {
+    let first = || roles::first(role, "meta");
+    let mut meta = change.published(role).cloned().unwrap_or_else(first)["meta"].take();
     let pinned: Vec<&str> = match role {
         "timestamp" => vec!["snapshot"],
         _ => change.roles().filter(|role| *role != "root" && !ONLINE.contains(role)).collect(),
@@ -198,8 +196,16 @@ fn online_payload(
     for name in pinned {
         let Some(file) = change.file(name) else { continue };
         let version = roles::version(&file["signed"]);
-        payload["meta"][format!("{name}.json")] = roles::pin(version, &to_bytes(file)?);
+        meta[format!("{name}.json")] = roles::pin(version, &to_bytes(file)?);
     }
+    Ok(meta)
+}
+
+/// The next snapshot or timestamp over a change; the one that waits already where it still fits.
+fn online_payload(change: &Change, role: &str, now: Timestamp) -> Result<Value, Reason> {
+    let first = || roles::first(role, "meta");
+    let mut payload = change.published(role).cloned().unwrap_or_else(first);
+    payload["meta"] = online_meta(change, role)?;
     let version = roles::version(&payload) + 1;
     if let Some(waiting) = change.payload(role)
         && waiting["meta"] == payload["meta"]

@@ -1,7 +1,7 @@
 //! What a change does, in words: what a signer reads before signing.
 
 use super::super::authority::{self, Authority, TOP_LEVEL};
-use super::super::public_key::short;
+use super::super::public_key::{PublicKey, short};
 use super::super::roles;
 use super::super::state::{digest_of, releases};
 use super::change::{Change, ONLINE};
@@ -10,12 +10,12 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Change {
-    /// What it does, a line for each thing; snapshot and timestamp, which follow by themselves, are left
-    /// out.
+    /// What it does, a line for each thing.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(root) = self.payload("root") {
             keys(&mut lines, self.published("root"), root);
+            others(&mut lines, "root", self.published("root"), root);
             valid(&mut lines, "root", root);
         }
         for role in self.roles().filter(|role| *role != "root" && !ONLINE.contains(role)) {
@@ -23,7 +23,13 @@ impl Change {
             let of = if role == "targets" { String::new() } else { format!("{role}: ") };
             offers(&mut lines, &of, self.published(role), list);
             delegations(&mut lines, &of, self.published(role), list);
+            others(&mut lines, role, self.published(role), list);
             valid(&mut lines, role, list);
+        }
+        for role in ONLINE {
+            let Some(payload) = self.payload(role) else { continue };
+            others(&mut lines, role, self.published(role), payload);
+            valid(&mut lines, role, payload);
         }
         lines
     }
@@ -38,6 +44,23 @@ fn valid(lines: &mut Vec<String>, role: &str, payload: &Value) {
     ));
 }
 
+/// Fields that nothing else here tells of.
+fn others(lines: &mut Vec<String>, role: &str, before: Option<&Value>, after: &Value) {
+    const TOLD: [&str; 7] = ["version", "expires", "keys", "roles", "targets", "delegations", "meta"];
+    let Some(before) = before else { return };
+    let fields = |payload: &Value| -> BTreeMap<String, Value> {
+        payload.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let (old, new) = (fields(before), fields(after));
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names.into_iter().filter(|name| !TOLD.contains(&name.as_str())) {
+        if old.get(name) != new.get(name) {
+            let value = new.get(name).map_or_else(|| "nothing".to_owned(), Value::to_string);
+            lines.push(format!("{role}: {} becomes {value}", name.escape_debug()));
+        }
+    }
+}
+
 fn keys(lines: &mut Vec<String>, before: Option<&Value>, after: &Value) {
     for role in TOP_LEVEL {
         let of = |root: &Value| Authority::of_root(root, role).ok();
@@ -46,8 +69,13 @@ fn keys(lines: &mut Vec<String>, before: Option<&Value>, after: &Value) {
 }
 
 fn who(lines: &mut Vec<String>, role: &str, before: Option<&Authority>, after: Option<&Authority>) {
+    // By what the keys are, not by the ids that they are given.
+    let id = |(named, key): (&String, &Value)| match PublicKey::of_value(key) {
+        Some(key) => key.id().to_owned(),
+        None => format!("{named} of a kind that counts for nothing here"),
+    };
     let ids = |authority: Option<&Authority>| -> BTreeSet<String> {
-        authority.into_iter().flat_map(|authority| authority.keys.keys().cloned()).collect()
+        authority.into_iter().flat_map(|authority| authority.keys.iter().map(id)).collect()
     };
     let (old, new) = (ids(before), ids(after));
     for id in new.difference(&old) {
@@ -106,7 +134,10 @@ fn delegations(lines: &mut Vec<String>, of: &str, before: Option<&Value>, after:
             continue;
         }
         let paths = entry["paths"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let paths: Vec<&str> = paths.collect();
+        let mut paths: Vec<&str> = paths.collect();
+        if entry.get("path_hash_prefixes").is_some() {
+            paths.push("names whose hashes begin in certain ways");
+        }
         let ends = if entry["terminating"] == true { ", and nobody after it" } else { "" };
         lines.push(format!("{of}lets {name} publish {}{ends}", paths.join(", ")));
         let keys_of = |list: Option<&Value>| Authority::of_delegation(list?, name);

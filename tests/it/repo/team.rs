@@ -120,10 +120,22 @@ fn a_signer_elsewhere_refuses_a_request_that_was_tampered_with_or_is_of_another_
         serde_json::from_slice(&std::fs::read(desk.path("fleet-keys/pending.json")).unwrap()).unwrap();
     let sign = "repo sign --request alice/pending.json --sign-with alice/alice.pem";
     type Tamper = fn(&mut serde_json::Value);
-    let tampers: [(Tamper, i32, &str); 5] = [
+    let tampers: [(Tamper, i32, &str); 7] = [
         (|change| change["roots"][0]["signed"]["version"] = 7.into(), 2, "root 1"),
         (|change| change["before"]["targets"]["signed"]["x"] = 1.into(), 2, "is not signed"),
         (|change| change["roles"]["targets"]["signed"]["version"] = 9.into(), 2, "does not follow"),
+        (|change| change["roles"]["targets"]["signed"]["_type"] = "root".into(), 2, "something else"),
+        (
+            |change| {
+                let mut timestamp = change["before"]["timestamp"].clone();
+                let version = timestamp["signed"]["version"].as_u64().unwrap();
+                timestamp["signed"]["version"] = (version + 1).into();
+                timestamp["signed"]["meta"]["snapshot.json"]["version"] = 99.into();
+                change["roles"]["timestamp"] = timestamp;
+            },
+            2,
+            "not made of the rest",
+        ),
         (|change| change["format"] = 2.into(), 1, "format 2"),
         (|change| change["extra"] = 2.into(), 1, "extra"),
     ];
