@@ -18,6 +18,7 @@ pub mod publish;
 pub mod identity;
 pub mod pin;
 
+mod floors;
 mod provider;
 mod roles;
 mod seen;
@@ -27,5 +28,5 @@ mod tests;
 
 pub use publish::{InitOptions, Published, Publisher};
 pub use roles::Expiry;
-pub use tuf::{Listed, RepositoryClient};
+pub use tuf::{Listed, RepositoryClient, Session, Target};
 pub use verified::{SignedManifest, Verified};

@@ -6,19 +6,25 @@
 //! - A download that broke off goes on where it stopped, also after a restart: `Range` with `If-Range`
 //!   (RFC 9110, 13.1.5 and 14.2). The validator (a strong `ETag`, else `Last-Modified`) is kept beside
 //!   the file. A server that ignores the range, or whose file has changed, starts again from the front.
-//! - Nothing is waited for longer than the stall timeout; a whole download may take as long as it needs.
+//! - Nothing is waited for longer than the stall timeout; a whole download may take as long as it needs, but
+//!   a server that only drips counts as silent (`Pace`).
 //! - Tries that follow each other without progress are counted; a try that brought `PROGRESS` bytes
 //!   begins the count anew. Waits between them grow, with jitter; `Retry-After` is obeyed up to
 //!   [`MAX_RETRY_AFTER`].
 //! - No compression is asked for: sizes and ranges are those of the signed files.
+
+mod pace;
 
 use crate::config::settings::RepositorySettings;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::durable;
 use crate::trust::transport::{BoxFuture, OnBytes, Transport};
 use backon::{BackoffBuilder, ExponentialBuilder};
+use pace::Pace;
+use percent_encoding::percent_decode_str;
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Response, StatusCode, redirect};
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs;
@@ -138,13 +144,18 @@ impl HttpTransport {
 
     /// The URL of a file. Refuses what could leave the repository.
     fn url(&self, path: &str) -> Result<Url, Reason> {
-        let fits = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']);
+        let fits =
+            |part: &Cow<'_, str>| !matches!(part.as_ref(), "" | "." | "..") && !part.contains(['\\', '\0']);
+        // TUF writes the names of roles with %XX, so that a slash in one is not a folder; as part of a URL
+        // they are encoded once and not twice.
+        let parts: Option<Vec<Cow<'_, str>>> =
+            path.split('/').map(|part| percent_decode_str(part).decode_utf8().ok()).collect();
         let mut url = self.base.clone();
-        match url.path_segments_mut() {
-            Ok(mut segments) if path.split('/').all(fits) => {
-                segments.pop_if_empty().extend(path.split('/'));
+        match (url.path_segments_mut(), parts) {
+            (Ok(mut segments), Some(parts)) if parts.iter().all(fits) => {
+                segments.pop_if_empty().extend(&parts);
             }
-            Ok(_) | Err(()) => {
+            (Ok(_) | Err(()), _) => {
                 let detail = format!("repository {}: \"{path}\" is not the path of a file in it", self.base);
                 return Err(Reason::new(ReasonCode::Malformed, detail));
             }
@@ -209,8 +220,17 @@ impl HttpTransport {
     }
 
     /// The next bytes of a body; `None` at its end.
-    async fn chunk(&self, url: &Url, response: &mut Response) -> Result<Option<bytes::Bytes>, Trouble> {
+    async fn chunk(
+        &self,
+        url: &Url,
+        response: &mut Response,
+        pace: &mut Pace,
+    ) -> Result<Option<bytes::Bytes>, Trouble> {
+        pace.asked(Instant::now());
         match timeout(self.stall, response.chunk()).await {
+            Ok(Ok(Some(chunk))) if pace.is_dripping(chunk.len(), Instant::now()) => {
+                Err(Trouble::passing(unreachable(url, &pace.told())))
+            }
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Trouble::passing(unreachable(url, &chain(&error)))),
             Err(_) => Err(Trouble::passing(self.stalled(url))),
@@ -226,8 +246,8 @@ impl HttpTransport {
         if response.status() != StatusCode::OK {
             return Err(Trouble::Lasting(answered(url, response.status())));
         }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunk(url, &mut response).await? {
+        let (mut bytes, mut pace) = (Vec::new(), Pace::new(self.stall, Instant::now()));
+        while let Some(chunk) = self.chunk(url, &mut response, &mut pace).await? {
             if (bytes.len() + chunk.len()) as u64 > max {
                 let detail =
                     format!("fetch {url}: more than {max} bytes; the repository is damaged or hostile");
@@ -300,9 +320,9 @@ impl HttpTransport {
             .await
             .map_err(named("open"))?;
         file.seek(SeekFrom::Start(have)).await.map_err(named("write"))?;
-        let (begun, began_with) = (Instant::now(), have);
+        let (begun, began_with, mut pace) = (Instant::now(), have, Pace::new(self.stall, Instant::now()));
         let streamed = loop {
-            let chunk = match self.chunk(url, &mut response).await {
+            let chunk = match self.chunk(url, &mut response, &mut pace).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break Ok(()),
                 Err(trouble) => break Err(trouble),

@@ -8,6 +8,8 @@ mod support;
 mod agent;
 /// The rules of the source tree itself: rooms, vendors, heads, sizes.
 mod architecture;
+/// Each attack on the way of a model, by its TUF name, and what the owner sees of it.
+mod attacks;
 /// Measuring a bundle on this machine.
 mod bench;
 /// The command line: help, exit statuses, completions, and what it says to a running agent.
@@ -36,5 +38,7 @@ mod readme;
 mod setup;
 /// Sources that another program reads: films, network cameras, commands that misbehave.
 mod stream;
+/// The page of threats: each of its tests is there, each attack's test is in it.
+mod threats;
 /// Cameras, against the kernel's own test driver where it is there.
 mod v4l2;

@@ -2,6 +2,9 @@
 
 mod attacks;
 mod carrying;
+mod delegations;
+mod floors;
+mod metadata;
 mod publishing;
 
 use super::keys::{self, Key};

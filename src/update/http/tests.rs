@@ -358,11 +358,28 @@ async fn nobody_listening_is_told_with_the_address() {
 async fn no_path_leaves_the_repository() {
     let server = Server { url: "http://127.0.0.1:9/repo/".parse().unwrap(), requests: Arc::default() };
     let transport = server.transport();
-    for path in ["../a", "a/../b", "/a", "", "a//b", "a/", "./a", "a\\b"] {
+    for path in [
+        "../a",
+        "a/../b",
+        "/a",
+        "",
+        "a//b",
+        "a/",
+        "./a",
+        "a\\b",
+        "a/%2e%2E/b",
+        "%2e/a",
+        "a%5Cb",
+        "a%00b",
+        "%ff",
+    ] {
         assert_eq!(transport.get(path, 1).await.unwrap_err().code, ReasonCode::Malformed, "{path}");
     }
     assert_eq!(transport.get("http://other/x", 1).await.unwrap_err().code, ReasonCode::Malformed);
     assert_eq!(transport.url("http:/x?b#c").unwrap().as_str(), "http://127.0.0.1:9/repo/http:/x%3Fb%23c");
+    // The names of roles come encoded, and stay one part of the path.
+    let role = "metadata/1...%2Fa%3F%23.json";
+    assert_eq!(transport.url(role).unwrap().as_str(), format!("http://127.0.0.1:9/repo/{role}"));
 }
 
 #[tokio::test]

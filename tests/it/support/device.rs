@@ -87,6 +87,13 @@ impl Repository {
         format!("belt-inspector@{version}")
     }
 
+    /// The same bundle under a new version, signed at another time.
+    pub fn publish_at(&mut self, from: &str, version: &str, time: jiff::Timestamp) {
+        let folder = self.dir.path().join(format!("bundle-{version}"));
+        variant(&model(from), &folder, version, |_, _| {});
+        self.publisher.publish(&folder, time, &|_| {}).expect("publish a variant");
+    }
+
     /// Where the repository keeps the model file of a committed bundle.
     pub fn model_blob(name: &str) -> String {
         let manifest: Value =

@@ -2,6 +2,7 @@
 
 pub mod colour_model;
 pub mod device;
+pub mod forge;
 pub mod mosquitto;
 pub mod series_model;
 pub mod stream;

@@ -23,6 +23,10 @@ pub enum Trouble {
     Shorter(usize),
     /// The byte in the middle is another one.
     Flip,
+    /// Junk without end and without saying how much, also where there is no such file.
+    Endless,
+    /// A byte now and then, so that it is never silent.
+    Drip,
 }
 
 #[derive(Default)]
@@ -123,6 +127,13 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     if let Some(Trouble::Status(status)) = trouble {
         return write!(stream, "HTTP/1.1 {status} Trouble\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
+    if trouble == Some(Trouble::Endless) {
+        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        // Until the client hangs up.
+        loop {
+            stream.write_all(&[b' '; 16 << 10])?;
+        }
+    }
     let file = shared.folder.lock().unwrap().join(path.trim_start_matches('/'));
     let Ok(mut body) = std::fs::read(&file) else {
         return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -132,7 +143,10 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         Some(Trouble::Flip) => body[whole / 2] ^= 1,
         Some(Trouble::Longer(more)) => body.resize(whole + more, b'x'),
         Some(Trouble::Shorter(fewer)) => body.truncate(whole.saturating_sub(fewer)),
-        Some(Trouble::Stall(_) | Trouble::Reset(_) | Trouble::Status(_)) | None => {}
+        Some(
+            Trouble::Stall(_) | Trouble::Reset(_) | Trouble::Status(_) | Trouble::Endless | Trouble::Drip,
+        )
+        | None => {}
     }
     let from = usize::try_from(from).unwrap_or(usize::MAX).min(body.len());
     let (size, body) = (body.len(), &body[from..]);
@@ -164,8 +178,19 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
             }
             stream.write_all(&body[after..])
         }
-        Some(Trouble::Status(_) | Trouble::Longer(_) | Trouble::Shorter(_) | Trouble::Flip) | None => {
-            stream.write_all(body)
+        Some(Trouble::Drip) => {
+            for byte in body {
+                stream.write_all(&[*byte])?;
+                std::thread::sleep(Duration::from_millis(50));
+                if shared.trouble(&path) != Some(Trouble::Drip) {
+                    break;
+                }
+            }
+            Ok(())
         }
+        Some(
+            Trouble::Status(_) | Trouble::Longer(_) | Trouble::Shorter(_) | Trouble::Flip | Trouble::Endless,
+        )
+        | None => stream.write_all(body),
     }
 }
