@@ -90,11 +90,11 @@
 //! | --- | --- |
 //! | ONNX Runtime (`ort`) | `inference/session.rs` and the folder beside it |
 //! | `iceoryx2` | `process/frames.rs` |
-//! | `rumqttc` | `mqtt/client.rs` |
+//! | `rumqttc` | `mqtt/client.rs` and the folder beside it |
 //! | `sled` | `sys/store.rs` and the folder beside it |
 //! | the kernel's calls for cameras (`rustix::ioctl`) | `inference/source/v4l2/kernel.rs` |
 //! | `sigstore-tuf` | `trust/tuf.rs` |
-//! | `reqwest` | `update/http.rs`, and `cli/local.rs` for the agent's own socket |
+//! | `reqwest` | `update/http.rs` and the folder beside it; `cli/local.rs` for the agent's own socket |
 #![warn(missing_docs)]
 
 pub mod domain;

@@ -85,6 +85,11 @@ impl Bundles {
         }
     }
 
+    /// Whether the system's clock is behind a time that is known to have passed.
+    pub fn clock_is_behind(&self) -> bool {
+        self.clock.is_behind()
+    }
+
     fn settings(&self) -> Result<&RepositorySettings, Reason> {
         self.repository.as_ref().ok_or_else(|| {
             let detail = "no root to trust is configured; set repository.root (a root.json), and repository.url for updates over the air, in agent.toml";

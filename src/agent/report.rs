@@ -8,6 +8,7 @@ use super::pipeline::Status;
 use crate::config::Settings;
 use crate::domain::ReasonCode;
 use crate::domain::deployment::{SlotState, Stage};
+use crate::domain::health::clock::{ClockFacts, TimeKeeper};
 use crate::domain::health::{
     Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, ProblemCode,
     SourceHealth, SourceState, judge,
@@ -22,8 +23,11 @@ use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Between two questions to the hardware clock, which takes its time.
+const ASK_CLOCK: Duration = Duration::from_secs(600);
 
 /// Everything that reports are made from; cheap to clone.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ pub struct Reports {
     store: Store,
     /// What was found wrong at the start and stays so.
     lasting: Vec<Problem>,
+    /// What keeps the time, and when that was asked.
+    time_keeper: Arc<Mutex<Option<(Instant, Option<TimeKeeper>)>>>,
 }
 
 /// What [`Reports`] is made of.
@@ -71,8 +77,20 @@ impl Reports {
     pub fn new(parts: Parts) -> Self {
         let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, store, lasting } =
             parts;
-        let started = Instant::now();
-        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, store, lasting }
+        Self {
+            settings,
+            device,
+            updater,
+            bundles,
+            outlet,
+            telemetry,
+            mqtt,
+            boot_id,
+            started: Instant::now(),
+            store,
+            lasting,
+            time_keeper: Arc::default(),
+        }
     }
 
     /// How all slots are, with the provider that really runs each.
@@ -155,6 +173,7 @@ impl Reports {
             boot_id: self.boot_id.clone(),
             uptime_s: self.started.elapsed().as_secs(),
             clock_synchronised: board::clock_synchronised(Path::new("/")),
+            clock: ClockFacts { behind: self.bundles.clock_is_behind(), keeper: self.time_keeper() },
             pipelines,
             mqtt,
             messages_lost: self.mqtt.as_ref().map_or(0, |mqtt| mqtt.figures().spool_dropped),
@@ -163,6 +182,20 @@ impl Reports {
             disk_reserve: self.settings.update.disk_reserve,
             others: self.others(),
         })
+    }
+
+    /// What keeps the time; asked again only now and then.
+    fn time_keeper(&self) -> Option<TimeKeeper> {
+        let mut asked = self.time_keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        match *asked {
+            Some((at, keeper)) if at.elapsed() < ASK_CLOCK => keeper,
+            Some(_) | None => {
+                let now = jiff::Timestamp::now().as_second();
+                let keeper = board::time_keeper(Path::new("/"), now);
+                *asked = Some((Instant::now(), keeper));
+                keeper
+            }
+        }
     }
 
     /// What only this file knows: what was found at the start, and how the store is.

@@ -8,6 +8,7 @@
 
 pub mod settings;
 
+mod access;
 mod file;
 mod motion;
 mod pipeline;

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How a repository is reached.
+mod access;
 /// The `[runtime]` tables and what belongs to them.
 mod runtime;
 

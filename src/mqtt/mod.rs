@@ -35,6 +35,7 @@ use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, LinkHealth};
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
 use crate::domain::{DeviceId, FrameResult, PipelineName, Reason, ReasonCode};
+use crate::sys::secret;
 use bytes::Bytes;
 use client::{Connection, Options};
 use commands::{Addressee, RawCommand};
@@ -44,6 +45,7 @@ use pump::{Counters, Order, Pump};
 use replies::{Address, Window};
 use serde::Serialize;
 use spool::{Spool, Spooled};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -104,6 +106,7 @@ pub fn start(
         port: settings.port,
         tls: settings.tls.clone(),
         login: login(settings)?,
+        password_file: settings.password_file.clone(),
         keep_alive: settings.keep_alive,
         will: Some(Message {
             topic: availability.clone(),
@@ -146,19 +149,18 @@ pub fn start(
 /// The user name and the password from its file.
 pub fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reason> {
     let Some(username) = &settings.username else { return Ok(None) };
-    let mut password = Vec::new();
-    if let Some(path) = &settings.password_file {
-        password = std::fs::read(path).map_err(|error| {
-            let remedy = "make it readable for the agent; a credential:NAME needs LoadCredential=NAME:FILE in the \
-                          unit, and systemd 247 or newer";
-            let detail = format!("mqtt.password_file {}: {error}; {remedy}", path.display());
-            Reason::new(ReasonCode::BadRequest, detail)
-        })?;
-        while password.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
-            password.pop();
-        }
+    let password = settings.password_file.as_deref().map(password).transpose()?;
+    Ok(Some((username.clone(), password.unwrap_or_default())))
+}
+
+/// The password that a file holds, without the line break at its end.
+fn password(path: &Path) -> Result<Vec<u8>, Reason> {
+    let mut password =
+        std::fs::read(path).map_err(|error| secret::unreadable("mqtt.password_file", path, &error))?;
+    while password.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+        password.pop();
     }
-    Ok(Some((username.clone(), password)))
+    Ok(password)
 }
 
 /// The broker, for people.

@@ -1,4 +1,5 @@
-//! The files of a repository over HTTP. The only file here that names `reqwest`.
+//! The files of a repository over HTTP. Only this file and the folder beside it name `reqwest`: `access` has
+//! the clients with certificates, token and proxy, `explain` says what a failure means.
 //!
 //! What arrives is trusted by nobody: sizes are bounded while it streams, and digests are the caller's
 //! to check. What matters is to get there over a bad link:
@@ -19,24 +20,26 @@ use crate::config::settings::RepositorySettings;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::durable;
 use crate::trust::transport::{BoxFuture, OnBytes, Transport};
+use access::{Access, Unsent};
 use backon::{BackoffBuilder, ExponentialBuilder};
+use explain::{answered, failed, unreachable};
 use pace::Pace;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Response, StatusCode};
 use std::borrow::Cow;
-use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, SeekFrom};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use url::Url;
 
-/// Redirects followed at most.
-const MAX_REDIRECTS: usize = 5;
+mod access;
+mod explain;
 
 /// A try that brought so many bytes counts as progress.
 const PROGRESS: u64 = 64 << 10;
@@ -53,7 +56,7 @@ const MAX_VALIDATOR: usize = 512;
 /// A repository on a web server.
 #[derive(Debug, Clone)]
 pub struct HttpTransport {
-    client: Client,
+    access: Arc<Access>,
     base: Url,
     stall: Duration,
     retries: usize,
@@ -91,20 +94,12 @@ impl From<durable::DurableError> for Trouble {
     }
 }
 
-/// A few redirects, and none that gives encryption up.
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let secure = attempt.previous().iter().all(|url| url.scheme() == "https");
-    if attempt.previous().len() > MAX_REDIRECTS {
-        attempt.error("too many redirects")
-    } else if secure && attempt.url().scheme() != "https" {
-        attempt.error("redirected from https to http")
-    } else {
-        attempt.follow()
-    }
-}
-
 impl HttpTransport {
     /// A client for the repository at `base`, which must be `http` or `https`. Opens no connection yet.
+    ///
+    /// # Errors
+    /// `BadRequest` for another address; `RepositoryUnreachable` where certificates, token or proxy password
+    /// cannot be used as they are.
     pub fn new(base: &Url, settings: &RepositorySettings) -> Result<Self, Reason> {
         let base = base.clone();
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
@@ -113,27 +108,9 @@ impl HttpTransport {
         }
         // Fails when one was installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let build = |certificates: bool| {
-            let client = Client::builder()
-                .user_agent(concat!("edgewarden/", env!("CARGO_PKG_VERSION")))
-                .redirect(redirect::Policy::custom(follow))
-                .connect_timeout(settings.stall_timeout)
-                .referer(false);
-            if certificates { client } else { client.tls_certs_only([]) }.build()
-        };
-        let client = build(true)
-            // Over http they are needed only where it leads on to https: a bench or a closed network may
-            // have a device without any.
-            .or_else(|error| if base.scheme() == "http" { build(false) } else { Err(error) })
-            .map_err(|error| {
-                let detail = format!(
-                    "repository {base}: cannot set up TLS: {}; install ca-certificates",
-                    chain(&error)
-                );
-                Reason::new(ReasonCode::RepositoryUnreachable, detail)
-            })?;
+        let access = Arc::new(Access::new(&base, settings)?);
         Ok(Self {
-            client,
+            access,
             base,
             stall: settings.stall_timeout,
             retries: settings.retries.max(1),
@@ -177,19 +154,23 @@ impl HttpTransport {
 
     /// Sends a request and sorts the answer: `None` when there is no such file.
     async fn ask(&self, url: &Url, resume: Option<Resume>) -> Result<Option<Response>, Trouble> {
-        let mut request = self.client.get(url.clone()).header(header::ACCEPT_ENCODING, "identity");
-        if let Some(Resume { have, validator }) = resume {
-            request = request.header(header::RANGE, format!("bytes={have}-"));
-            // Without one (the server sends none, or a power cut took it) the digest still decides.
-            if let Some(validator) = validator {
-                request = request.header(header::IF_RANGE, validator);
+        let asked = self.access.get(url, |request| {
+            let mut request = request.header(header::ACCEPT_ENCODING, "identity");
+            if let Some(Resume { have, validator }) = &resume {
+                request = request.header(header::RANGE, format!("bytes={have}-"));
+                // Without one (the server sends none, or a power cut took it) the digest still decides.
+                if let Some(validator) = validator {
+                    request = request.header(header::IF_RANGE, validator);
+                }
             }
-        }
-        let response = match timeout(self.stall, request.send()).await {
+            request
+        });
+        let response = match timeout(self.stall, asked).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                let reason = unreachable(url, &chain(&error));
-                return Err(if error.is_redirect() || error.is_builder() {
+            Ok(Err(Unsent::Astray(why))) => return Err(Trouble::Lasting(unreachable(url, why))),
+            Ok(Err(Unsent::Failed(error))) => {
+                let reason = failed(&self.access, url, &error);
+                return Err(if error.is_builder() {
                     Trouble::Lasting(reason)
                 } else {
                     Trouble::passing(reason)
@@ -210,12 +191,16 @@ impl HttpTransport {
             }
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Trouble::Passing { reason: answered(url, status), wait: retry_after(&response) })
+                Err(Trouble::Passing {
+                    reason: answered(&self.access, url, status),
+                    wait: retry_after(&response),
+                })
             }
-            _ if status.is_server_error() => {
-                Err(Trouble::Passing { reason: answered(url, status), wait: retry_after(&response) })
-            }
-            _ => Err(Trouble::Lasting(answered(url, status))),
+            _ if status.is_server_error() => Err(Trouble::Passing {
+                reason: answered(&self.access, url, status),
+                wait: retry_after(&response),
+            }),
+            _ => Err(Trouble::Lasting(answered(&self.access, url, status))),
         }
     }
 
@@ -232,7 +217,7 @@ impl HttpTransport {
                 Err(Trouble::passing(unreachable(url, &pace.told())))
             }
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(Trouble::passing(unreachable(url, &chain(&error)))),
+            Ok(Err(error)) => Err(Trouble::passing(failed(&self.access, url, &error))),
             Err(_) => Err(Trouble::passing(self.stalled(url))),
         }
     }
@@ -244,7 +229,7 @@ impl HttpTransport {
     async fn get_once(&self, url: &Url, max: u64) -> Result<Option<Vec<u8>>, Trouble> {
         let Some(mut response) = self.ask(url, None).await? else { return Ok(None) };
         if response.status() != StatusCode::OK {
-            return Err(Trouble::Lasting(answered(url, response.status())));
+            return Err(Trouble::Lasting(answered(&self.access, url, response.status())));
         }
         let (mut bytes, mut pace) = (Vec::new(), Pace::new(self.stall, Instant::now()));
         while let Some(chunk) = self.chunk(url, &mut response, &mut pace).await? {
@@ -474,33 +459,6 @@ fn wrong_size(url: &Url, size: u64, total: u64) -> Trouble {
         "fetch {url}: has {total} bytes or more where {size} were signed; the repository is damaged or hostile"
     );
     Trouble::Lasting(Reason::new(ReasonCode::SizeMismatch, detail))
-}
-
-fn answered(url: &Url, status: StatusCode) -> Reason {
-    let remedy = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; let this device read the repository",
-        _ if status.is_server_error() => "; see the web server's log",
-        _ => "; check repository.url",
-    };
-    unreachable(url, &format!("the server answered {status}{remedy}"))
-}
-
-fn unreachable(url: &Url, what: &str) -> Reason {
-    Reason::new(ReasonCode::RepositoryUnreachable, format!("fetch {url}: {what}"))
-}
-
-/// An error with its causes: `reqwest` hides them in its `Display`.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = if error.is_connect() { "cannot connect".to_owned() } else { "failed".to_owned() };
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

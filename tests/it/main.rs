@@ -4,6 +4,8 @@
 /// Starting the binary and real servers, temporary configurations, waiting.
 mod support;
 
+/// Repositories that are not open to everybody: certificates, tokens, proxies.
+mod access;
 /// The whole daemon: answers, updates, kills, commands, and everything bad that can come.
 mod agent;
 /// The rules of the source tree itself: rooms, vendors, heads, sizes.

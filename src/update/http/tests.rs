@@ -1,6 +1,8 @@
 //! A server that misbehaves in a stated way, over real TCP.
 
+use super::access::MAX_REDIRECTS;
 use super::*;
+use crate::config::settings::AccessSettings;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncReadExt;
@@ -69,6 +71,7 @@ impl Server {
             stall_timeout: Duration::from_millis(500),
             retries: 3,
             rate_limit: 0,
+            access: AccessSettings::default(),
         };
         let mut transport = HttpTransport::new(&self.url, &settings).unwrap();
         transport.waits = (Duration::from_millis(1), Duration::from_millis(2));
@@ -391,6 +394,7 @@ async fn other_schemes_are_refused() {
             stall_timeout: GUARD,
             retries: 1,
             rate_limit: 0,
+            access: AccessSettings::default(),
         };
         assert_eq!(
             HttpTransport::new(&url.parse().unwrap(), &settings).unwrap_err().code,

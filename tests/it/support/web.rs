@@ -47,7 +47,12 @@ pub struct Web {
 impl Web {
     /// Serves a folder on a free port.
     pub fn start(folder: &Path) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        Self::start_at(folder, (Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// Serves a folder at this address, where nobody else listens.
+    pub fn start_at(folder: &Path, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared { folder: Mutex::new(folder.to_owned()), ..Shared::default() });
         let serving = shared.clone();
@@ -67,6 +72,11 @@ impl Web {
     /// Where it serves.
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// From now on another folder is served.
