@@ -2,6 +2,7 @@
 
 mod attacks;
 mod carrying;
+mod operators;
 mod publishing;
 
 use super::keys::{self, Key};
