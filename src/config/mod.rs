@@ -8,6 +8,7 @@
 
 pub mod settings;
 
+mod commands;
 mod file;
 mod motion;
 mod pipeline;
@@ -23,7 +24,7 @@ mod tests;
 
 pub use file::{Fault, Place};
 pub use settings::Settings;
-pub use value::say_duration;
+pub use value::{say_duration, span};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
