@@ -3,6 +3,7 @@
 pub mod colour_model;
 pub mod device;
 pub mod mosquitto;
+pub mod operators;
 pub mod series_model;
 pub mod stream;
 pub mod web;
