@@ -5,7 +5,8 @@
 # lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
 #
 # With --tests it also installs what only some tests need: ffmpeg, GStreamer and an RTSP server for stream
-# sources, faketime for clocks that are wrong. Without them those tests say that they are skipped.
+# sources; faketime for clocks that are wrong; securesystemslib, in a Python environment of its own, for the
+# signed commands. Without them those tests say that they are skipped.
 # With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
 # architecture, and three Cargo tools at fixed versions, which it builds.
 set -euo pipefail
@@ -127,6 +128,13 @@ PYTHON
         die "the fetched ONNX Runtime has SHA-256 $(sha256sum "$scratch/libonnxruntime.so" | cut -d' ' -f1), not the pinned $digest; nothing was installed"
     mv "$scratch/libonnxruntime.so" "$library"
     say "ONNX Runtime $version is at $library"
+fi
+
+# ---- what only the tests need from PyPI ----
+
+if [ "$with_tests" = yes ]; then
+    packaging/venv.sh securesystemslib securesystemslib==1.6.0 cryptography==50.0.2 >/dev/null
+    say "securesystemslib 1.6.0 is there"
 fi
 
 # ---- tools that only the packages need ----

@@ -67,6 +67,11 @@
 //! `root.json` the device has pinned. Carried on a stick it is a slice of that same repository. Only
 //! [`trust`] can make a [`trust::Verified`] value, and nothing stages anything else.
 //!
+//! Commands over MQTT that change the device are signed ([`trust::envelope`]) by operators whom the same
+//! repository lists ([`trust::operators`]). [`domain::authority`] decides, and [`agent::authority`] makes a
+//! command's number durable before it runs: who holds the broker can hold a command back, not make one, aim it
+//! at another device, or have it run twice; who holds an operator's key can choose among signed models only.
+//!
 //! # Directions
 //!
 //! Imports point one way, and one file names each vendor; `tests/it/architecture.rs` holds both

@@ -21,6 +21,7 @@ pub mod repo;
 pub mod run;
 pub mod runtime;
 pub mod setup;
+pub mod sign_command;
 pub mod status;
 pub mod ui;
 
@@ -73,6 +74,8 @@ pub enum Command {
     /// Make and publish to a repository of signed bundles
     #[command(subcommand)]
     Repo(repo::Command),
+    /// Sign a command for a device or a group, to be sent by any MQTT client
+    SignCommand(sign_command::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Write the manual pages, for packages
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),
+        Command::SignCommand(args) => sign_command::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::Child(command) => child::run(command),

@@ -9,6 +9,7 @@
 pub mod settings;
 
 mod access;
+mod commands;
 mod file;
 mod motion;
 mod pipeline;
@@ -24,7 +25,7 @@ mod tests;
 
 pub use file::{Fault, Place};
 pub use settings::Settings;
-pub use value::say_duration;
+pub use value::{say_duration, span};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, motion, pipeline};
+use super::{ConfigErrors, Surroundings, commands, motion, pipeline};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
 use crate::domain::shadow::ShadowWish;
@@ -40,6 +40,7 @@ pub fn settings(
     let paths = paths(root.table_or_empty("paths"));
     let runtime = runtime(root.table_or_empty("runtime"), around);
     let mqtt = root.table("mqtt").map(mqtt);
+    let commands = commands::commands(root.table_or_empty("commands"));
     let repository = root.table("repository").map(|section| repository(section, file));
     let update = update(root.table_or_empty("update"));
     let health = health(root.table_or_empty("health"));
@@ -51,9 +52,18 @@ pub fn settings(
 
     let faults = faults.into_sorted();
     match (mqtt.transpose_or(), repository.transpose_or(), pipelines, faults.is_empty()) {
-        (Some(mqtt), Some(repository), Some(pipelines), true) => {
-            Ok(Settings { device, paths, runtime, mqtt, repository, update, health, log, pipelines })
-        }
+        (Some(mqtt), Some(repository), Some(pipelines), true) => Ok(Settings {
+            device,
+            paths,
+            runtime,
+            mqtt,
+            commands,
+            repository,
+            update,
+            health,
+            log,
+            pipelines,
+        }),
         _ => Err(ConfigErrors(faults)),
     }
 }

@@ -1,5 +1,6 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
+use crate::domain::authority::Requirement;
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
 use crate::domain::runtime::Tuning;
@@ -21,6 +22,8 @@ pub struct Settings {
     pub runtime: RuntimeSection,
     /// `[mqtt]`; without it the device does not report.
     pub mqtt: Option<MqttSettings>,
+    /// `[commands]`
+    pub commands: CommandSettings,
     /// `[repository]`; without it the device takes no bundles.
     pub repository: Option<RepositorySettings>,
     /// `[update]`
@@ -114,6 +117,19 @@ pub struct TlsSettings {
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain and key, PEM.
     pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Which commands over MQTT are taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandSettings {
+    /// Which must be signed.
+    pub require_signature: Requirement,
+    /// Whether those that only look need no signature in any case.
+    pub unsigned_observe: bool,
+    /// How often the repository is asked for the list of operators.
+    pub refresh: Duration,
+    /// How far ahead of this device's clock a command may have been issued.
+    pub clock_tolerance: Duration,
 }
 
 /// Where bundles come from.

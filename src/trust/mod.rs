@@ -15,6 +15,9 @@ pub mod export;
 pub mod keys;
 pub mod publish;
 
+pub mod envelope;
+pub mod operators;
+
 pub mod identity;
 pub mod pin;
 

@@ -24,6 +24,8 @@ mod cross;
 mod debs;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
+/// Signed commands beside another implementation, and how people make them.
+mod dsse;
 /// What makes a model slow: found, mended, proved.
 mod intake;
 /// The device's side of MQTT against a real mosquitto.

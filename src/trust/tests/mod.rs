@@ -5,6 +5,7 @@ mod carrying;
 mod delegations;
 mod floors;
 mod metadata;
+mod operators;
 mod publishing;
 
 use super::keys::{self, Key};

@@ -1,8 +1,10 @@
 //! A full disk: one clear line with the remedy, the model that serves goes on, and with room again so does
 //! everything else, by itself.
 
+use super::commands::{appoint, is_paused, order, pause};
 use crate::support::device::{Device, Options, PATIENCE, Repository, SLOT, release};
 use crate::support::mosquitto::Mosquitto;
+use crate::support::operators::Person;
 use crate::support::{Edgewarden, wait_until};
 use edgewarden::domain::ReasonCode;
 use edgewarden::domain::deployment::Stage;
@@ -243,4 +245,29 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     });
     assert_eq!(device.pid(), agent);
     assert!(device.stop().success());
+}
+
+#[test]
+fn a_signed_command_whose_number_cannot_be_remembered_is_not_run() {
+    let broker = Mosquitto::start();
+    let mut repository = Repository::with(&["v1"]);
+    let mut device = Device::new(options(&broker, &repository).set("commands.refresh", "1s"));
+    let test = "a_signed_command_whose_number_cannot_be_remembered_is_not_run";
+    let Some(disk) = Disk::under(&device, test) else { return };
+    device.start();
+    device.update(&release(1)).unwrap();
+    let anna = Person::new("anna", 1);
+    appoint(&device, &mut repository, &[anna.entry(&["operate"])]);
+    device.kill();
+    disk.fill();
+    device.forget();
+    device.start();
+    device.until_frames(3);
+    let reason = order(&device, &anna, 1, pause()).unwrap_err();
+    assert_eq!(reason.code, ReasonCode::DiskFull, "{reason}");
+    assert!(!is_paused(&device));
+    disk.make_room();
+    // The same again: its number was not used up.
+    wait_until("the store is back", PATIENCE, || order(&device, &anna, 1, pause()).ok());
+    assert!(is_paused(&device));
 }

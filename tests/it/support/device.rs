@@ -443,10 +443,20 @@ impl Device {
         Sent { pending: self.tokio.block_on(sent).expect("send a command"), tokio: &self.tokio }
     }
 
+    /// Its id.
+    pub fn id(&self) -> &DeviceId {
+        &self.id
+    }
+
     /// Publishes a message as it is, below the device's topic.
     pub fn publish(&self, below: &str, payload: impl Into<Bytes>, retain: bool) {
+        self.publish_to(format!("edgewarden/{}/{below}", self.id), payload, retain);
+    }
+
+    /// Publishes a message as it is.
+    pub fn publish_to(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
         let message = edgewarden::mqtt::message::Message {
-            topic: format!("edgewarden/{}/{below}", self.id),
+            topic,
             payload: payload.into(),
             content_type: None,
             response_topic: None,

@@ -5,6 +5,7 @@ pub mod colour_model;
 pub mod device;
 pub mod forge;
 pub mod mosquitto;
+pub mod operators;
 pub mod secure_web;
 pub mod series_model;
 pub mod stream;
