@@ -16,6 +16,7 @@ use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
 use crate::mqtt;
+use crate::sys::lockdown;
 use crate::sys::store::{Condition, Store};
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
@@ -39,6 +40,8 @@ pub struct Reports {
     store: Store,
     /// What was found wrong at the start and stays so.
     lasting: Vec<Problem>,
+    /// What this kernel does not lock away from models.
+    unlocked: Vec<String>,
 }
 
 /// What [`Reports`] is made of.
@@ -71,7 +74,21 @@ impl Reports {
         let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, store, lasting } =
             parts;
         let started = Instant::now();
-        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, store, lasting }
+        let unlocked = lockdown::probe().gaps().into_iter().map(str::to_owned).collect();
+        Self {
+            settings,
+            device,
+            updater,
+            bundles,
+            outlet,
+            telemetry,
+            mqtt,
+            boot_id,
+            started,
+            store,
+            lasting,
+            unlocked,
+        }
     }
 
     /// How all slots are, with the provider that really runs each.
@@ -148,7 +165,7 @@ impl Reports {
             Some(mqtt) => mqtt.link_health(),
             None => LinkHealth::default(),
         };
-        judge(Facts {
+        let report = judge(Facts {
             device: self.settings.device.id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
@@ -161,7 +178,8 @@ impl Reports {
             board,
             disk_reserve: self.settings.update.disk_reserve,
             others: self.others(),
-        })
+        });
+        HealthReport { unlocked: self.unlocked.clone(), ..report }
     }
 
     /// What only this file knows: what was found at the start, and how the store is.

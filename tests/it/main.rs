@@ -20,6 +20,8 @@ mod cross;
 mod debs;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
+/// What the fuzzer found worth keeping, through the same entry points.
+mod fuzz;
 /// What makes a model slow: found, mended, proved.
 mod intake;
 /// The device's side of MQTT against a real mosquitto.
