@@ -18,6 +18,7 @@ use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
 use crate::mqtt;
 use crate::sys::blocking::blocking;
+use crate::sys::lockdown;
 use crate::sys::store::{Condition, Store};
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
@@ -46,6 +47,8 @@ pub struct Reports {
     lasting: Vec<Problem>,
     /// What keeps the time, and when that was asked.
     time_keeper: Arc<Mutex<Option<(Instant, Option<TimeKeeper>)>>>,
+    /// What this kernel does not lock away from models.
+    unlocked: Vec<String>,
 }
 
 /// What [`Reports`] is made of.
@@ -77,6 +80,7 @@ impl Reports {
     pub fn new(parts: Parts) -> Self {
         let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, store, lasting } =
             parts;
+        let unlocked = lockdown::probe().gaps().into_iter().map(str::to_owned).collect();
         Self {
             settings,
             device,
@@ -90,6 +94,7 @@ impl Reports {
             store,
             lasting,
             time_keeper: Arc::default(),
+            unlocked,
         }
     }
 
@@ -167,7 +172,7 @@ impl Reports {
             Some(mqtt) => mqtt.link_health(),
             None => LinkHealth::default(),
         };
-        judge(Facts {
+        let report = judge(Facts {
             device: self.settings.device.id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
@@ -181,7 +186,8 @@ impl Reports {
             board,
             disk_reserve: self.settings.update.disk_reserve,
             others: self.others(),
-        })
+        });
+        HealthReport { unlocked: self.unlocked.clone(), ..report }
     }
 
     /// What keeps the time; asked again only now and then.

@@ -113,6 +113,7 @@ pub(super) fn examine(
 ) -> anyhow::Result<()> {
     found(machine::clock(&settings.paths))?;
     found(machine::memory())?;
+    found(machine::lock())?;
     found(machine::folder("state folder", &settings.paths.state))?;
     found(machine::folder("runtime folder", &settings.paths.runtime))?;
     found(machine::disk(&settings.paths.state, settings.update.disk_reserve))?;

@@ -275,6 +275,9 @@ pub struct HealthReport {
     pub repository: LinkHealth,
     /// The machine.
     pub board: BoardMetrics,
+    /// What this kernel leaves open to a model that takes its process over; no problem of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlocked: Vec<String>,
 }
 
 impl HealthReport {
@@ -356,6 +359,7 @@ pub fn judge(facts: Facts) -> HealthReport {
         mqtt: facts.mqtt,
         repository: facts.repository,
         board: facts.board,
+        unlocked: Vec::new(),
     }
 }
 

@@ -136,8 +136,12 @@ impl Header {
     }
 }
 
-/// Refuses a frame that is too large or whose bytes do not fit its stated size.
-fn check(meta: &FrameMeta, len: usize) -> Result<(), FrameError> {
+/// Refuses a frame that is too large or whose bytes do not fit its stated size: both are written by another
+/// process.
+///
+/// # Errors
+/// [`FrameError::Frame`] with what does not fit.
+pub fn check(meta: &FrameMeta, len: usize) -> Result<(), FrameError> {
     let wrong = |detail| Err(FrameError::Frame { seq: meta.seq, detail });
     if len > MAX_FRAME {
         return wrong(format!("{len} bytes are more than {MAX_FRAME}; use a smaller picture or JPEG"));

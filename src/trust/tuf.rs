@@ -389,7 +389,10 @@ pub(super) fn check_root(bytes: &[u8], what: &str) -> Result<(), Reason> {
 }
 
 /// The canonical JSON that signatures cover.
-pub(super) fn canonical(value: &Value) -> Result<Vec<u8>, Reason> {
+///
+/// # Errors
+/// `Internal` for what has no such form: numbers with a fraction.
+pub fn canonical(value: &Value) -> Result<Vec<u8>, Reason> {
     sigstore_tuf::canonical_json::to_canonical_bytes(value)
         .map_err(|error| Reason::new(ReasonCode::Internal, format!("write metadata: {error}")))
 }

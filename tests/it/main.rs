@@ -26,6 +26,8 @@ mod debs;
 mod demo;
 /// Signed commands beside another implementation, and how people make them.
 mod dsse;
+/// What the fuzzer found worth keeping, through the same entry points.
+mod fuzz;
 /// What makes a model slow: found, mended, proved.
 mod intake;
 /// The device's side of MQTT against a real mosquitto.

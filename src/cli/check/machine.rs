@@ -8,7 +8,7 @@ use crate::domain::health::clock::TimeKeeper;
 use crate::domain::source::{SensorFrom, SensorSettings, SourceSettings, V4l2Settings};
 use crate::inference::source::{program, sensor, v4l2};
 use crate::sys::clock::Clock;
-use crate::sys::durable;
+use crate::sys::{durable, lockdown};
 use crate::telemetry::board;
 use rustix::fs::{Access, access};
 use std::fs;
@@ -65,6 +65,17 @@ pub fn memory() -> Finding {
             Finding::ok("memory", detail)
         }
         Err(error) => Finding::warn("memory", format!("cannot be read: {error}; is /proc mounted?")),
+    }
+}
+
+/// Whether a model's process would be locked in; where not wholly, it runs all the same.
+pub fn lock() -> Finding {
+    let subject = "models' processes";
+    match lockdown::probe().gaps().as_slice() {
+        [] => {
+            Finding::ok(subject, "locked in: no files of others, no network, no programs (Landlock, seccomp)")
+        }
+        gaps => Finding::warn(subject, format!("not wholly locked in: {}", gaps.join("; "))),
     }
 }
 
