@@ -16,7 +16,7 @@
 mod provider;
 
 use clap::{Parser, Subcommand};
-use edgewarden::config::settings::RepositorySettings;
+use edgewarden::config::settings::{AccessSettings, RepositorySettings};
 use edgewarden::domain::{Reason, ReasonCode};
 use edgewarden::trust::RepositoryClient;
 use edgewarden::trust::transport::{BoxFuture, OnBytes, Transport};
@@ -142,6 +142,7 @@ fn http(base: Option<&Url>) -> Result<HttpTransport, Reason> {
         stall_timeout: Duration::from_secs(10),
         retries: 1,
         rate_limit: 0,
+        access: AccessSettings::default(),
     };
     HttpTransport::new(base, &settings)
 }
