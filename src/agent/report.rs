@@ -45,10 +45,16 @@ pub struct Reports {
     store: Store,
     /// What was found wrong at the start and stays so.
     lasting: Vec<Problem>,
-    /// What keeps the time, and when that was asked.
-    time_keeper: Arc<Mutex<Option<(Instant, Option<TimeKeeper>)>>>,
+    time_keeper: Arc<Mutex<Keeper>>,
     /// What this kernel does not lock away from models.
     unlocked: Vec<String>,
+}
+
+/// What keeps the time, and when that was asked.
+#[derive(Default)]
+struct Keeper {
+    keeper: Option<TimeKeeper>,
+    asked: Option<Instant>,
 }
 
 /// What [`Reports`] is made of.
@@ -192,16 +198,12 @@ impl Reports {
 
     /// What keeps the time; asked again only now and then.
     fn time_keeper(&self) -> Option<TimeKeeper> {
-        let mut asked = self.time_keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        match *asked {
-            Some((at, keeper)) if at.elapsed() < ASK_CLOCK => keeper,
-            Some(_) | None => {
-                let now = jiff::Timestamp::now().as_second();
-                let keeper = board::time_keeper(Path::new("/"), now);
-                *asked = Some((Instant::now(), keeper));
-                keeper
-            }
+        let mut kept = self.time_keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.asked.is_none_or(|asked| asked.elapsed() >= ASK_CLOCK) {
+            let keeper = board::time_keeper(Path::new("/"), jiff::Timestamp::now().as_second());
+            *kept = Keeper { keeper, asked: Some(Instant::now()) };
         }
+        kept.keeper
     }
 
     /// What only this file knows: what was found at the start, and how the store is.
