@@ -10,7 +10,8 @@
 # another scheme: one line in a copy of it.
 #
 # The Python parts are the suite's own, from PyPI, in .deps/tuf-conformance-venv; faketime, which the suite
-# needs, is installed with apt where it is missing. What the program said is in target/tuf-conformance/log.
+# needs, is installed with apt where it is missing. What the program said is in target/tuf-conformance/log. The
+# exit status is 0 where nothing failed but, with --as-shipped, the cases of other schemes.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 suite=$(cd "$1" && pwd)
@@ -64,18 +65,20 @@ PYTHON
 fi
 
 cd "$work"
-status=0
 "$python" -m pytest -q -ra --tb=no -p no:cacheprovider --json-report --json-report-file="$work/report.json" \
-    tuf_conformance --ignore=tuf_conformance/test_repository_simulator.py \
-    --entrypoint "$client$as_shipped" "$@" >"$work/log" 2>&1 || status=$?
+    tuf_conformance --entrypoint "$client$as_shipped" "$@" >"$work/log" 2>&1 || true
 [ -f "$work/report.json" ] || { tail -n 30 "$work/log" >&2; exit 1; }
-"$python" - "$work/report.json" <<'PYTHON'
+"$python" - "$work/report.json" "$as_shipped" <<'PYTHON'
 import json, sys
-report = json.load(open(sys.argv[1]))
-for test in report["tests"]:
-    if test["outcome"] != "passed":
-        print(f'{test["outcome"]}: {test["nodeid"].removeprefix("tuf_conformance/")}')
-summary = report["summary"]
-print(f'cases {summary["total"]}, passed {summary.get("passed", 0)}, failed {summary["total"] - summary.get("passed", 0)}')
+report, as_shipped = json.load(open(sys.argv[1])), sys.argv[2]
+# Other schemes, and the two repositories that are signed with them.
+expected = ("test_keytype_and_scheme[rsa/", "test_keytype_and_scheme[ecdsa/", "test_static_repository[")
+failed = [test["nodeid"].split("::")[-1] for test in report["tests"] if test["outcome"] != "passed"]
+own = sum("test_repository_simulator.py" in test["nodeid"] for test in report["tests"])
+known = [name for name in failed if as_shipped and name.startswith(expected)]
+for name in failed:
+    print(f"failed{', as expected' if name in known else ''}: {name}")
+total = len(report["tests"])
+print(f"cases {total} ({own} of them about the suite itself), passed {total - len(failed)}, failed {len(failed)}")
+sys.exit(len(known) != len(failed) or total == own)
 PYTHON
-exit "$status"
