@@ -98,7 +98,7 @@
 //! | `rumqttc` | `mqtt/client.rs` and the folder beside it |
 //! | `sled` | `sys/store.rs` and the folder beside it |
 //! | the kernel's calls for cameras (`rustix::ioctl`) | `inference/source/v4l2/kernel.rs` |
-//! | `sigstore-tuf` | `trust/tuf.rs` |
+//! | `sigstore-tuf` | `trust/tuf.rs` and the folder beside it |
 //! | `reqwest` | `update/http.rs` and the folder beside it; `cli/local.rs` for the agent's own socket |
 #![warn(missing_docs)]
 

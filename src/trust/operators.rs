@@ -193,10 +193,13 @@ pub fn kept(pinned_root: &[u8], metadata: &Path) -> Result<Operators, Reason> {
 
 fn from_seen(pinned_root: &[u8], seen: &Seen) -> Result<Operators, Reason> {
     let (root, listed) = tuf::kept_target(pinned_root, seen, TARGET)?;
-    let Some(digest) = listed else { return owners(&root) };
-    match seen.load(KEPT)? {
-        Some(bytes) if sha256(&bytes) == digest => parse(&bytes),
-        Some(_) | None => {
+    let kept = seen.load(KEPT)?;
+    match (listed, kept) {
+        // Nothing was seen yet, or there is no list (any more).
+        (None, None) | (Some(None), _) => owners(&root),
+        (Some(Some(digest)), Some(bytes)) if sha256(&bytes) == digest => parse(&bytes),
+        // With the metadata lost, nothing vouches for the list, and nothing says that there is none.
+        (None, Some(_)) | (Some(Some(_)), _) => {
             let detail = "the repository has a new list of operators, which could not be fetched yet; until then \
                           nobody's signature is taken";
             Err(Reason::new(ReasonCode::RepositoryUnreachable, detail))

@@ -1,6 +1,6 @@
 //! The way from the pinned root to a signed manifest: TUF 1.0, by the OpenSSF's client.
 //!
-//! The only file that names `sigstore_tuf`. What that library leaves open is closed here:
+//! With the folder beside it the only file that names `sigstore_tuf`. What that library leaves open is closed here:
 //!
 //! - a floor against rollback that cannot be kept or read on disk fails the refresh (there it is a warning);
 //! - nothing replaces what was kept and is newer ([`super::floors`]): there a snapshot that its timestamp no
@@ -12,22 +12,23 @@
 //! - fetched targets are not kept: nothing grows with the number of releases.
 
 use super::floors;
-use super::operators;
 use super::seen::Seen;
 use super::transport::Transport;
 use super::verified::{SignedManifest, Verified};
-use crate::bundle::files::sha256;
 use crate::bundle::layout;
 use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use serde_json::Value;
 use sigstore_tuf::{
-    Error, Key, Metadata, MetadataStore, Repository, TargetFile, Targets, TrustedMetadataSet, Updater,
-    UpdaterConfig,
+    Error, Key, MetadataStore, Repository, TargetFile, TrustedMetadataSet, Updater, UpdaterConfig,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod kept;
+
+pub(super) use kept::kept_target;
 
 /// Longest root, bytes.
 pub const MAX_ROOT: u64 = 512 << 10;
@@ -148,38 +149,6 @@ impl RepositoryClient {
     pub async fn list(&self, now: jiff::Timestamp) -> Result<Vec<Listed>, Reason> {
         let _turn = self.turn.lock().await;
         Ok(self.refresh(now).await?.listed())
-    }
-
-    /// Refreshes the metadata and keeps the list of operators that belongs to it, for [`operators::kept`].
-    ///
-    /// Errors: as `resolve`.
-    pub async fn refresh_operators(&self, now: jiff::Timestamp) -> Result<(), Reason> {
-        let _turn = self.turn.lock().await;
-        let session = self.refresh(now).await?;
-        self.keep_operators(&session).await
-    }
-
-    /// Fetches the list of operators, unless the newest one is here already. Only what the top-level role
-    /// itself lists counts.
-    async fn keep_operators(&self, session: &Session) -> Result<(), Reason> {
-        let targets = session.updater.trusted().targets_role("targets");
-        let Some(target) = targets.and_then(|role| role.targets.get(operators::TARGET)) else {
-            return Ok(());
-        };
-        let digest = digest_of(target, operators::TARGET)?;
-        if self.seen.load(operators::KEPT)?.is_some_and(|bytes| sha256(&bytes) == digest) {
-            return Ok(());
-        }
-        if target.length > operators::MAX_LIST {
-            let detail =
-                format!("list of operators: {} bytes, {} are allowed", target.length, operators::MAX_LIST);
-            return Err(Reason::new(ReasonCode::SizeMismatch, detail));
-        }
-        let fetched = session.updater.download_target(target, operators::TARGET).await;
-        let bytes = fetched.map_err(|error| session.reason(error))?;
-        operators::parse(&bytes)?;
-        self.seen.store(operators::KEPT, &bytes)?;
-        session.all_kept()
     }
 
     /// Refreshes the metadata and gives its verified payloads to the publisher, who extends them.
@@ -349,31 +318,6 @@ impl Session {
         listed.sort_by(|a, b| a.release.cmp(&b.release));
         listed
     }
-}
-
-/// What was seen, verified again from the pinned root: the newest root that it leads to, and the digest of the
-/// target `path` in the newest list of targets that this root's keys have signed, where it lists that target
-/// itself. Age is not judged.
-pub(super) fn kept_target(
-    pinned_root: &[u8],
-    seen: &Seen,
-    path: &str,
-) -> Result<(Vec<u8>, Option<Digest>), Reason> {
-    check_root(pinned_root, "pinned root")?;
-    let wrong = |error: Error| reason_of(&error, "metadata that was seen");
-    let mut trusted = TrustedMetadataSet::from_root(pinned_root).map_err(wrong)?;
-    while let Some(next) = seen.load(&format!("root_history/{}.root.json", trusted.root().version + 1))? {
-        one_id_a_key(&next, "root that was seen")?;
-        trusted.update_root(&next).map_err(wrong)?;
-    }
-    let root = trusted.root_bytes().to_vec();
-    let Some(bytes) = seen.load("targets.json")? else { return Ok((root, None)) };
-    let targets = Metadata::<Targets>::from_slice(&bytes).map_err(wrong)?;
-    let role =
-        trusted.root().role("targets").ok_or_else(|| wrong(Error::UnknownRole("targets".to_owned())))?;
-    targets.verify_threshold(&trusted.root().keys, role, "targets").map_err(wrong)?;
-    let listed = targets.signed().targets.get(path);
-    Ok((root, listed.map(|target| digest_of(target, path)).transpose()?))
 }
 
 /// Whether a device can pin these bytes as its root: no longer than a root may be, well formed, signed to

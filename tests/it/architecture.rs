@@ -34,7 +34,7 @@ const VENDORS: [(&str, &[&str]); 7] = [
     ("iceoryx2", &["src/process/frames.rs"]),
     // The kernel's interface to cameras.
     ("rustix::ioctl", &["src/inference/source/v4l2/kernel.rs"]),
-    ("sigstore_tuf", &["src/trust/tuf.rs"]),
+    ("sigstore_tuf", &["src/trust/tuf.rs", "src/trust/tuf/"]),
     ("reqwest", &["src/update/http.rs", "src/update/http/", "src/cli/local.rs"]),
 ];
 

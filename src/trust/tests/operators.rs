@@ -193,6 +193,11 @@ fn what_was_kept_is_verified_again_when_it_is_loaded() {
     lab.kept().unwrap_err();
     fs::remove_file(seen.join("operators.target")).unwrap();
     lab.kept().unwrap_err();
+    fs::write(seen.join("operators.target"), list(json!([ben()]))).unwrap();
+    fs::rename(seen.join("targets.json"), seen.join("away")).unwrap();
+    lab.kept().expect_err("a list that nothing vouches for, and no word that there is none");
+    fs::rename(seen.join("away"), seen.join("targets.json")).unwrap();
+    lab.kept().unwrap();
     // Another root than that of the repository.
     let stranger = Lab::with_one();
     operators::kept(&stranger.root(), &seen).unwrap_err();
