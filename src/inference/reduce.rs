@@ -28,6 +28,10 @@ impl Reducer {
     /// When a JPEG cannot be decoded.
     pub fn grey(&mut self, frame: FrameView<'_>) -> Result<Option<Grey<'_>>, Reason> {
         let (width, height) = (frame.meta.width as usize, frame.meta.height as usize);
+        // No pixels in four thousand million rows would be counted one by one.
+        if frame.meta.format != FrameFormat::Jpeg && (width == 0 || height == 0) {
+            return Ok(None);
+        }
         let (pixel, first) = match frame.meta.format {
             FrameFormat::Jpeg => return self.jpeg(frame.bytes).map(Some),
             FrameFormat::Samples => return Ok(None),
@@ -135,6 +139,14 @@ mod tests {
         }
         let error = grey(FrameFormat::Jpeg, 8, 8, b"no").unwrap_err();
         assert!(error.detail.contains("look for motion"), "{error}");
+    }
+
+    #[test]
+    fn a_picture_without_pixels_is_none_however_many_rows_it_states() {
+        let (width, height) = (0, 0xf300_0000);
+        let format = FrameFormat::Nv12;
+        let meta = FrameMeta { seq: 1, captured_unix_ns: 0, captured_mono_ns: 0, width, height, format };
+        assert!(Reducer::default().grey(FrameView { meta, bytes: &[] }).unwrap().is_none());
     }
 
     /// A JPEG's segment.

@@ -1,7 +1,7 @@
 /* A library that pretends to be ONNX Runtime, and tries what a model would that has taken its process over.
  * tests/it/process/locked.rs compiles it. It tells what came of it in the place of its version, which the child
  * reports as the reason why it does not load the library: "key:EACCES exec:EPERM ... thread:done".
- * The paths and the port come as -D. What is tried leaves nothing behind where it works. */
+ * The paths and the port come as -D. Nothing that is tried does harm where it works. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -85,7 +85,7 @@ static const char *version(void)
     tell("key", opens(KEY, O_RDONLY));
     tell("change", opens(BUNDLE "/manifest.json", O_WRONLY));
     tell("outside", opens(OUTSIDE "/new", O_WRONLY | O_CREAT));
-    tell("away", unlink(OUTSIDE "/new"));
+    tell("away", rename(OUTSIDE "/old", OUTSIDE "/old"));
     tell("rights", chmod(KEY, 0600));
     tell("passwd", opens("/etc/passwd", O_RDONLY));
     /* The network, and the agent's own socket. */

@@ -36,6 +36,7 @@ fn a_model_that_took_its_process_over_reaches_nothing() {
     let digest = colour_bundle(&bundle);
     let (key, socket) = (place.folder("state").join("identity.key"), place.dir.path().join("agent.sock"));
     std::fs::write(&key, "a secret").unwrap();
+    std::fs::write(place.folder("outside").join("old"), "another's").unwrap();
     let _agent = UnixListener::bind(&socket).unwrap();
     let web = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = web.local_addr().unwrap().port();
