@@ -7,6 +7,7 @@ was told to keep is not played.
 import itertools
 import json
 import queue
+import re
 import threading
 import time
 
@@ -15,6 +16,7 @@ from everyday import first_installed, step
 from machines import Failed
 
 OLD, NEW = "1.0.0", "2.0.0"
+HEAD = ("cut", "moment", "last told", "in the journal", "served", "after the boot", "at last", "the update")
 
 
 class Watched:
@@ -118,6 +120,7 @@ def power(machine, debs, count):
     machine.cut()
 
     step("C", f"{count} power cuts in the middle of it")
+    table = []
     ended = {OLD: 0, NEW: 0}
     for number, (stage, seconds) in enumerate(moments(stages, count), 1):
         machine.thaw("ready")
@@ -131,14 +134,33 @@ def power(machine, debs, count):
         final = last["health"]["pipelines"][0]["release"].split("@")[1]
         ended[final] += 1
         deployment = last["slots"][0]["deployment"]
-        fate = f"{deployment['release']} {deployment['stage']}" if deployment else "no deployment on record"
+        fate = f"{deployment['release'].split('@')[1]} {deployment['stage']}" if deployment else "no deployment on record"
+        table.append((number, f"{seconds:.1f} s into '{stage}'", met, journalled(device), served.split("@")[1],
+                      f"{waited:.0f} s", final, fate))
         broken = [line for line in device.shell("dmesg").splitlines() if "EXT4-fs error" in line]
         rebuilt = [one["detail"] for one in last["health"]["problems"] if one["code"] in ("store_rebuilt", "model_failed")]
-        check(not broken and not rebuilt and fate.split()[-1] != "refused",
-              f"cut {number} {seconds:.1f} s into '{stage}' (met: {met}): {served} served {waited:.0f} s after the boot, "
-              f"at last {final} ({fate})", json.dumps([*broken, *rebuilt, deployment]))
+        check(not broken and not rebuilt and fate.split()[-1] != "refused", "cut " + ", ".join(map(str, table[-1])),
+              json.dumps([*broken, *rebuilt, deployment]))
         machine.cut()
+    print_table(HEAD, table)
     good(f"{count} of {count} came up with a good model; {ended[NEW]} finished the update, {ended[OLD]} had not begun it")
+
+
+def journalled(device):
+    """Where the update stood in the agent's journal when the power came back, as the new agent tells."""
+    said = device.shell("journalctl --no-pager --boot --unit=edgewarden --output=cat | grep -m1 'going on with' || true")
+    if not said:
+        return "none under way"
+    found = re.search(r"found=(\w+)", said) or re.search(r"stage=(\w+)", said)
+    return found[1].lower() if found else said.strip()
+
+
+def print_table(head, rows):
+    rows = [head, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    for row in rows:
+        print("   | " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |", flush=True)
 
 
 def settled(device):
