@@ -11,7 +11,7 @@ import re
 import threading
 import time
 
-from device import Device, check, good, release
+from device import Device, good, release
 from everyday import first_installed, step
 from machines import Failed
 
@@ -121,29 +121,38 @@ def power(machine, debs, count):
 
     step("C", f"{count} power cuts in the middle of it")
     table = []
-    ended = {OLD: 0, NEW: 0}
     for number, (stage, seconds) in enumerate(moments(stages, count), 1):
         machine.thaw("ready")
-        met = cut_at(device, stage, seconds)
-        machine.boot()
-        began = time.monotonic()
-        first = device.until("a good model after the cut", lambda: device.running(OLD, NEW), 60)
-        served = first["health"]["pipelines"][0]["release"]
-        waited = time.monotonic() - began
-        last = device.until("the end of what was under way", lambda: settled(device), 120)
-        final = last["health"]["pipelines"][0]["release"].split("@")[1]
-        ended[final] += 1
-        deployment = last["slots"][0]["deployment"]
-        fate = f"{deployment['release'].split('@')[1]} {deployment['stage']}" if deployment else "no deployment on record"
-        table.append((number, f"{seconds:.1f} s into '{stage}'", met, journalled(device), served.split("@")[1],
-                      f"{waited:.0f} s", final, fate))
-        broken = [line for line in device.shell("dmesg").splitlines() if "EXT4-fs error" in line]
-        rebuilt = [one["detail"] for one in last["health"]["problems"] if one["code"] in ("store_rebuilt", "model_failed")]
-        check(not broken and not rebuilt and fate.split()[-1] != "refused", "cut " + ", ".join(map(str, table[-1])),
-              json.dumps([*broken, *rebuilt, deployment]))
+        table.append((number, *cut_and_judge(device, stage, seconds)))
+        good("cut " + ", ".join(map(str, table[-1])))
         machine.cut()
     print_table(HEAD, table)
-    good(f"{count} of {count} came up with a good model; {ended[NEW]} finished the update, {ended[OLD]} had not begun it")
+    finished = sum(row[-2] == NEW for row in table)
+    good(f"{count} of {count} came up with a good model; {finished} finished the update, {count - finished} had not begun it")
+
+
+def cut_and_judge(device, stage, seconds):
+    """One cut in the thawed machine, and what comes up after it: a row of the table, without its number."""
+    met = cut_at(device, stage, seconds)
+    device.machine.boot()
+    began = time.monotonic()
+    first = device.until("a good model after the cut", lambda: device.running(OLD, NEW), 60)
+    waited = time.monotonic() - began
+    found = journalled(device)
+    last = device.until("the end of what was under way", lambda: settled(device), 120)
+    deployment = last["slots"][0]["deployment"]
+    fate = f"{deployment['release'].split('@')[1]} {deployment['stage']}" if deployment else "none on record"
+    row = (f"{seconds:.1f} s into '{stage}'", met, found, served(first), f"{waited:.0f} s", served(last), fate)
+    broken = [line for line in device.shell("dmesg").splitlines() if "EXT4-fs error" in line]
+    broken += [one["detail"] for one in last["health"]["problems"] if one["code"] in ("store_rebuilt", "model_failed")]
+    if broken or fate.endswith("refused"):
+        raise Failed(f"cut {', '.join(row)}: {json.dumps([*broken, deployment])}")
+    return row
+
+
+def served(status):
+    """The version that answers."""
+    return status["health"]["pipelines"][0]["release"].split("@")[1]
 
 
 def journalled(device):
