@@ -8,7 +8,8 @@
 # sources; faketime for clocks that are wrong; securesystemslib, in a Python environment of its own, for the
 # signed commands. Without them those tests say that they are skipped.
 # With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
-# architecture, and three Cargo tools at fixed versions, which it builds.
+# architecture, and three Cargo tools at fixed versions, which it builds. With --cargo-deb only those of them that
+# `build-debs.sh --quick` needs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +18,8 @@ for argument in "$@"; do
     case $argument in
     --tests) with_tests=yes ;;
     --packages) with_packages=yes ;;
-    *) printf 'usage: packaging/setup.sh [--tests] [--packages]\n' >&2; exit 64 ;;
+    --cargo-deb) [ "$with_packages" = yes ] || with_packages=quick ;;
+    *) printf 'usage: packaging/setup.sh [--tests] [--packages | --cargo-deb]\n' >&2; exit 64 ;;
     esac
 done
 
@@ -61,14 +63,17 @@ if [ "$with_tests" = yes ]; then
     done
 fi
 
-if [ "$with_packages" = yes ]; then
+if [ "$with_packages" != no ]; then
     want readelf binutils
+    want "$(uname -m)-linux-gnu-strip" binutils
+    want git git
+fi
+if [ "$with_packages" = yes ]; then
     want x86_64-linux-gnu-strip binutils-x86-64-linux-gnu
     want aarch64-linux-gnu-strip binutils-aarch64-linux-gnu
     want lintian lintian
     want apt-ftparchive apt-utils
     want gpg gpg
-    want git git
 fi
 
 library=.deps/onnxruntime/libonnxruntime.so
@@ -153,8 +158,8 @@ tool() {
         cargo install --quiet --locked --force --root .deps/tools "$name@$version"
 }
 
+[ "$with_packages" = no ] || tool cargo-deb 3.7.0
 if [ "$with_packages" = yes ]; then
-    tool cargo-deb 3.7.0
     # Writes into the program which crates it is made of; 0.7.3 is the first that can with Zig as the linker.
     tool cargo-auditable 0.7.5
     tool cargo-cyclonedx 0.5.9

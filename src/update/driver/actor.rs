@@ -126,11 +126,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         });
         let mut effects = Vec::new();
         if let Some(found) = found {
-            let was_final = found.is_final();
+            let (was_final, was) = (found.is_final(), found.stage());
             let (deployment, next) =
                 recover(found, self.links.current.as_ref(), self.shared.settings.max_boots);
             if !was_final {
-                tracing::info!(slot = %self.slot, stage = ?deployment.stage(), "going on with {}", deployment.release);
+                let stage = deployment.stage();
+                tracing::info!(slot = %self.slot, found = ?was, ?stage, "going on with {}", deployment.release);
                 if let Err(reason) = self.record(&deployment).await {
                     tracing::error!(slot = %self.slot, %reason, "the recovered deployment cannot be recorded");
                 }
