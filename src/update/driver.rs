@@ -81,7 +81,8 @@ pub trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Reason>> + Send;
     /// The candidate takes over from a frame on; the one that served stays loaded, idle.
     fn swap(&self, slot: &SlotName) -> impl Future<Output = Result<SwapReport, Reason>> + Send;
-    /// What is seen of the serving bundle from now on (bounded channel; closed when the slot stops).
+    /// What is seen of the serving bundle since it took over by a swap, else from now on (bounded channel; closed when
+    /// the slot stops).
     fn observe(&self, slot: &SlotName) -> mpsc::Receiver<Observation>;
     /// The bundle that serves is the one to stay: the idle one is let go.
     fn settle(&self, slot: &SlotName) -> impl Future<Output = ()> + Send;

@@ -1,3 +1,5 @@
+//! The channel with both its ends in one process, and what a hostile other end may write.
+
 use super::*;
 
 /// A channel of its own that leaves nothing behind.
