@@ -103,11 +103,13 @@ impl Authority {
             // It may be new.
             self.bundles.want_operators();
             let who = if known.is_listed() {
-                "is not in the repository's list of operators that this device has; if it was listed just now, send again in a minute"
+                "is not in the repository's list of operators that this device has"
             } else {
-                "is no operator: the repository lists none, and it is not the key that signs its releases"
+                "is no operator: this device knows of none that the repository lists, and it is not the key that \
+                 signs the releases"
             };
-            let detail = format!("the key {}… {who}", key.short());
+            let detail =
+                format!("the key {}… {who}; if it was listed just now, send again in a minute", key.short());
             return Err(told(Reason::new(ReasonCode::SignatureInvalid, detail)));
         };
         let verified = envelope.verify(public).map_err(told)?;

@@ -3,7 +3,7 @@
 //! With the folder beside it the only file that names `sigstore_tuf`. What that library leaves open is closed here:
 //!
 //! - a floor against rollback that cannot be kept or read on disk fails the refresh (there it is a warning);
-//! - nothing replaces what was kept and is newer ([`super::floors`]): there a snapshot that its timestamp no
+//! - nothing replaces what was kept and is newer (`trust::floors`): there a snapshot that its timestamp no
 //!   longer pins, because the next one was withheld, is no floor any more;
 //! - one key under two ids would be counted twice: metadata that lists one is refused;
 //! - a transport that returns more than it was allowed is refused, not trusted to have checked;
