@@ -4,7 +4,7 @@
 //! open before anything is promised; the broker's side and the local socket exist before a pipeline
 //! can have something to say; the pipelines stand before the updater tells them what to serve.
 
-use super::authority::{Authority, is_loopback};
+use super::authority::Authority;
 use super::bundles::Bundles;
 use super::camera;
 use super::commands::Commands;
@@ -15,6 +15,7 @@ use super::outlet::Outlet;
 use super::pipeline::{self, Plan};
 use super::report::{Parts, Reports};
 use crate::config::Settings;
+use crate::config::access::is_loopback;
 use crate::config::settings::{MqttSettings, PipelineSettings};
 use crate::domain::admission::AdmissionSettings;
 use crate::domain::authority::{Addressee, Policy};

@@ -26,7 +26,6 @@ use crate::trust::Verified;
 use crate::trust::envelope::{self, Statement};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,25 +192,5 @@ impl Gate for Authority {
         Box::pin(async move {
             if envelope::is_envelope(asked.payload) { self.signed(asked).await } else { self.unsigned(asked) }
         })
-    }
-}
-
-/// Whether a broker's host is this machine, by a name or an address that leads nowhere else.
-pub fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_loopback() {
-        for host in ["localhost", "127.0.0.1", "127.1.2.3", "::1"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["broker", "localhost.example.com", "192.168.1.4", "10.0.0.1", "0.0.0.0", "::", ""] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }

@@ -4,7 +4,8 @@
 use super::file::{Node, Section};
 use super::settings::{AccessSettings, ProxySettings, TlsSettings};
 use super::value::{path, shorten, text};
-use url::{Host, Url};
+use std::net::IpAddr;
+use url::Url;
 
 /// Entries of `no_proxy`.
 const MAX_NO_PROXY: usize = 64;
@@ -21,7 +22,9 @@ pub fn read(section: &mut Section<'_>, repository: Option<&Url>) -> AccessSettin
         let text = "is without TLS, but certificates are given; write https:// or leave them out";
         section.fault(&at, "url", text);
     }
-    if token_file.is_some() && scheme != "https" && !(scheme == "http" && repository.is_some_and(is_loopback))
+    if token_file.is_some()
+        && scheme != "https"
+        && !(scheme == "http" && repository.is_some_and(|url| is_loopback(host_of(url))))
     {
         let text = "would send the token in the clear; write https://, or leave token_file out";
         section.fault(&at, "url", text);
@@ -50,13 +53,14 @@ pub fn tls(section: &mut Section<'_>) -> TlsSettings {
     TlsSettings { ca_file, client }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+/// Whether a host is this machine, by a name or an address that leads nowhere else.
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The host of a URL, an address without its brackets.
+fn host_of(url: &Url) -> &str {
+    url.host_str().unwrap_or_default().trim_matches(['[', ']'])
 }
 
 fn proxy(section: &mut Section<'_>) -> ProxySettings {
@@ -125,4 +129,19 @@ fn host(written: &str) -> Result<String, String> {
          (\"10.0.0.0/8\") each",
         shorten(written)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost", "127.0.0.1", "127.1.2.3", "::1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["broker", "localhost.example.com", "192.168.1.4", "10.0.0.1", "0.0.0.0", "::", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }

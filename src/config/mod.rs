@@ -8,7 +8,7 @@
 
 pub mod settings;
 
-mod access;
+pub mod access;
 mod commands;
 mod file;
 mod motion;

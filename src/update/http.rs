@@ -18,6 +18,7 @@ mod pace;
 
 use crate::config::settings::RepositorySettings;
 use crate::domain::{Reason, ReasonCode};
+use crate::sys::blocking::blocking;
 use crate::sys::durable;
 use crate::trust::transport::{BoxFuture, OnBytes, Transport};
 use access::{Access, Unsent};
@@ -419,17 +420,12 @@ fn restart(into: &Path, validator: &Path) -> Result<(), Trouble> {
 /// The file is whole: makes it durable, which can take seconds on a slow card.
 async fn finish(into: &Path, validator: &Path) -> Result<(), Trouble> {
     let (into, validator) = (into.to_owned(), validator.to_owned());
-    let synced = tokio::task::spawn_blocking(move || {
+    let synced = blocking(move || {
         durable::sync_file(&into)?;
         durable::remove_file_synced(&validator)?;
-        durable::sync_dir(into.parent().unwrap_or(Path::new(".")))
+        Ok(durable::sync_dir(into.parent().unwrap_or(Path::new(".")))?)
     });
-    match synced.await {
-        Ok(synced) => Ok(synced?),
-        Err(error) => {
-            Err(Trouble::Lasting(Reason::new(ReasonCode::Internal, format!("sync a download: {error}"))))
-        }
-    }
+    synced.await.map_err(Trouble::Lasting)
 }
 
 /// What `If-Range` may carry: a strong entity tag, else the date of the last change.

@@ -1,9 +1,9 @@
 //! What the check sees of the commands over MQTT: who may command this device.
 
 use super::Finding;
-use crate::agent::authority::is_loopback;
 use crate::cli::ui;
 use crate::config::Settings;
+use crate::config::access::is_loopback;
 use crate::domain::authority::{Policy, Role};
 use crate::trust::operators::{self, Operators};
 

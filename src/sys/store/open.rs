@@ -1,16 +1,13 @@
 //! Opening the database: reads all of it, tells a bad one from a bad disk, and puts a bad one aside.
 
-use super::{StoreError, ValueFault, durable, values};
+use super::{LOCK_PATIENCE, StoreError, ValueFault, durable, values};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::Instant;
 
 /// So many stores put aside are kept; older ones are dropped, so that a bad disk is not filled too.
 const KEPT_ASIDE: usize = 2;
-
-/// So often and so long a locked database is tried.
-const LOCKED: (u32, Duration) = (100, Duration::from_millis(20));
 
 /// Why the database was not opened.
 enum Fault {
@@ -59,14 +56,14 @@ pub(super) fn base(dir: &Path) -> Result<(Base, Option<String>), StoreError> {
 /// The same, once the threads of one that was closed just now in this process have let go of its lock. Nobody
 /// else can hold it: the store has a lock of its own around it.
 fn open_unlocked(dir: &Path) -> Result<sled::Db, Fault> {
-    let mut tries = LOCKED.0;
+    let start = Instant::now();
     loop {
         match open_checked(dir) {
             Err(Fault::Environment(StoreError::Database { source: sled::Error::Io(error), .. }))
-                if tries > 0 && error.to_string().contains("could not acquire lock") =>
+                if start.elapsed() < LOCK_PATIENCE
+                    && error.to_string().contains("could not acquire lock") =>
             {
-                tries -= 1;
-                std::thread::sleep(LOCKED.1);
+                std::thread::sleep(LOCK_PATIENCE / 100);
             }
             opened => return opened,
         }
