@@ -20,6 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub mod appointed;
+
+use appointed::Appointed;
+
 /// The origins of bundles.
 pub struct Bundles {
     repository: Option<RepositorySettings>,
@@ -31,6 +35,8 @@ pub struct Bundles {
     sideload_grace: Duration,
     /// How the last try at the repository went; `None` before the first.
     last: Mutex<Option<Result<(), Reason>>>,
+    /// Who may sign commands.
+    appointed: Appointed,
 }
 
 impl Bundles {
@@ -47,7 +53,9 @@ impl Bundles {
             clock: Clock::open(state.join("clock")),
             sideload_grace: Duration::ZERO,
             last: Mutex::default(),
+            appointed: Appointed::default(),
         };
+        bundles.appoint();
         match bundles.transport() {
             Err(reason) if reason.code == ReasonCode::RepositoryUnreachable => {
                 tracing::error!("{reason}");
@@ -98,6 +106,11 @@ impl Bundles {
         }
     }
 
+    /// Whether the system's clock is behind a time that is known to have passed.
+    pub fn clock_is_behind(&self) -> bool {
+        self.clock.is_behind()
+    }
+
     fn settings(&self) -> Result<&RepositorySettings, Reason> {
         self.repository.as_ref().ok_or_else(|| {
             let detail = "no root to trust is configured; set repository.root (a root.json), and repository.url for updates over the air, in agent.toml";
@@ -125,9 +138,17 @@ impl Bundles {
     ) -> Result<Found, Reason> {
         let client = RepositoryClient::new(transport.clone(), self.pinned().await?, self.metadata.clone());
         let now = self.clock.now();
+        // What is on a stick may be some time over; see the setting.
         let now =
             SignedDuration::try_from(grace).ok().and_then(|grace| now.checked_sub(grace).ok()).unwrap_or(now);
-        let manifest = client.resolve(release, now).await?;
+        let resolved = {
+            let _turn = self.appointed.turn().await;
+            let resolved = client.resolve(release, now).await;
+            // Whatever came of it, the metadata may be newer, and an operator's key revoked.
+            self.appoint();
+            resolved
+        };
+        let manifest = resolved?;
         self.clock.accept(now)?;
         Ok(Found { manifest, transport })
     }
@@ -168,7 +189,8 @@ impl Catalog for Bundles {
 
     async fn is_delisted(&self, bundle: &BundleRef) -> bool {
         let Ok(pinned) = self.pinned().await else { return false };
-        match remembered::listed_digest(pinned, self.metadata.clone(), &bundle.release).await {
+        let (metadata, release) = (self.metadata.clone(), bundle.release.clone());
+        match blocking(move || remembered::listed_digest(&pinned, metadata, &release)).await {
             Ok(listed) => listed != Some(bundle.digest),
             Err(reason) => {
                 tracing::info!(release = %bundle.release, %reason, "whether it is still listed is not known");

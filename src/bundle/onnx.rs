@@ -102,7 +102,11 @@ pub fn no_model(path: &Path, error: &str) -> Reason {
     )
 }
 
-fn parse(bytes: &[u8]) -> Result<Header, String> {
+/// Reads the header from an ONNX file's bytes.
+///
+/// # Errors
+/// What is wrong with them, in words.
+pub fn parse(bytes: &[u8]) -> Result<Header, String> {
     let model = ModelProto::decode(bytes).map_err(|error| error.to_string())?;
     let Some(graph) = model.graph else { return Err("it holds no graph".into()) };
     let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));

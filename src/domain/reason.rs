@@ -14,12 +14,22 @@ pub enum ReasonCode {
     DigestMismatch,
     /// Bytes are more or fewer than signed.
     SizeMismatch,
-    /// Metadata is past its expiry date.
+    /// Metadata, a command or an operator's key is past its end.
     Expired,
     /// Metadata or a release is older than what the device has already seen.
     OlderThanSeen,
     /// A file of a bundle or of the metadata breaks the format's rules (path, duplicate, size).
     Malformed,
+    /// A command carries no signature, and must.
+    Unsigned,
+    /// A command's number is not above the highest that was seen of its key.
+    Replayed,
+    /// A command was signed for another device or group.
+    WrongAudience,
+    /// The operator's roles or groups do not reach so far.
+    NotAllowed,
+    /// A command was issued ahead of the device's clock.
+    NotYetValid,
     // The way to the bundle
     /// The release is not in the repository.
     NotFound,
@@ -76,7 +86,8 @@ impl ReasonCode {
     pub fn is_trust(self) -> bool {
         use ReasonCode::*;
         match self {
-            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed => true,
+            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed
+            | Unsigned | Replayed | WrongAudience | NotAllowed | NotYetValid => true,
             NotFound
             | RepositoryUnreachable
             | DiskFull
@@ -112,6 +123,11 @@ impl ReasonCode {
             Expired => "expired",
             OlderThanSeen => "older_than_seen",
             Malformed => "malformed",
+            Unsigned => "unsigned",
+            Replayed => "replayed",
+            WrongAudience => "wrong_audience",
+            NotAllowed => "not_allowed",
+            NotYetValid => "not_yet_valid",
             NotFound => "not_found",
             RepositoryUnreachable => "repository_unreachable",
             DiskFull => "disk_full",

@@ -2,7 +2,9 @@
 //! run out, files that are missing, damaged, or named by no list. Needs no keys.
 
 use super::export;
+use super::operators;
 use super::publish::at_once;
+use super::publish::operators::published;
 use super::state::{self, RoleState, State};
 use super::transport::OnBytes;
 use super::tuf::RepositoryClient;
@@ -99,7 +101,8 @@ pub fn audit(
     for role in audit.roles.clone() {
         expiry(&mut audit, &role, days, now);
     }
-    let named = releases(&mut audit, repository, &client, &state, now, progress)?;
+    let mut named = releases(&mut audit, repository, &client, &state, now, progress)?;
+    operators(&mut audit, repository, &state, &mut named);
     orphans(&mut audit, repository, &named)?;
     audit.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(audit)
@@ -195,6 +198,21 @@ fn releases(
         }
     }
     Ok(named)
+}
+
+/// The list of those who may command: a device that cannot read it lets nobody.
+fn operators(audit: &mut Audit, repository: &Path, state: &State, named: &mut BTreeSet<String>) {
+    let targets = &state.payloads.targets;
+    named.extend(operators::listed_in(targets).map(|digest| layout::operators(&digest)));
+    if let Err(reason) = published(repository, targets) {
+        audit.refused(&reason);
+    }
+    let threshold = audit.roles.iter().find(|role| role.role == "targets").map_or(1, |role| role.threshold);
+    if threshold > 1 && operators::listed_in(targets).is_none() {
+        let detail = "releases need several signatures and no operators are listed: nobody can sign commands for \
+                      the devices; list some with `edgewarden repo operators set` where commands are signed";
+        audit.found(Severity::Note, detail.to_owned());
+    }
 }
 
 /// Files that no list names, and what an interrupted publisher left.

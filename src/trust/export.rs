@@ -1,8 +1,10 @@
 //! Looking at a repository in a folder, and carrying a release out of it in one file. Needs no keys.
 
 use super::folder::FolderTransport;
+use super::operators::{self, Operators};
 use super::publish::at_once;
-use super::state::{self, RoleState, State};
+use super::publish::operators::published;
+use super::state::{self, State};
 use super::transport::{BoxFuture, OnBytes, Transport};
 use super::tuf::RepositoryClient;
 use super::verified::{SignedManifest, Verified};
@@ -16,6 +18,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use super::state::RoleState;
 
 /// A release in a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,6 +103,16 @@ pub fn overview(repository: &Path, root: Option<&[u8]>) -> Result<Overview, Reas
     Ok(Overview { releases, expires, roles })
 }
 
+/// Who may sign commands by the repository in a folder, verified but for its age. Errors: those of
+/// [`overview`], and where its list is damaged.
+pub fn operators(repository: &Path, root: Option<&[u8]>) -> Result<Operators, Reason> {
+    let state = State::read(repository, &client(repository, root)?)?;
+    match published(repository, &state.payloads.targets)? {
+        Some((_, list)) => operators::parse(&list),
+        None => operators::owners(&state.payloads.root),
+    }
+}
+
 /// Verifies a release of the repository in a folder down to the last byte of its blobs. Errors: those of
 /// [`RepositoryClient::resolve`].
 pub fn verify_release(
@@ -146,6 +160,11 @@ pub fn export(
     let mut contents: BTreeMap<String, Content> =
         got.into_iter().map(|(name, bytes)| (name, Content::Bytes(bytes))).collect();
     contents.insert(layout::metadata("1.root.json"), Content::Bytes(root.clone()));
+    // With it a device that never reaches the repository hears of new and revoked operators.
+    let targets = at_once(client.payloads(now))?.targets;
+    if let Some((name, list)) = published(repository, &targets)? {
+        contents.insert(name, Content::Bytes(list));
+    }
     for file in &signed.manifest.files {
         let name = layout::blob(&file.sha256);
         let path = repository.join(&name);

@@ -5,7 +5,7 @@
 
 use super::public_key::PublicKey;
 use crate::bundle::files::sha256;
-use crate::domain::{Reason, ReasonCode};
+use crate::domain::{Digest, Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -166,6 +166,11 @@ pub(super) fn public_value(key: &[u8; 32]) -> Value {
         "scheme": "ed25519",
         "keyval": { "public": hex::encode(key) },
     })
+}
+
+/// The key id of a public key.
+pub(super) fn id_of(public: &[u8; 32]) -> Result<Digest, Reason> {
+    Ok(sha256(&super::tuf::canonical(&public_value(public))?))
 }
 
 /// The key id of a public key as TUF metadata carries it.

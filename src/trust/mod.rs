@@ -20,10 +20,14 @@ pub mod audit;
 pub mod export;
 pub mod publish;
 
+pub mod envelope;
+pub mod operators;
+
 pub mod identity;
 pub mod pin;
 
 mod authority;
+mod floors;
 mod provider;
 mod roles;
 mod seen;
@@ -34,5 +38,5 @@ mod tests;
 
 pub use publish::{InitOptions, Published, Publisher};
 pub use roles::Expiry;
-pub use tuf::{Listed, RepositoryClient};
+pub use tuf::{Listed, RepositoryClient, Session, Target};
 pub use verified::{SignedManifest, Verified};

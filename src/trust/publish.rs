@@ -27,6 +27,7 @@ pub mod pending;
 
 mod commit;
 mod follows;
+pub(super) mod operators;
 mod place;
 mod words;
 

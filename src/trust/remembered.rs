@@ -1,69 +1,42 @@
 //! What the metadata that was last seen says of a release, asked without a network: whether the owner has
 //! taken it off the list since it came here.
 
-use super::transport::{BoxFuture, OnBytes, Transport};
-use super::tuf::RepositoryClient;
+use super::authority;
+use super::publish::lists;
+use super::seen::Seen;
+use super::tuf;
 use crate::bundle::layout;
 use crate::domain::{Digest, Reason, ReasonCode, Release};
-use jiff::Timestamp;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use serde_json::Value;
+use std::path::PathBuf;
 
-/// The digest that the release had in the list that `metadata_dir` remembers; `Ok(None)` where that list
-/// no longer has it. Age is not judged.
+/// The digest that the release had in the list that `metadata_dir` remembers, verified again from the pinned
+/// root (the content of a `root.json`); `Ok(None)` where that list no longer has it. Age is not judged.
 ///
 /// # Errors
-/// Where that cannot be told: nothing was seen yet, or a delegation would have to be asked, whose list is
-/// not remembered.
-pub async fn listed_digest(
-    pinned_root: Vec<u8>,
+/// Where that cannot be told: nothing was seen yet, what was seen does not hold, or the list of a delegation
+/// would have to be asked, which is not remembered.
+pub fn listed_digest(
+    pinned_root: &[u8],
     metadata_dir: PathBuf,
     release: &Release,
 ) -> Result<Option<Digest>, Reason> {
-    let memory = Arc::new(Memory(metadata_dir.clone()));
-    let client = RepositoryClient::new(memory, pinned_root, metadata_dir);
-    client.listed_digest(&layout::target(release), Timestamp::MIN).await
-}
-
-/// The folder where a client keeps what it has seen, as if it were the repository.
-struct Memory(PathBuf);
-
-impl Memory {
-    fn get_now(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>, Reason> {
-        let unknown = |what: String| Err(Reason::new(ReasonCode::RepositoryUnreachable, what));
-        let name = path.strip_prefix("metadata/").unwrap_or(path);
-        // Kept without their versions, which the client checks; there is no newer root than the one kept.
-        let kept = match name.trim_start_matches(|c: char| c.is_ascii_digit()) {
-            ".root.json" => return Ok(None),
-            ".snapshot.json" => "snapshot.json",
-            ".targets.json" => "targets.json",
-            "timestamp.json" => "timestamp.json",
-            _ => return unknown(format!("{path}: not remembered")),
-        };
-        match fs::read(self.0.join(kept)) {
-            Ok(bytes) if bytes.len() as u64 <= max => Ok(Some(bytes)),
-            Ok(_) => unknown(format!("{path}: too long")),
-            Err(error) => unknown(format!("{path}: {error}")),
+    let unknown = |what: &str| {
+        Err(Reason::new(ReasonCode::RepositoryUnreachable, format!("release {release}: {what}")))
+    };
+    let path = layout::target(release);
+    let seen = Seen::in_folder(metadata_dir);
+    match tuf::kept_target(pinned_root, &seen, &path)?.1 {
+        None => unknown("no list of releases was seen yet"),
+        Some(Some(digest)) => Ok(Some(digest)),
+        Some(None) => {
+            let list: Value =
+                serde_json::from_slice(&seen.load("targets.json")?.unwrap_or_default()).unwrap_or_default();
+            let mut delegations = authority::delegations(&list["signed"]);
+            if delegations.any(|delegation| lists::covers(delegation, &path)) {
+                return unknown("the list of a delegation may have it, and is not remembered");
+            }
+            Ok(None)
         }
-    }
-}
-
-impl Transport for Memory {
-    fn get<'a>(&'a self, path: &'a str, max: u64) -> BoxFuture<'a, Result<Option<Vec<u8>>, Reason>> {
-        Box::pin(async move { self.get_now(path, max) })
-    }
-
-    fn download<'a>(
-        &'a self,
-        path: &'a str,
-        _: u64,
-        _: &'a Path,
-        _: OnBytes<'a>,
-    ) -> BoxFuture<'a, Result<(), Reason>> {
-        Box::pin(async move {
-            let detail = format!("{path}: files are not remembered");
-            Err(Reason::new(ReasonCode::RepositoryUnreachable, detail))
-        })
     }
 }

@@ -31,13 +31,13 @@ pub struct Signer {
 
 #[derive(Debug)]
 enum Way {
-    Key(Key),
+    Key(Box<Key>),
     Program { command: String, patience: Duration },
 }
 
 impl From<Key> for Signer {
     fn from(key: Key) -> Self {
-        Self { public: key.public_key(), way: Way::Key(key) }
+        Self { public: key.public_key(), way: Way::Key(Box::new(key)) }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::super::exit::Told;
 use super::super::ui::{self, print_json, say};
-use super::tell::{Bar, bytes};
+use super::tell::{Bar, bytes, day};
 use crate::trust::audit::{self, Severity};
-use crate::trust::export;
+use crate::trust::export::{self, RoleState};
 use jiff::Timestamp;
 use std::path::PathBuf;
 
@@ -28,9 +28,8 @@ pub struct Args {
     /// Days within which nothing may expire
     #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u32).range(0..=36_500))]
     days: u32,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs the command.
@@ -43,9 +42,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let audit = audit::audit(&args.repository, root.as_deref(), args.days, now, &|done| bar.at(done))?;
     drop(bar);
-    if args.json {
+    if args.json.json {
         print_json(&audit)?;
     } else {
+        expiry(&audit.roles, now)?;
         for finding in &audit.findings {
             let (style, word) = match finding.severity {
                 Severity::Note => (ui::DIM, "note"),
@@ -62,4 +62,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(Severity::Bad) => Err(Told.into()),
         Some(Severity::Refused) => Err(super::super::exit::ToldRefused.into()),
     }
+}
+
+/// What expires when, the first one first.
+fn expiry(roles: &[RoleState], now: Timestamp) -> anyhow::Result<()> {
+    let mut roles: Vec<&RoleState> = roles.iter().collect();
+    roles.sort_by_key(|role| role.expires);
+    let mut table = ui::table(&["ROLE", "VERSION", "EXPIRES", "DAYS LEFT", "SIGNED", "NEEDS"]);
+    for role in &roles {
+        let left = role.expires.map(|time| (time.as_second() - now.as_second()).div_euclid(86_400));
+        table.add_row([
+            role.role.clone(),
+            role.version.to_string(),
+            role.expires.map(day).unwrap_or_default(),
+            left.map(|days| days.to_string()).unwrap_or_default(),
+            role.signed_by.len().to_string(),
+            format!("{} of {}", role.threshold, role.keys.len()),
+        ]);
+    }
+    if roles.is_empty() { Ok(()) } else { ui::print(&ui::render(&table)) }
 }

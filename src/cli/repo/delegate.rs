@@ -1,7 +1,7 @@
 //! `edgewarden repo delegate`: others publish under names that are given to them.
 
 use super::super::exit::Usage;
-use super::super::ui::print_json;
+use super::super::ui::{self, print_json};
 use super::place::Place;
 use super::tell;
 use crate::trust::public_key::PublicKey;
@@ -45,9 +45,8 @@ pub struct Args {
     /// Take the delegation away, and with it all its releases
     #[arg(long, conflicts_with_all = ["paths", "key", "threshold", "not_terminating"])]
     remove: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs the command.
@@ -74,7 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         };
         publisher.delegate(&delegation, now)?
     };
-    if args.json {
+    if args.json.json {
         return print_json(&outcome);
     }
     tell::outcome(&outcome, &args.place.repository)

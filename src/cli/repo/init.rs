@@ -1,6 +1,6 @@
 //! `edgewarden repo init`: begins a repository, of one person or of a team.
 
-use super::super::ui::{print_json, say};
+use super::super::ui::{self, print_json, say};
 use super::place::{ForRoles, Place};
 use super::tell;
 use crate::trust::public_key::PublicKey;
@@ -41,9 +41,8 @@ pub struct Args {
     /// Days until the keys must be confirmed; done by itself when half of them are over
     #[arg(long, value_name = "DAYS", default_value_t = Expiry::default().root, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     root_expires_days: u32,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs the command.
@@ -67,7 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let signers = args.place.signers.all()?;
     let (publisher, outcome) = Publisher::found(repository, &keys, &founding, signers, Timestamp::now())?;
     let root = publisher.pinned_root();
-    if args.json {
+    if args.json.json {
         return print_json(
             &json!({ "repository": repository, "keys": keys, "root": root, "outcome": outcome }),
         );

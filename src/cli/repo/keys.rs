@@ -1,7 +1,7 @@
 //! `edgewarden repo key` and `edgewarden repo root`: the keys, and what they may sign.
 
 use super::super::exit::Usage;
-use super::super::ui::{print_json, say};
+use super::super::ui::{self, print_json, say};
 use super::place::{ForRoles, Place, Roles};
 use super::tell;
 use crate::sys::durable;
@@ -38,9 +38,8 @@ pub struct NewArgs {
     /// The private key's file; the public one has the same name and ends in .pub
     #[arg(value_name = "KEY.pem")]
     file: PathBuf,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Arguments of `key show`.
@@ -49,9 +48,8 @@ pub struct ShowArgs {
     /// A private or a public key
     #[arg(value_name = "KEY")]
     file: PathBuf,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Arguments of `key add`.
@@ -68,9 +66,8 @@ pub struct AddArgs {
     /// How many of their keys these roles need from now on
     #[arg(long, value_name = "N")]
     threshold: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Arguments of `key revoke`.
@@ -87,9 +84,8 @@ pub struct RevokeArgs {
     /// How many of their keys these roles need from now on
     #[arg(long, value_name = "N")]
     threshold: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 const ROTATE: &str = "\
@@ -115,9 +111,8 @@ pub struct RotateArgs {
     /// How many of their keys these roles need from now on; may be given several times
     #[arg(long, value_name = "ROLES=N")]
     threshold: Vec<ForRoles>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs `key`.
@@ -129,13 +124,13 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let key = PublicKey::load(&args.key)?;
             let added = args.roles.0.iter().map(|role| Edit::Add { role: role.clone(), key: key.clone() });
             let edits = added.chain(thresholds(&args.roles.0, args.threshold)).collect();
-            rotate(&args.place, edits, args.json)
+            rotate(&args.place, edits, args.json.json)
         }
         Command::Revoke(args) => {
             let id = id_of(&args.key)?;
             let gone = args.roles.0.iter().map(|role| Edit::Revoke { role: role.clone(), id: id.clone() });
             let edits = gone.chain(thresholds(&args.roles.0, args.threshold)).collect();
-            rotate(&args.place, edits, args.json)
+            rotate(&args.place, edits, args.json.json)
         }
     }
 }
@@ -155,7 +150,7 @@ pub fn root(command: RootCommand) -> anyhow::Result<()> {
     for given in &args.threshold {
         edits.extend(thresholds(&given.roles, Some(given.number()?)));
     }
-    rotate(&args.place, edits, args.json)
+    rotate(&args.place, edits, args.json.json)
 }
 
 fn thresholds(roles: &[String], threshold: Option<u64>) -> impl Iterator<Item = Edit> {
@@ -201,7 +196,7 @@ fn new(args: NewArgs) -> anyhow::Result<()> {
     let key = Key::generate()?;
     key.save(&args.file)?;
     durable::write_atomic(&public, key.public_key().pem().as_bytes())?;
-    if args.json {
+    if args.json.json {
         return print_json(&json!({ "id": key.id(), "private": args.file, "public": public }));
     }
     say!("Private  {}  (back it up; nobody else may have it)", args.file.display());
@@ -213,7 +208,7 @@ fn new(args: NewArgs) -> anyhow::Result<()> {
 fn show(args: ShowArgs) -> anyhow::Result<()> {
     let is_private = std::fs::read_to_string(&args.file).is_ok_and(|text| text.contains("PRIVATE KEY"));
     let key = if is_private { Key::load(&args.file)?.public_key() } else { PublicKey::load(&args.file)? };
-    if args.json {
+    if args.json.json {
         return print_json(&json!({ "id": key.id(), "short": short(key.id()), "public": key.pem() }));
     }
     say!("Id  {}", key.id());

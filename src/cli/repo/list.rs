@@ -17,16 +17,15 @@ pub struct Args {
     /// The root.json that devices pin; without it the repository vouches for itself
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let root = args.root.as_deref().map(super::super::bundle::verify::read_root).transpose()?;
     let overview = export::overview(&args.repository, root.as_deref())?;
-    if args.json {
+    if args.json.json {
         return print_json(&overview);
     }
     let mut table = ui::table(&["RELEASE", "DIGEST", "SIZE", "LIST", "DESCRIPTION"]);

@@ -5,6 +5,7 @@ mod delegate;
 mod init;
 mod keys;
 mod list;
+mod operators;
 mod place;
 mod publish;
 mod refresh;
@@ -18,7 +19,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use std::path::PathBuf;
 
-use super::ui::{print_json, say};
+use super::ui::{self, print_json, say};
 use tell::{Bar, bytes, day};
 
 /// Subcommands.
@@ -50,6 +51,9 @@ pub enum Command {
     Check(check::Args),
     /// Write a release with all that proves it into one file, for a USB stick
     Export(ExportArgs),
+    /// Say who may sign commands for the devices
+    #[command(subcommand)]
+    Operators(operators::Command),
     /// Serve a repository over HTTP, for a bench or a demo
     Serve(serve::Args),
 }
@@ -65,9 +69,8 @@ pub struct ExportArgs {
     /// The file to write [default: NAME-VERSION.bundle]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs the command.
@@ -85,6 +88,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::List(args) => list::run(args),
         Command::Check(args) => check::run(args),
         Command::Export(args) => export(args),
+        Command::Operators(command) => operators::run(command),
         Command::Serve(args) => serve::run(args),
     }
 }
@@ -102,7 +106,7 @@ fn export(args: ExportArgs) -> anyhow::Result<()> {
     let list = offer.map_or("targets", |offer| offer.role.as_str());
     let counts = |role: &str| matches!(role, "root" | "targets" | "snapshot" | "timestamp") || role == list;
     let expires = overview.expires.iter().filter(|(role, _)| counts(role)).map(|(_, time)| time).min();
-    if args.json {
+    if args.json.json {
         let digest = verified.get().digest;
         return print_json(&json!({ "release": release, "digest": digest, "file": out, "expires": expires }));
     }

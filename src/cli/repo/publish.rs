@@ -1,7 +1,7 @@
 //! `edgewarden repo publish` and `delist`: what is on the list of releases.
 
 use super::super::exit::Own;
-use super::super::ui::{print_json, say};
+use super::super::ui::{self, print_json, say};
 use super::place::Place;
 use super::tell::{self, Bar, bytes};
 use crate::bundle;
@@ -33,9 +33,8 @@ pub struct Args {
     /// Put them on the list of this delegation instead of the main one
     #[arg(long, value_name = "NAME")]
     delegation: Option<String>,
-    /// Print one JSON object per bundle, and one more where they wait for signatures
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Arguments of `delist`.
@@ -46,9 +45,8 @@ pub struct DelistArgs {
     /// NAME@VERSION
     #[arg(required = true, value_name = "RELEASE")]
     releases: Vec<Release>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs `publish`.
@@ -66,7 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         publisher.publish_all(&dirs, role, Timestamp::now(), &|bytes| bar.at(bytes))?;
     drop(bar);
     for one in published {
-        if args.json {
+        if args.json.json {
             print_json(&one)?;
             continue;
         }
@@ -79,7 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     let waits = matches!(outcome, Outcome::Waiting { .. });
-    match (args.json, waits) {
+    match (args.json.json, waits) {
         (true, true) => print_json(&outcome),
         (true, false) => Ok(()),
         (false, true) => tell::outcome(&outcome, &args.place.repository),
@@ -95,7 +93,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 pub fn delist(args: DelistArgs) -> anyhow::Result<()> {
     let mut publisher = args.place.open()?;
     let outcome = publisher.delist(&args.releases, Timestamp::now())?;
-    if args.json {
+    if args.json.json {
         return print_json(&outcome);
     }
     if let Outcome::Live { .. } = outcome {

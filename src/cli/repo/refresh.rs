@@ -1,6 +1,6 @@
 //! `edgewarden repo refresh`: signs again what expires, by the keys that are online.
 
-use super::super::ui::{print_json, say};
+use super::super::ui::{self, print_json, say};
 use super::place::Place;
 use super::tell::{self, day};
 use crate::trust::export::{self, Overview};
@@ -27,9 +27,8 @@ pub struct Args {
     /// Sign all roles anew, also those that need keys of other people
     #[arg(long)]
     all: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs the command.
@@ -39,10 +38,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut publisher = args.place.open()?;
     if args.all {
         let outcome = publisher.renew_all(now)?;
-        return if args.json { print_json(&outcome) } else { tell::outcome(&outcome, repository) };
+        return if args.json.json { print_json(&outcome) } else { tell::outcome(&outcome, repository) };
     }
     let resigned = publisher.refresh(now)?;
-    if args.json {
+    if args.json.json {
         print_json(&json!({ "resigned": resigned }))?;
     } else {
         for role in resigned {

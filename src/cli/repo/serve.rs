@@ -1,7 +1,7 @@
 //! `edgewarden repo serve`: a repository over HTTP, with ranges and entity tags, as any web server does.
 
 use crate::bundle::layout;
-use crate::cli::ui::{print_json, say};
+use crate::cli::ui::{self, print_json, say};
 use anyhow::Context as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,8 @@ pub struct Args {
     /// Address to listen on; 0.0.0.0:8088 lets other machines in
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8088")]
     listen: SocketAddr,
-    /// Print one JSON object when it listens
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Serves until Ctrl-C or a termination signal.
@@ -30,7 +29,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("listen on {}; is another server there? try --listen", args.listen))?;
         let url = format!("http://{}/", listener.local_addr()?);
-        if args.json {
+        if args.json.json {
             print_json(&serde_json::json!({ "url": url }))?;
         } else {
             say!("Serving {} at {url}  (Ctrl-C ends it)", args.repository.display());

@@ -2,14 +2,14 @@
 
 use super::super::bundle::verify::read_root;
 use super::super::exit::Usage;
-use super::super::ui::{print_json, say};
+use super::super::ui::{self, print_json, say};
 use super::place::{Signers, key_folder};
 use super::tell;
 use crate::trust::Publisher;
 use crate::trust::keys;
 use crate::trust::public_key::short;
-use crate::trust::publish::change::Change;
-use crate::trust::publish::pending::{self, Made};
+use crate::trust::publish::change::{Change, Made};
+use crate::trust::publish::pending;
 use crate::trust::signer::Signer;
 use jiff::Timestamp;
 use serde_json::json;
@@ -46,9 +46,8 @@ pub struct Args {
     show: bool,
     #[command(flatten)]
     signers: Signers,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Arguments of `pending`.
@@ -63,9 +62,8 @@ pub struct PendingArgs {
     /// Give the change up
     #[arg(long)]
     discard: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: ui::Json,
 }
 
 /// Runs `sign`.
@@ -78,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match (&args.repository, &args.request) {
         (_, Some(path)) if args.show => {
             let Some(change) = request else { return Ok(()) };
-            show(&change, Some(path), root.is_some(), args.json)
+            show(&change, Some(path), root.is_some(), args.json.json)
         }
         (Some(repository), _) => {
             let keys = key_folder(repository, args.keys.as_deref())?;
@@ -94,12 +92,12 @@ fn at_home(repository: &Path, keys: &Path, request: Option<Change>, args: &Args)
     let mut publisher = Publisher::open_unfinished(repository, keys)?.with_signers(signers);
     if args.show {
         return match publisher.pending()? {
-            Some(change) => show(&change, None, true, args.json),
-            None => none(args.json),
+            Some(change) => show(&change, None, true, args.json.json),
+            None => none(args.json.json),
         };
     }
     let signed = publisher.sign(request, Timestamp::now())?;
-    if args.json {
+    if args.json.json {
         return print_json(&signed);
     }
     lines(&signed.changes)?;
@@ -118,7 +116,7 @@ fn elsewhere(path: &Path, root: Option<&[u8]>, args: &Args) -> anyhow::Result<()
     }
     let (change, signatures) = pending::sign_request(path, &signers, root)?;
     let missing = change.missing()?;
-    if args.json {
+    if args.json.json {
         return print_json(&json!({
             "changes": change.describe(), "made": signatures, "missing": missing, "request": path,
         }));
@@ -140,15 +138,15 @@ pub fn pending(args: PendingArgs) -> anyhow::Result<()> {
     let mut publisher = Publisher::open_unfinished(&args.repository, &keys)?;
     if args.discard {
         let there = publisher.discard()?;
-        if args.json {
+        if args.json.json {
             return print_json(&json!({ "discarded": there }));
         }
         say!("{}", if there { "Given up" } else { "Nothing waited" });
         return Ok(());
     }
     match publisher.pending()? {
-        None => none(args.json),
-        Some(change) => show(&change, Some(&keys.join(pending::FILE)), true, args.json),
+        None => none(args.json.json),
+        Some(change) => show(&change, Some(&keys.join(pending::FILE)), true, args.json.json),
     }
 }
 

@@ -39,6 +39,15 @@ pub struct Missing {
     pub may_sign: Vec<String>,
 }
 
+/// A signature that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// The role that was signed.
+    pub role: String,
+    /// The key's id.
+    pub key: String,
+}
+
 /// New metadata with its signatures so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -191,7 +200,7 @@ impl Change {
     /// Signs what these keys may sign and have not; a role that has all its signatures is left as it is,
     /// because others may have been made over it. Tells each role with the key's id. Errors: those of a
     /// program that signs.
-    pub(super) fn sign(&mut self, signers: &[Signer]) -> Result<Vec<(String, String)>, Reason> {
+    pub(super) fn sign(&mut self, signers: &[Signer]) -> Result<Vec<Made>, Reason> {
         let mut made = Vec::new();
         let names: Vec<String> = self.roles.keys().cloned().collect();
         for role in names {
@@ -211,7 +220,7 @@ impl Change {
                 let bytes = canonical(&file["signed"])?;
                 let signature = signer.sign(&role, &bytes)?;
                 add_signature(file, signer.id(), signature);
-                made.push((role.clone(), signer.id().to_owned()));
+                made.push(Made { role: role.clone(), key: signer.id().to_owned() });
             }
         }
         Ok(made)

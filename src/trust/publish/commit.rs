@@ -7,8 +7,8 @@ use super::super::roles::{self, Expiry};
 use super::super::state::{self, State, to_bytes};
 use super::super::transport::{BoxFuture, OnBytes, Transport};
 use super::super::tuf::RepositoryClient;
-use super::change::{self, Change, Missing, ONLINE};
-use super::{Outcome, Publisher, Resigned, at_once, pending};
+use super::change::{self, Change, Made, Missing, ONLINE};
+use super::{Outcome, Publisher, Resigned, at_once, operators, pending};
 use crate::bundle::layout;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
@@ -64,7 +64,7 @@ impl Publisher {
         change: &mut Change,
         state: Option<&State>,
         now: Timestamp,
-    ) -> Result<(Vec<(String, String)>, Vec<Missing>), Reason> {
+    ) -> Result<(Vec<Made>, Vec<Missing>), Reason> {
         if let Some(state) = state {
             change.catch_up(state);
         }
@@ -165,7 +165,9 @@ impl Publisher {
                     }
                 }
             }
-            if role != "targets" {
+            if role == "targets" {
+                operators::published(&self.repository, new)?;
+            } else {
                 for sample in samples(change, role) {
                     at_once(client.listed_digest(&sample, now))?;
                 }

@@ -98,7 +98,7 @@ impl Publisher {
     }
 
     /// Puts the next version of a list into a change.
-    fn advance_list(
+    pub(super) fn advance_list(
         &mut self,
         mut change: Change,
         state: &State,
@@ -148,16 +148,22 @@ fn covered(state: &State, role: &str, release: &Release) -> Result<(), Reason> {
     let Some(paths) = delegation.and_then(|delegation| delegation.get("paths")?.as_array()) else {
         return Ok(());
     };
-    let path = layout::target(release);
-    let patterns: Vec<&str> = paths.iter().filter_map(Value::as_str).collect();
-    if patterns.iter().any(|pattern| matches(pattern, &path)) {
+    if delegation.is_some_and(|delegation| covers(delegation, &layout::target(release))) {
         return Ok(());
     }
+    let patterns: Vec<&str> = paths.iter().filter_map(Value::as_str).collect();
     let detail = format!(
         "release {release}: the delegation {role} covers only {}; rename the model, or widen it with `edgewarden repo delegate`",
         patterns.join(", ")
     );
     Err(Reason::new(ReasonCode::BadRequest, detail))
+}
+
+/// Whether a delegation may list a target path. One that is told by the hashes of its paths counts as if it may
+/// list any.
+pub(in crate::trust) fn covers(delegation: &Value, path: &str) -> bool {
+    let Some(paths) = delegation.get("paths").and_then(Value::as_array) else { return true };
+    paths.iter().filter_map(Value::as_str).any(|pattern| matches(pattern, path))
 }
 
 /// As clients match: each part between slashes by itself.

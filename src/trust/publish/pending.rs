@@ -5,7 +5,7 @@ use super::super::roles;
 use super::super::signer::Signer;
 use super::super::state::{State, read_file};
 use super::super::tuf::MAX_ROOT;
-use super::change::{self, Change, Missing, ONLINE};
+use super::change::{self, Change, Made, Missing, ONLINE};
 use super::{Outcome, Publisher};
 use crate::domain::{Reason, ReasonCode};
 use jiff::Timestamp;
@@ -15,15 +15,6 @@ use std::path::Path;
 
 /// Its file in the key folder.
 pub const FILE: &str = "pending.json";
-
-/// A signature that was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Made {
-    /// The role that was signed.
-    pub role: String,
-    /// The key's id.
-    pub key: String,
-}
 
 /// What signing did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,7 +80,6 @@ impl Publisher {
             return refuse(&format!("no signature was added: {}", lacking(&missing)));
         }
         let outcome = self.settle(change, missing, state.as_ref(), now)?;
-        let made = made.into_iter().map(|(role, key)| Made { role, key }).collect();
         Ok(Signed { changes, made, taken, outcome })
     }
 
@@ -168,7 +158,7 @@ pub fn sign_request(
         return Err(Reason::new(ReasonCode::BadRequest, detail));
     }
     change.save(path)?;
-    Ok((change, made.into_iter().map(|(role, key)| Made { role, key }).collect()))
+    Ok((change, made))
 }
 
 /// Which keys could go on.

@@ -1,6 +1,7 @@
 //! What a change does, in words: what a signer reads before signing.
 
 use super::super::authority::{self, Authority, TOP_LEVEL};
+use super::super::operators::TARGET as OPERATORS;
 use super::super::public_key::{PublicKey, short};
 use super::super::roles;
 use super::super::state::{digest_of, releases};
@@ -106,7 +107,10 @@ fn offers(lines: &mut Vec<String>, of: &str, before: Option<&Value>, after: &Val
         .flat_map(releases)
         .map(|(release, _)| (layout::target(&release), release.to_string()))
         .collect();
-    let name = |path: &String| named.get(path).cloned().unwrap_or_else(|| format!("target {path}"));
+    let name = |path: &String| match path.as_str() {
+        OPERATORS => "the list of those who may command the devices".to_owned(),
+        _ => named.get(path).cloned().unwrap_or_else(|| format!("target {path}")),
+    };
     let digest =
         |entry: &Value| digest_of(entry).map_or_else(|| "none".to_owned(), |digest| digest.to_string());
     for (path, entry) in &new {

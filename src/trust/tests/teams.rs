@@ -146,12 +146,12 @@ fn the_memory_of_a_device_tells_what_is_no_longer_listed() {
     lab.publish("detector@2.0.0").unwrap();
     let seen = lab.dir.path().join("seen");
     let one: Release = "detector@1.0.0".parse().unwrap();
-    let ask = |release: &Release| at_once(listed_digest(lab.root(), seen.clone(), release));
+    let ask = |release: &Release| listed_digest(&lab.root(), seen.clone(), release);
     assert_eq!(ask(&one).unwrap_err().code, ReasonCode::RepositoryUnreachable, "nothing was seen yet");
     let device = lab.device(Arc::new(Served::new(lab.files())));
     let digest = at_once(device.resolve(&one, lab.now)).unwrap().get().digest;
     assert_eq!(ask(&one).unwrap(), Some(digest));
-    lab.publisher().delist(&[one.clone()], lab.now).unwrap();
+    lab.publisher().delist(std::slice::from_ref(&one), lab.now).unwrap();
     assert_eq!(ask(&one).unwrap(), Some(digest), "not seen yet");
     at_once(lab.device(Arc::new(Served::new(lab.files()))).list(lab.now)).unwrap();
     assert_eq!(ask(&one).unwrap(), None);

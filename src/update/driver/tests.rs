@@ -397,6 +397,53 @@ async fn a_rollback_during_probation_brings_back_what_served_before() {
 }
 
 #[tokio::test]
+async fn what_was_taken_off_the_list_comes_back_by_no_order() {
+    let mut bench = Bench::new();
+    let (running, _ticket) = bench.held("probation").await;
+    running.until(Stage::Probation).await;
+    running.updater.stop().await;
+    // While it is on probation, the one before it is revoked.
+    bench.delisted = vec![release("2.0.0")];
+    let running = bench.start(FakeHost { frames: vec![], ..FakeHost::default() }).await;
+    running.host.until_called("observe").await;
+    for refused in [running.updater.rollback(&slot()), running.updater.abort(&slot())] {
+        let reason = bad(refused.unwrap()).await;
+        assert!(reason.code == ReasonCode::NotFound && reason.detail.contains("taken off"), "{reason}");
+    }
+    // A wish for another release waits for the end of the probation.
+    let waits = running.updater.update(&slot(), release("1.0.0"), Default::default()).unwrap();
+    assert_eq!(bad(running.updater.abort(&slot()).unwrap()).await.code, ReasonCode::NotFound);
+    assert_eq!(running.host.serving().unwrap(), "detector@3.0.0");
+    let feed = running.host.seen.lock().unwrap().feeds.last().unwrap().clone();
+    for _ in 0..10 {
+        feed.send(Observation::Frame { total_ms: 5.0 }).await.unwrap();
+    }
+    running.host.until_called("swap").await;
+    running.until(Stage::Probation).await;
+    assert_eq!(bench.links(), pair("1.0.0", "3.0.0"));
+    drop(waits);
+    // Nor where nothing is under way.
+    let mut bench = Bench::new();
+    bench.with(&["1.0.0", "2.0.0"]).await;
+    bench.delisted = vec![release("1.0.0")];
+    let running = bench.start(FakeHost::default()).await;
+    assert_eq!(bad(running.updater.rollback(&slot()).unwrap()).await.code, ReasonCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_candidate_that_fails_falls_back_also_to_what_was_taken_off_the_list() {
+    let mut bench = Bench::new();
+    let (running, _ticket) = bench.held("probation").await;
+    running.until(Stage::Probation).await;
+    running.updater.stop().await;
+    bench.delisted = vec![release("2.0.0")];
+    let failing = FakeHost { serve: Answer::Fail(ReasonCode::LoadFailed), ..FakeHost::default() };
+    let running = bench.start(failing).await;
+    running.host.until_called("serve 2.0.0").await;
+    assert_eq!(bench.links(), pair("2.0.0", "1.0.0"));
+}
+
+#[tokio::test]
 async fn wishes_that_make_no_sense_are_answered_at_once() {
     let mut bench = Bench::new();
     bench.with(&["1.0.0"]).await;

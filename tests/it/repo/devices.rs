@@ -5,6 +5,7 @@ use crate::support::device::{Device, Options, Repository, SLOT, model, release, 
 use crate::support::mosquitto::Mosquitto;
 use crate::support::web::Web;
 use edgewarden::domain::ReasonCode;
+use edgewarden::domain::deployment::Stage;
 use edgewarden::trust::keys::Key;
 use edgewarden::trust::{Expiry, InitOptions, export};
 use serde_json::{Value, json};
@@ -209,6 +210,37 @@ fn a_release_that_was_taken_off_the_list_does_not_come_back() {
     device.update("finder@3.0.0").unwrap();
     web.serve(Path::new("/nonexistent"));
     device.command("rollback", json!({ "slot": SLOT })).unwrap();
+    serves(&device, "finder@2.0.0");
+}
+
+#[test]
+fn a_release_that_was_taken_off_the_list_does_not_come_back_by_ending_a_probation() {
+    let desk = Desk::new();
+    desk.good("repo init fleet");
+    let first = bundle(&desk, "v1", "finder", "1.0.0");
+    desk.good(&format!("repo publish fleet {first}"));
+    let (broker, web) = (Mosquitto::start(), Web::start(&desk.path("fleet")));
+    let mut device = device(&desk, &broker, &web);
+    device.update("finder@1.0.0").unwrap();
+    assert!(device.stop().success());
+    device.configure(|options| {
+        options.set("update.probation_frames", 1_000_000).set("update.probation_max", "1h")
+    });
+    device.start();
+    device.until_frames(3);
+    let second = bundle(&desk, "v2", "finder", "2.0.0");
+    desk.good(&format!("repo publish fleet {second}"));
+    desk.good("repo delist fleet finder@1.0.0");
+    let _update = device.send("update", json!({ "slot": SLOT, "release": "finder@2.0.0" }));
+    device.until("a probation", |heard| (heard.stage()? == Stage::Probation).then_some(()));
+    for command in ["rollback", "abort"] {
+        let reason = device.command(command, json!({ "slot": SLOT })).unwrap_err();
+        assert!(
+            reason.code == ReasonCode::NotFound && reason.detail.contains("taken off"),
+            "{command}: {reason}"
+        );
+    }
+    device.until_frames(3);
     serves(&device, "finder@2.0.0");
 }
 

@@ -203,3 +203,46 @@ fn everything_is_renewed_by_all_who_must() {
     assert!(desk.path("fleet/metadata/2.root.json").exists());
     desk.good("repo check fleet --root fleet/metadata/1.root.json");
 }
+
+#[test]
+fn a_team_appoints_operators_as_it_publishes() {
+    let (desk, _) = begun();
+    let bundle = desk.bundle("finder", "1.0.0");
+    desk.good(&format!("repo publish fleet {bundle}"));
+    signed_by(&desk, ["alice", "bob"]);
+    // No single key may command in place of a list.
+    assert!(desk.good("repo operators show fleet").contains("nobody may sign commands"));
+    assert!(desk.good("repo check fleet").contains("nobody can sign commands"));
+    let entry = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&desk.good(&format!("repo operators key {name}.pem --name {name}"))).unwrap()
+    };
+    let list = serde_json::json!({ "format": 1, "operators": [entry("dora"), entry("emil")] });
+    std::fs::write(desk.path("operators.json"), list.to_string()).unwrap();
+    let before = tree(&desk.path("fleet/metadata"));
+    let set = "repo operators set fleet operators.json";
+    assert_eq!(desk.json(set)["outcome"]["state"], "waiting");
+    assert_eq!(tree(&desk.path("fleet/metadata")), before);
+    desk.bad(set, 1, "a change waits");
+    let shown = desk.good("repo pending fleet");
+    let digest = edgewarden::bundle::files::sha256(list.to_string().as_bytes()).to_string();
+    assert!(shown.contains("adds the list of those who may command the devices, SHA-256 "), "{shown}");
+    assert!(shown.contains(&digest), "a signer can compare it with the file: {shown}");
+    signed_by(&desk, ["carol", "alice"]);
+    assert_eq!(desk.json("repo operators show fleet")["operators"].as_array().unwrap().len(), 2);
+    assert!(!desk.good("repo check fleet --root fleet/metadata/1.root.json").contains("note"));
+    assert_eq!(desk.json(set)["outcome"]["state"], "unchanged");
+    // A file travels with it, and a repository that lost it is not whole.
+    desk.good("repo export fleet finder@1.0.0 -o finder.bundle");
+    let file = desk.path(&format!("fleet/targets/{digest}.operators.json"));
+    std::fs::write(&file, "{}").unwrap();
+    let run = |line: &str| desk.run(&line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(run("repo check fleet").code, Some(2));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(run("repo check fleet").code, Some(1));
+    assert_eq!(run("repo export fleet finder@1.0.0 -o other.bundle").code, Some(1));
+    assert_eq!(desk.json(set)["outcome"]["state"], "unchanged", "the file is put back");
+    desk.good("repo check fleet");
+    assert_eq!(desk.json("repo operators drop fleet")["state"], "waiting");
+    signed_by(&desk, ["bob", "carol"]);
+    assert!(desk.good("repo operators show fleet").contains("No list"));
+}

@@ -154,6 +154,7 @@ pub(super) struct FakeCatalog {
     pub(super) bundles: BTreeMap<Release, Verified<SignedManifest>>,
     pub(super) repository: Arc<Repository>,
     pub(super) resolve: Answer,
+    pub(super) delisted: Vec<Release>,
 }
 
 impl Catalog for FakeCatalog {
@@ -162,6 +163,10 @@ impl Catalog for FakeCatalog {
         let manifest = self.bundles.get(release).cloned();
         let missing = || Reason::new(ReasonCode::NotFound, format!("no {release}"));
         Ok(Found { manifest: manifest.ok_or_else(missing)?, transport: self.repository.clone() })
+    }
+
+    async fn is_delisted(&self, bundle: &BundleRef) -> bool {
+        self.delisted.contains(&bundle.release)
     }
 
     async fn release_of(&self, file: &Path) -> Result<Release, Reason> {
@@ -177,6 +182,8 @@ pub(super) struct Bench {
     pub(super) settings: UpdateSettings,
     pub(super) faults: Vec<Fault>,
     pub(super) resolve: Answer,
+    /// Taken off the list from the next start on.
+    pub(super) delisted: Vec<Release>,
 }
 
 pub(super) struct Running {
@@ -212,11 +219,12 @@ impl Bench {
             shadow_min_agreement: 0.5,
             shadow_max_memory: 0,
             max_boots: 2,
+            resume_max: GUARD,
             disk_reserve: 0,
             max_bundle: 1 << 20,
             sideload_grace: Duration::ZERO,
         };
-        Self { dir, journal, settings, faults: vec![], resolve: Answer::Good }
+        Self { dir, journal, settings, faults: vec![], resolve: Answer::Good, delisted: vec![] }
     }
 
     pub(super) async fn start(&mut self, host: FakeHost) -> Running {
@@ -226,12 +234,13 @@ impl Bench {
         *repository.faults.lock().unwrap() = std::mem::take(&mut self.faults);
         let repository = Arc::new(repository);
         let resolve = std::mem::replace(&mut self.resolve, Answer::Good);
+        let delisted = self.delisted.clone();
         let host = Arc::new(host);
         let setup = Setup {
             state: self.dir.path().to_owned(),
             slots: vec![slot()],
             host: host.clone(),
-            catalog: Arc::new(FakeCatalog { bundles, repository: repository.clone(), resolve }),
+            catalog: Arc::new(FakeCatalog { bundles, repository: repository.clone(), resolve, delisted }),
             journal: self.journal.clone(),
             settings: self.settings.clone(),
             providers: vec![Provider::Cpu],
