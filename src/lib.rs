@@ -67,6 +67,9 @@
 //! `root.json` the device has pinned. Carried on a stick it is a slice of that same repository. Only
 //! [`trust`] can make a [`trust::Verified`] value, and nothing stages anything else.
 //!
+//! A repository is written in one way ([`trust::publish`]): as a change that is signed by as many keys as each
+//! role needs, here or at other places, and judged by our own client before any device can see it.
+//!
 //! Commands over MQTT that change the device are signed ([`trust::envelope`]) by operators whom the same
 //! repository lists ([`trust::operators`]). [`domain::authority`] decides, and [`agent::authority`] makes a
 //! command's number durable before it runs: who holds the broker can hold a command back, not make one, aim it

@@ -81,7 +81,7 @@ fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 /// The folder that holds `path`; `.` for a bare name.
-fn parent_of(path: &Path) -> &Path {
+pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

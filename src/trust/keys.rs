@@ -104,7 +104,7 @@ impl Key {
         };
         file.write_all(pem.as_bytes()).map_err(failed("write key file", path))?;
         file.sync_all().map_err(failed("sync key file", path))?;
-        Ok(durable::sync_dir(path.parent().unwrap_or(Path::new(".")))?)
+        Ok(durable::sync_dir(durable::parent_of(path))?)
     }
 
     /// Reads a private key. Errors: `BadRequest` where the file is no ed25519 key in PKCS#8 PEM or where

@@ -16,6 +16,10 @@ pub fn outcome(outcome: &Outcome, repository: &Path) -> anyhow::Result<()> {
             for role in resigned {
                 say!("Signed {} {}, good until {}", role.role, role.version, day(role.expires));
             }
+            if resigned.iter().any(|role| role.role == "root" && role.version == 1) {
+                let root = repository.join(crate::bundle::layout::metadata("1.root.json"));
+                say!("\nRoot  {}  (copy it to each device as /etc/edgewarden/root.json)", root.display());
+            }
         }
         Outcome::Waiting { request, missing } => {
             say!("Not published yet: it waits for signatures");

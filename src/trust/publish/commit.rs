@@ -3,6 +3,7 @@
 
 use super::super::authority;
 use super::super::folder::FolderTransport;
+use super::super::operators::listed_in;
 use super::super::roles::{self, Expiry};
 use super::super::state::{self, State, to_bytes};
 use super::super::transport::{BoxFuture, OnBytes, Transport};
@@ -166,7 +167,9 @@ impl Publisher {
                 }
             }
             if role == "targets" {
-                operators::published(&self.repository, new)?;
+                if listed_in(new) != old.and_then(listed_in) {
+                    operators::published(&self.repository, new)?;
+                }
             } else {
                 for sample in samples(change, role) {
                     at_once(client.listed_digest(&sample, now))?;

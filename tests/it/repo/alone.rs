@@ -29,6 +29,9 @@ fn one_key_does_everything_in_two_commands() {
     desk.good("repo refresh fleet");
     desk.good("repo export fleet finder@1.0.0 -o finder.bundle");
     desk.good("bundle verify finder.bundle --root fleet/metadata/1.root.json");
+    // A key by its bare name, here.
+    desk.good("repo key new here.pem");
+    desk.good("repo key show here.pub");
     // Also with a key from the outside and a program that has it.
     let _ = desk.key("alice");
     desk.good("repo key add fleet targets alice/alice.pub");

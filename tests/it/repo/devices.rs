@@ -179,6 +179,7 @@ fn a_delegated_release_travels_in_a_file_with_all_that_proves_it() {
     desk.good("bundle verify faces.bundle --root fleet/metadata/1.root.json");
     let (broker, web) = (Mosquitto::start(), Web::start(Path::new("/nonexistent")));
     let device = device(&desk, &broker, &web);
+    device.status();
     let installed = device.cli(["install", desk.path("faces.bundle").to_str().unwrap()]);
     assert_eq!(installed.code, Some(0), "{}", installed.stderr);
     serves(&device, "face-finder@1.0.0");
