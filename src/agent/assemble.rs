@@ -90,6 +90,10 @@ pub(super) async fn assemble(
     let telemetry = Telemetry::new(state);
     let (to_agent, from_mqtt) = mpsc::channel(COMMANDS);
     let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
+    if settings.repository.as_ref().is_some_and(|repository| repository.url.is_some()) {
+        let (bundles, refresh) = (bundles.clone(), settings.commands.refresh);
+        tokio::spawn(async move { bundles.tend_operators(refresh).await });
+    }
     let mqtt = match &settings.mqtt {
         Some(broker) => {
             let spool = Spool::open(DiskStore::new(&store));
@@ -98,10 +102,6 @@ pub(super) async fn assemble(
             let started =
                 mqtt::start(broker, &settings.device, birth.clone(), spool, to_agent, gate.clone())?;
             tokio::spawn(present(started.clone(), birth, gate, bundles.clone()));
-            if settings.repository.as_ref().is_some_and(|repository| repository.url.is_some()) {
-                let (bundles, refresh) = (bundles.clone(), settings.commands.refresh);
-                tokio::spawn(async move { bundles.tend_operators(refresh).await });
-            }
             Some(started)
         }
         None => None,

@@ -5,6 +5,7 @@ use crate::support::compile_library;
 use crate::support::device::{Device, Options, Repository, model, release};
 use crate::support::mosquitto::Mosquitto;
 use edgewarden::domain::ReasonCode::*;
+use edgewarden::domain::health::{HealthReport, ProblemCode};
 use edgewarden::trust::{Expiry, InitOptions};
 use jiff::{SignedDuration, Timestamp};
 
@@ -32,6 +33,26 @@ fn indefinite_freeze() {
     );
     repository.web.serve(&repository.folder());
     device.update(&release(2)).unwrap();
+}
+
+#[test]
+fn a_freeze_is_noticed_though_nobody_asks_for_a_release() {
+    let broker = Mosquitto::start();
+    let options = InitOptions { expiry: Expiry { timestamp: 1, ..Expiry::default() } };
+    let mut repository = Repository::at(&["v1"], options, Timestamp::now());
+    let device =
+        Device::serving(Options::new(&broker, &repository).set("commands.refresh", "1s"), &release(1));
+    let refused = |health: &HealthReport| {
+        let problem = health.problems.iter().find(|one| one.code == ProblemCode::RepositoryRefused);
+        problem.map(|problem| problem.detail.clone())
+    };
+    repository.publisher.publish(&model("v2"), ago(2), &|_| {}).unwrap();
+    let detail = device.until("the freeze to be told", |heard| refused(heard.health.last()?));
+    assert!(detail.contains("timestamp expired at") && detail.contains("repo refresh"), "{detail}");
+    // The device is well otherwise, and again when the owner has signed anew.
+    assert!(device.status().health.repository.reached);
+    repository.publisher.refresh(Timestamp::now()).unwrap();
+    device.until("no more of it", |heard| refused(heard.health.last()?).is_none().then_some(()));
 }
 
 #[test]
