@@ -91,6 +91,10 @@ pub(super) async fn assemble(
     let (to_agent, from_mqtt) = mpsc::channel(COMMANDS);
     let bundles = Bundles::new(settings.repository.clone(), state)?;
     let bundles = Arc::new(bundles.with_sideload_grace(settings.update.sideload_grace));
+    if settings.repository.as_ref().is_some_and(|repository| repository.url.is_some()) {
+        let (bundles, refresh) = (bundles.clone(), settings.commands.refresh);
+        tokio::spawn(async move { bundles.tend_operators(refresh).await });
+    }
     let mqtt = match &settings.mqtt {
         Some(broker) => {
             let spool = Spool::open(DiskStore::new(&store));
@@ -99,10 +103,6 @@ pub(super) async fn assemble(
             let started =
                 mqtt::start(broker, &settings.device, birth.clone(), spool, to_agent, gate.clone())?;
             tokio::spawn(present(started.clone(), birth, gate, bundles.clone()));
-            if settings.repository.as_ref().is_some_and(|repository| repository.url.is_some()) {
-                let (bundles, refresh) = (bundles.clone(), settings.commands.refresh);
-                tokio::spawn(async move { bundles.tend_operators(refresh).await });
-            }
             Some(started)
         }
         None => None,

@@ -59,7 +59,7 @@ impl Bundles {
         match bundles.transport() {
             Err(reason) if reason.code == ReasonCode::RepositoryUnreachable => {
                 tracing::error!("{reason}");
-                bundles.tried(Err(reason));
+                bundles.tried::<()>(&Err(reason));
             }
             Err(reason) => return Err(reason),
             Ok(_) => {}
@@ -87,28 +87,30 @@ impl Bundles {
         Ok(kept.clone())
     }
 
-    /// Notes how a try at the repository went.
-    fn tried(&self, outcome: Result<(), Reason>) {
+    /// Notes how a try at the repository went, as far as that is the repository's doing.
+    fn tried<T>(&self, outcome: &Result<T, Reason>) {
+        let outcome = match outcome {
+            Err(reason) if reason.code == ReasonCode::RepositoryUnreachable || reason.code.is_trust() => {
+                Err(reason.clone())
+            }
+            Ok(_) | Err(_) => Ok(()),
+        };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 
     /// The repository's part of a health report. It counts as reached until a try has failed.
     pub fn link(&self) -> LinkHealth {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unreached = |reason: &Reason| reason.code == ReasonCode::RepositoryUnreachable;
         LinkHealth {
             target: self
                 .repository
                 .as_ref()
                 .and_then(|settings| settings.url.as_ref())
                 .map(url::Url::to_string),
-            reached: !matches!(last, Some(Err(_))),
+            reached: !matches!(&last, Some(Err(reason)) if unreached(reason)),
             last_error: last.and_then(Result::err),
         }
-    }
-
-    /// Whether the system's clock is behind a time that is known to have passed.
-    pub fn clock_is_behind(&self) -> bool {
-        self.clock.is_behind()
     }
 
     fn settings(&self) -> Result<&RepositorySettings, Reason> {
@@ -167,11 +169,7 @@ impl Catalog for Bundles {
                     }
                     Err(reason) => Err(reason),
                 };
-                let reached = match &found {
-                    Err(reason) if reason.code == ReasonCode::RepositoryUnreachable => Err(reason.clone()),
-                    Ok(_) | Err(_) => Ok(()),
-                };
-                self.tried(reached);
+                self.tried(&found);
                 found
             }
             Origin::File { path } => {

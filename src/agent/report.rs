@@ -184,7 +184,7 @@ impl Reports {
             boot_id: self.boot_id.clone(),
             uptime_s: self.started.elapsed().as_secs(),
             clock_synchronised: board::clock_synchronised(Path::new("/")),
-            clock: ClockFacts { behind: self.bundles.clock_is_behind(), keeper: self.time_keeper() },
+            clock: ClockFacts { behind: self.bundles.clock().is_behind(), keeper: self.time_keeper() },
             pipelines,
             mqtt,
             messages_lost: self.mqtt.as_ref().map_or(0, |mqtt| mqtt.figures().spool_dropped),

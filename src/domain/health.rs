@@ -2,6 +2,8 @@
 
 mod bare;
 pub mod clock;
+#[cfg(test)]
+mod tests;
 
 use super::deployment::Stage;
 use super::id::{DeviceId, PipelineName, Release, SlotName};
@@ -50,6 +52,8 @@ pub enum ProblemCode {
     MessagesLost,
     /// The repository is not reached, or refuses.
     RepositoryUnreachable,
+    /// The repository is reached, and what it serves is refused: expired, older than seen, not signed.
+    RepositoryRefused,
     /// The clock is wrong, or nothing sets or keeps it; expiry dates are judged by the last known time.
     ClockUnsynchronised,
     /// Less disk is free than an update leaves.
@@ -214,7 +218,7 @@ pub struct LinkHealth {
     pub target: Option<String>,
     /// Reached at the last try.
     pub reached: bool,
-    /// Why not.
+    /// Why not; where it was reached, why what it serves is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Reason>,
 }
@@ -315,6 +319,7 @@ pub fn judge(facts: Facts) -> HealthReport {
     }
     link_problem("broker", ProblemCode::BrokerUnreachable, &facts.mqtt, &mut problems);
     link_problem("repository", ProblemCode::RepositoryUnreachable, &facts.repository, &mut problems);
+    problems.extend(repository_refused(&facts.repository));
     if facts.messages_lost > 0 {
         let detail = format!(
             "{} messages that had to arrive were dropped: the device was offline for too long, or the broker refuses them",
@@ -403,6 +408,15 @@ fn link_problem(what: &str, code: ProblemCode, link: &LinkHealth, problems: &mut
     problems.push(Problem::new(code, format!("{what} {target}: {}", error.detail)));
 }
 
+/// Somebody shows the device something else than its owner's newest.
+fn repository_refused(link: &LinkHealth) -> Option<Problem> {
+    let (Some(target), true, Some(error)) = (&link.target, link.reached, &link.last_error) else {
+        return None;
+    };
+    let detail = format!("repository {target}: what it serves is refused: {}", error.detail);
+    Some(Problem::new(ProblemCode::RepositoryRefused, detail))
+}
+
 fn board_problems(board: &BoardMetrics, disk_reserve: u64, problems: &mut Vec<Problem>) {
     const MIB: u64 = 1 << 20;
     if let Some(free) = board.disk_free_bytes.filter(|free| *free < disk_reserve) {
@@ -435,164 +449,11 @@ fn rank(code: ProblemCode) -> u8 {
         ProblemCode::ModelFailed | ProblemCode::SourceFailed => 0,
         ProblemCode::NotConfigured | ProblemCode::NoModel | ProblemCode::FrameErrors => 1,
         ProblemCode::StoreRebuilt | ProblemCode::DiskLow | ProblemCode::MemoryLow => 2,
-        ProblemCode::DeploymentFailed | ProblemCode::ProviderFallback | ProblemCode::MessagesLost => 3,
+        ProblemCode::DeploymentFailed
+        | ProblemCode::ProviderFallback
+        | ProblemCode::MessagesLost
+        | ProblemCode::RepositoryRefused => 3,
         ProblemCode::BrokerUnreachable | ProblemCode::RepositoryUnreachable => 4,
         ProblemCode::Throttled | ProblemCode::ClockUnsynchronised | ProblemCode::Other => 5,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::ReasonCode;
-    use crate::domain::metrics::Throttling;
-
-    fn pipeline(state: PipelineState) -> PipelineHealth {
-        PipelineHealth {
-            name: "belt".parse().unwrap(),
-            slot: "detector".parse().unwrap(),
-            state,
-            source: SourceHealth::default(),
-            release: None,
-            provider: Some(Provider::Cpu),
-            fallback: None,
-            shares: Vec::new(),
-            fps: 15.0,
-            last_error: None,
-            failed_deployment: None,
-        }
-    }
-
-    fn facts(pipelines: Vec<PipelineHealth>) -> Facts {
-        Facts {
-            device: "pi-1".parse().unwrap(),
-            agent_version: "0.1.0".into(),
-            boot_id: "b".into(),
-            uptime_s: 1,
-            clock_synchronised: Some(true),
-            clock: clock::ClockFacts::default(),
-            pipelines,
-            mqtt: LinkHealth { target: Some("mqtt://broker:1883".into()), reached: true, last_error: None },
-            messages_lost: 0,
-            repository: LinkHealth::default(),
-            board: BoardMetrics::default(),
-            disk_reserve: 1 << 20,
-            others: vec![],
-        }
-    }
-
-    fn reason(detail: &str) -> Reason {
-        Reason::new(ReasonCode::Internal, detail)
-    }
-
-    #[test]
-    fn each_pipeline_state_has_its_judgement_and_problem() {
-        use HealthState::*;
-        use PipelineState::*;
-        for (state, judged, code) in [
-            (NoModel, Degraded, Some(ProblemCode::NoModel)),
-            (Starting, Ok, None),
-            (Running, Ok, None),
-            (SourceFailed, Failed, Some(ProblemCode::SourceFailed)),
-            (ModelFailed, Failed, Some(ProblemCode::ModelFailed)),
-            (Ended, Ok, None),
-            (Paused, Ok, None),
-        ] {
-            let report = judge(facts(vec![pipeline(state)]));
-            assert_eq!(report.state, judged, "{state:?}");
-            assert_eq!(report.problems.first().map(|p| p.code), code, "{state:?}");
-        }
-    }
-
-    #[test]
-    fn one_working_pipeline_keeps_the_device_from_failed() {
-        let report =
-            judge(facts(vec![pipeline(PipelineState::ModelFailed), pipeline(PipelineState::Running)]));
-        assert_eq!(report.state, HealthState::Degraded);
-        let report =
-            judge(facts(vec![pipeline(PipelineState::ModelFailed), pipeline(PipelineState::NoModel)]));
-        assert_eq!(report.state, HealthState::Failed);
-        assert_eq!(report.problems[0].code, ProblemCode::ModelFailed, "the worst comes first");
-    }
-
-    #[test]
-    fn every_other_fact_has_its_problem() {
-        let case = |change: &dyn Fn(&mut Facts)| {
-            let mut facts = facts(vec![pipeline(PipelineState::Running)]);
-            change(&mut facts);
-            let report = judge(facts);
-            assert_eq!(report.state, HealthState::Degraded);
-            assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
-            report.problems[0].clone()
-        };
-        let broker = case(&|f| {
-            f.mqtt.reached = false;
-            f.mqtt.last_error = Some(reason("refused the password"));
-        });
-        assert_eq!(broker.code, ProblemCode::BrokerUnreachable);
-        assert!(broker.detail.contains("mqtt://broker:1883") && broker.detail.contains("refused"));
-        let repository = case(&|f| {
-            f.repository = LinkHealth {
-                target: Some("http://r/".into()),
-                reached: false,
-                last_error: Some(reason("down")),
-            };
-        });
-        assert_eq!(repository.code, ProblemCode::RepositoryUnreachable);
-        assert_eq!(case(&|f| f.messages_lost = 3).code, ProblemCode::MessagesLost);
-        assert_eq!(case(&|f| f.clock_synchronised = Some(false)).code, ProblemCode::ClockUnsynchronised);
-        assert_eq!(case(&|f| f.board.disk_free_bytes = Some(5)).code, ProblemCode::DiskLow);
-        let memory = case(&|f| {
-            f.board.memory_total_bytes = Some(1000 << 20);
-            f.board.memory_available_bytes = Some(49 << 20);
-        });
-        assert_eq!(memory.code, ProblemCode::MemoryLow);
-        let volt = case(&|f| f.board.throttled = Some(Throttling::from_bits(1)));
-        assert!(volt.code == ProblemCode::Throttled && volt.detail.contains("voltage"));
-        let hot = case(&|f| f.board.throttled = Some(Throttling::from_bits(4)));
-        assert!(hot.detail.contains("hot"));
-        let fallback = case(&|f| f.pipelines[0].fallback = Some("cuda is not there".into()));
-        assert_eq!(fallback.code, ProblemCode::ProviderFallback);
-        assert_eq!(case(&|f| f.pipelines[0].last_error = Some(reason("x"))).code, ProblemCode::FrameErrors);
-        let deployment = case(&|f| {
-            f.pipelines[0].failed_deployment = Some(FailedDeployment {
-                release: "m@1.0.0".parse().unwrap(),
-                stage: Stage::RolledBack,
-                reason: reason("slow"),
-            });
-        });
-        assert!(deployment.detail.contains("m@1.0.0 was rolled back: slow"));
-        assert_eq!(
-            case(&|f| f.others.push(Problem::new(ProblemCode::StoreRebuilt, "x"))).code,
-            ProblemCode::StoreRebuilt
-        );
-    }
-
-    #[test]
-    fn a_link_that_was_not_tried_yet_is_no_problem() {
-        let mut f = facts(vec![pipeline(PipelineState::Running)]);
-        f.mqtt.reached = false;
-        assert_eq!(judge(f).state, HealthState::Ok);
-    }
-
-    #[test]
-    fn figures_alone_are_no_change() {
-        let first = judge(facts(vec![pipeline(PipelineState::Running)]));
-        let mut later = facts(vec![pipeline(PipelineState::Running)]);
-        later.uptime_s = 99;
-        later.pipelines[0].fps = 3.0;
-        assert!(!judge(later.clone()).differs(&first));
-        later.pipelines[0].source.state = SourceState::Running;
-        let running = judge(later.clone());
-        later.pipelines[0].source.state = SourceState::Still;
-        assert!(!judge(later.clone()).differs(&running), "a scene at rest");
-        later.pipelines[0].source.state = SourceState::Lost;
-        assert!(judge(later.clone()).differs(&running));
-        later.pipelines[0].source.state = SourceState::Opening;
-        later.pipelines[0].state = PipelineState::Ended;
-        assert!(judge(later.clone()).differs(&first));
-        later.pipelines[0].state = PipelineState::Running;
-        later.clock_synchronised = Some(false);
-        assert!(judge(later).differs(&first));
     }
 }

@@ -44,7 +44,8 @@ macro_rules! replayed {
 }
 
 replayed! {
-    archive array command configuration frame manifest messages mjpeg onnx picture repository root_metadata samples y4m
+    archive array command configuration envelope frame manifest messages mjpeg onnx operators picture repository
+    root_metadata samples y4m
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Who may sign commands, as last verified: read again at the start, at each update, and from time to time.
+//! Who may sign commands, as last verified: read again at the start, at each update, and from time to time. The
+//! regular look is also how a device notices that it is shown an old or a changed repository.
 //!
 //! What is on disk is the truth: after each refresh it is verified again from the pinned root, so that there
 //! is one way to a list and one only, and a start without a network knows the same as the run before it.
@@ -117,10 +118,12 @@ impl Bundles {
         let now = self.clock.now();
         let refreshed = tokio::select! {
             refreshed = client.refresh_operators(now) => refreshed,
-            // It fetches the same.
-            () = self.appointed.update.notified() => Ok(()),
+            // It fetches the same, and says how that went.
+            () = self.appointed.update.notified() => return Ok(()),
         };
         self.appoint();
+        // So an owner hears of a repository that is held back or was changed, though nobody asked for a release.
+        self.tried(&refreshed);
         refreshed
     }
 }
