@@ -4,8 +4,9 @@
 # Installs only what is missing, says what it does, and can be run again at any time. What it fetches
 # lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
 #
-# With --tests it also installs what only the tests of stream sources need: ffmpeg, GStreamer, an RTSP
-# server. Without them those tests say that they are skipped.
+# With --tests it also installs what only some tests need: ffmpeg, GStreamer and an RTSP server (stream
+# sources), age and the Python tool model_signing (models of their makers' own). Without them those tests say
+# that they are skipped.
 # With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
 # architecture, and three Cargo tools at fixed versions, which it builds.
 set -euo pipefail
@@ -51,6 +52,7 @@ want python3 python3
 if [ "$with_tests" = yes ]; then
     want ffmpeg ffmpeg
     want curl curl
+    want age age
     want gst-launch-1.0 gstreamer1.0-tools
     # Not programs: asked for by their packages.
     for package in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
@@ -88,7 +90,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 else
     say "compiler, cmake, mosquitto and openssl are there"
-    [ "$with_tests" = no ] || say "ffmpeg, GStreamer and its RTSP server are there"
+    [ "$with_tests" = no ] || say "ffmpeg, GStreamer and its RTSP server, and age are there"
 fi
 
 # ---- Rust ----
@@ -126,6 +128,13 @@ PYTHON
         die "the fetched ONNX Runtime has SHA-256 $(sha256sum "$scratch/libonnxruntime.so" | cut -d' ' -f1), not the pinned $digest; nothing was installed"
     mv "$scratch/libonnxruntime.so" "$library"
     say "ONNX Runtime $version is at $library"
+fi
+
+# ---- the public tool for model signatures ----
+
+if [ "$with_tests" = yes ]; then
+    packaging/venv.sh model-signing -r tests/it/modelsec/requirements.txt >/dev/null
+    say "model_signing is at .deps/model-signing-venv"
 fi
 
 # ---- tools that only the packages need ----

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Longest ONNX file, bytes: a protocol-buffer message cannot be longer.
-const MAX_ONNX: u64 = 2 << 30;
+pub const MAX_ONNX: u64 = 2 << 30;
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
@@ -102,7 +102,8 @@ pub fn no_model(path: &Path, error: &str) -> Reason {
     )
 }
 
-fn parse(bytes: &[u8]) -> Result<Header, String> {
+/// Reads the header of an ONNX file in memory. What is wrong with it comes back as text; see [`no_model`].
+pub fn parse(bytes: &[u8]) -> Result<Header, String> {
     let model = ModelProto::decode(bytes).map_err(|error| error.to_string())?;
     let Some(graph) = model.graph else { return Err("it holds no graph".into()) };
     let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));

@@ -3,6 +3,7 @@
 //! It changes nothing, needs no running agent, and disturbs none: it speaks to the broker under a name
 //! of its own and loads the runtime's library in processes of its own, because a library may crash.
 
+mod keys;
 mod machine;
 mod reach;
 mod runtime;
@@ -128,6 +129,7 @@ pub(super) fn examine(
     for finding in runtime::library(&settings.runtime) {
         found(finding)?;
     }
+    keys::findings(settings).into_iter().try_for_each(&mut *found)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     found(runtime.block_on(reach::broker(&settings.device, settings.mqtt.as_ref())))?;
     found(runtime.block_on(reach::repository(&settings.paths, settings.repository.as_ref())))?;

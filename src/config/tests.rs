@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Whose models are taken, and which keys open encrypted ones.
+mod models;
 /// The `[runtime]` tables and what belongs to them.
 mod runtime;
 

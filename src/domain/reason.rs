@@ -20,6 +20,9 @@ pub enum ReasonCode {
     OlderThanSeen,
     /// A file of a bundle or of the metadata breaks the format's rules (path, duplicate, size).
     Malformed,
+    /// The signature of the model's maker (`model.sig`) is missing, wrong, of other files, or by a key that is
+    /// not trusted.
+    ModelSignatureInvalid,
     // The way to the bundle
     /// The release is not in the repository.
     NotFound,
@@ -37,6 +40,8 @@ pub enum ReasonCode {
     Unsupported,
     /// The runtime refused the model, or the manifest disagrees with it.
     LoadFailed,
+    /// The model is encrypted for keys that this device does not have.
+    KeyMissing,
     // The trial
     /// An answer to a golden input was outside its tolerance.
     GoldenMismatch,
@@ -76,7 +81,8 @@ impl ReasonCode {
     pub fn is_trust(self) -> bool {
         use ReasonCode::*;
         match self {
-            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed => true,
+            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed
+            | ModelSignatureInvalid => true,
             NotFound
             | RepositoryUnreachable
             | DiskFull
@@ -84,6 +90,7 @@ impl ReasonCode {
             | BrokerRefused
             | Unsupported
             | LoadFailed
+            | KeyMissing
             | GoldenMismatch
             | TooSlow
             | ChildCrashed
@@ -112,6 +119,7 @@ impl ReasonCode {
             Expired => "expired",
             OlderThanSeen => "older_than_seen",
             Malformed => "malformed",
+            ModelSignatureInvalid => "model_signature_invalid",
             NotFound => "not_found",
             RepositoryUnreachable => "repository_unreachable",
             DiskFull => "disk_full",
@@ -119,6 +127,7 @@ impl ReasonCode {
             BrokerRefused => "broker_refused",
             Unsupported => "unsupported",
             LoadFailed => "load_failed",
+            KeyMissing => "key_missing",
             GoldenMismatch => "golden_mismatch",
             TooSlow => "too_slow",
             ChildCrashed => "child_crashed",

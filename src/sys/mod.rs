@@ -2,6 +2,7 @@
 //!
 //! This folder decides nothing about models, updates or reports, and opens no socket.
 
+pub mod age;
 pub mod background;
 pub mod blocking;
 pub mod clock;
@@ -9,6 +10,7 @@ pub mod durable;
 pub mod heap;
 pub mod lockdown;
 pub mod monotonic;
+pub mod no_swap;
 pub mod notify;
 #[cfg(test)]
 pub mod small_disk;

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod publish;
 
 pub mod identity;
+pub mod model_signature;
 pub mod pin;
 
 mod provider;

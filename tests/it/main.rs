@@ -22,6 +22,8 @@ mod debs;
 mod demo;
 /// What makes a model slow: found, mended, proved.
 mod intake;
+/// Models that are signed by their makers and encrypted for devices.
+mod modelsec;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
 /// What the package brings: unit, user, folders, manual pages.

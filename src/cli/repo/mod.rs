@@ -2,6 +2,7 @@
 
 mod serve;
 
+use super::encrypt::{self, EncryptArgs, Ready};
 use super::exit::{Own, Usage};
 use super::ui::{self, print_json, say};
 use crate::bundle;
@@ -84,6 +85,8 @@ pub struct PublishArgs {
     /// Bundle folders
     #[arg(required = true, value_name = "BUNDLE_DIR")]
     bundles: Vec<PathBuf>,
+    #[command(flatten)]
+    encrypt: EncryptArgs,
     /// Print one JSON object per bundle
     #[arg(long)]
     json: bool,
@@ -160,12 +163,18 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
 }
 
 fn publish(args: PublishArgs) -> anyhow::Result<()> {
+    let recipients = args.encrypt.recipients()?;
     let mut publisher = Publisher::open(&args.place.repository, &args.place.keys()?)?;
     for dir in &args.bundles {
         let bar = Bar::new(folder_size(dir));
         // Before the keys are touched: a mistake in the user's own folder is no refusal for trust.
-        bundle::open(dir, None).map_err(Own)?;
-        let published = publisher.publish(dir, Timestamp::now(), &|bytes| bar.at(bytes))?;
+        let opened = bundle::open(dir, None).map_err(Own)?;
+        let tell = |bytes| bar.at(bytes);
+        let published = match encrypt::ready(&opened, &args.place.repository, &recipients, &tell)? {
+            Ready::AsItIs => publisher.publish(dir, Timestamp::now(), &tell)?,
+            Ready::Encrypted(copy) => publisher.publish(copy.path(), Timestamp::now(), &tell)?,
+            Ready::Published(published) => published,
+        };
         drop(bar);
         if args.json {
             print_json(&published)?;

@@ -214,6 +214,7 @@ impl Bench {
             max_boots: 2,
             disk_reserve: 0,
             max_bundle: 1 << 20,
+            require_model_signature: Vec::new(),
         };
         Self { dir, journal, settings, faults: vec![], resolve: Answer::Good }
     }
