@@ -175,12 +175,13 @@ fn open_store(state: &Path) -> Result<(Store, Vec<Problem>), Reason> {
 
 /// Drops what was handed over to an earlier agent and is of no more use.
 async fn clean(handed_over: HandedOver, journal: Journal) {
-    let cleaned = tokio::task::spawn_blocking(move || match journal.files() {
-        Ok(needed) => handed_over.clean(&needed),
-        Err(reason) => tracing::warn!(%reason, "files that were handed over stay"),
+    let cleaned = blocking(move || {
+        handed_over.clean(&journal.files()?);
+        Ok(())
     });
-    // A panic in it has been logged.
-    let _ = cleaned.await;
+    if let Err(reason) = cleaned.await {
+        tracing::warn!(%reason, "files that were handed over stay");
+    }
 }
 
 /// Takes away what the children of this run, or of one that was killed, have in shared memory. They

@@ -16,6 +16,7 @@ use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
 use crate::mqtt;
+use crate::sys::blocking::blocking;
 use crate::sys::store::{Condition, Store};
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
@@ -104,7 +105,7 @@ impl Reports {
         }
         let mqtt = self.mqtt.as_ref().map(mqtt::Handle::figures).unwrap_or_default();
         let telemetry = self.telemetry.clone();
-        let read = tokio::task::spawn_blocking(move || telemetry.snapshot(&processes, mqtt));
+        let read = blocking(move || Ok(telemetry.snapshot(&processes, mqtt)));
         // It ends early only when the runtime does.
         let mut report = read.await.unwrap_or_else(|_| self.telemetry.snapshot(&[], mqtt));
         for (_, handle) in self.device.slots() {

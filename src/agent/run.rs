@@ -12,6 +12,8 @@ use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::watchdog::Watchdog;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt;
+use crate::sys::background;
+use crate::sys::blocking::blocking;
 use crate::sys::notify;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -176,7 +178,8 @@ fn tend(agent: &Agent, tending: &mut Option<JoinHandle<()>>) {
     let idle = tending.as_ref().is_none_or(JoinHandle::is_finished);
     if idle && agent.store.condition().refuses.is_some() {
         let store = agent.store.clone();
-        *tending = Some(tokio::task::spawn_blocking(move || store.tend()));
+        // Without threads it is tried again soon.
+        *tending = background::spawn_blocking(move || store.tend()).ok();
     }
 }
 
@@ -233,8 +236,7 @@ async fn finish(agent: Agent, mut commands: JoinSet<()>) {
     if let Some(mqtt) = mqtt {
         mqtt::Handle::shutdown(&mqtt, FAREWELL).await;
     }
-    let synced = tokio::task::spawn_blocking(move || store.sync()).await;
-    if let Ok(Err(error)) = synced {
-        tracing::error!(%error, "the store could not be synced");
+    if let Err(reason) = blocking(move || Ok(store.sync()?)).await {
+        tracing::error!(%reason, "the store could not be synced");
     }
 }

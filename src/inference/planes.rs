@@ -170,6 +170,9 @@ impl<'a> Planes<'a> {
     }
 }
 
+/// The longest way from one sample of a channel to the next, bytes: that of the colours in YUYV.
+const MOST_STEP: usize = 4;
+
 /// Two neighbouring samples and the share of the second, in 256ths.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Tap {
@@ -195,7 +198,11 @@ impl Tap {
 /// The taps of a row, each part in an array of its own.
 #[derive(Debug, Default)]
 struct Taps {
-    places: Vec<(u32, u32)>,
+    /// Of the first of two neighbours.
+    places: Vec<u32>,
+    /// From there to the second.
+    step: usize,
+    /// Nothing where there is no second, beyond the picture's edge.
     shares: Vec<u32>,
     /// The first place, the step and the share, where they are the same all along the row and the step is
     /// one or two samples: what a JPEG that is decoded at a fitting scale comes to.
@@ -204,18 +211,12 @@ struct Taps {
 
 impl Taps {
     fn find_even(&self) -> Option<(usize, usize, u32)> {
-        let (&(first, _), &share) = (self.places.first()?, self.shares.first()?);
-        let step = self.places.get(1)?.0.checked_sub(first).filter(|step| (1..=2).contains(step))?;
-        let steps = self
-            .places
-            .iter()
-            .zip(0..)
-            .all(|(&(at, next), count)| at == first + count * step && (next == at + 1 || share == 0));
-        (steps && self.shares.iter().all(|other| *other == share)).then_some((
-            first as usize,
-            step as usize,
-            share,
-        ))
+        let (&first, &share) = (self.places.first()?, self.shares.first()?);
+        let step = self.places.get(1)?.checked_sub(first).filter(|step| (1..=2).contains(step))?;
+        let steps = self.step == 1
+            && self.places.iter().zip(0..).all(|(&at, count)| at == first + count * step)
+            && self.shares.iter().all(|other| *other == share);
+        steps.then_some((first as usize, step as usize, share))
     }
 }
 
@@ -297,8 +298,8 @@ impl Sampler {
                 let ends =
                     picture.channels[..used].iter().zip(&self.across).filter(|(c, _)| c.plane == number);
                 let (first, last) = ends.fold((usize::MAX, 0), |(first, last), (_, taps)| {
-                    let start = taps.places.first().map_or(0, |&(at, _)| at as usize);
-                    let end = taps.places.last().map_or(0, |&(_, next)| next as usize);
+                    let start = taps.places.first().map_or(0, |&at| at as usize);
+                    let end = taps.places.last().map_or(0, |&at| at as usize + taps.step);
                     (first.min(start), last.max(end))
                 });
                 let (first, last) = (first.saturating_sub(step), (last + step).min(plane.stride));
@@ -337,8 +338,8 @@ impl Sampler {
     fn prepare(&mut self, picture: &Planes<'_>, cut: [f64; 4], count: u32) {
         let key = Key { channels: picture.channels, cut, count };
         for (between, plane) in self.between.iter_mut().zip(&picture.planes) {
-            // One more, so that a row of even steps may look beyond its last sample, whose share is nothing.
-            between.resize(plane.stride + 1, 0);
+            // More, so that the last sample has a neighbour, whose share is nothing.
+            between.resize(plane.stride + MOST_STEP, 0);
         }
         if self.made_for == Some(key) {
             return;
@@ -349,9 +350,10 @@ impl Sampler {
             let (offset, step) = (channel.offset as u32, channel.step as u32);
             let taps = (0..count as usize).map(|x| {
                 let tap = Tap::of(x, count, cut[0] * width, cut[2] * width, channel.width);
-                ((offset + tap.at * step, offset + tap.next * step), tap.share)
+                (offset + tap.at * step, if tap.next > tap.at { tap.share } else { 0 })
             });
-            let Taps { places, shares, even: _ } = &mut self.across[at];
+            self.across[at].step = channel.step;
+            let Taps { places, shares, .. } = &mut self.across[at];
             places.clear();
             shares.clear();
             if channel.width > 0 {
@@ -369,10 +371,6 @@ impl Sampler {
 /// One row at its new width, from values in 256ths.
 #[inline(always)]
 fn across(between: &[u16], taps: &Taps, row: &mut [u8]) {
-    let value = |share: u32, a: u16, b: u16| {
-        let sum = u32::from(a) * (256 - share) + u32::from(b) * share;
-        ((sum + (1 << 15)) >> 16) as u8
-    };
     match taps.even {
         Some((first, 1, share)) => {
             let (here, next) = (&between[first..], &between[first + 1..]);
@@ -385,22 +383,48 @@ fn across(between: &[u16], taps: &Taps, row: &mut [u8]) {
                 *to = value(share, *a, *b);
             }
         }
-        None => {
-            // The fetching is apart from the counting, which then is done for several at once.
-            let pair = |&(at, next): &(u32, u32)| (between[at as usize], between[next as usize]);
-            let (places, last_places) = taps.places.as_chunks::<16>();
-            let (shares, last_shares) = taps.shares.as_chunks::<16>();
-            let (row, rest) = row.as_chunks_mut::<16>();
-            for ((row, places), shares) in row.iter_mut().zip(places).zip(shares) {
-                let pairs: [(u16, u16); 16] = std::array::from_fn(|at| pair(&places[at]));
-                *row = std::array::from_fn(|at| value(shares[at], pairs[at].0, pairs[at].1));
-            }
-            for ((to, place), share) in rest.iter_mut().zip(last_places).zip(last_shares) {
-                let (a, b) = pair(place);
-                *to = value(*share, a, b);
-            }
+        // As many neighbours as steps, and one.
+        None => match taps.step {
+            1 => across_uneven::<2>(between, taps, row),
+            2 => across_uneven::<3>(between, taps, row),
+            3 => across_uneven::<4>(between, taps, row),
+            _ => across_uneven::<{ MOST_STEP + 1 }>(between, taps, row),
+        },
+    }
+}
+
+/// The same at any places. `SPAN`: samples from the first to the second neighbour, both counted.
+#[inline(always)]
+fn across_uneven<const SPAN: usize>(between: &[u16], taps: &Taps, row: &mut [u8]) {
+    // One look at the bounds for both.
+    let pair = |at: u32| match between[at as usize..].first_chunk::<SPAN>() {
+        Some(span) => (span[0], span[SPAN - 1]),
+        None => (0, 0),
+    };
+    let (places, last_places) = taps.places.as_chunks::<16>();
+    let (shares, last_shares) = taps.shares.as_chunks::<16>();
+    let (row, rest) = row.as_chunks_mut::<16>();
+    for ((row, places), shares) in row.iter_mut().zip(places).zip(shares) {
+        // The fetching is apart from the counting, which then is done for several at once.
+        let (mut first, mut second) = ([0; 16], [0; 16]);
+        for ((first, second), place) in first.iter_mut().zip(&mut second).zip(places) {
+            (*first, *second) = pair(*place);
+        }
+        for (((to, a), b), share) in row.iter_mut().zip(first).zip(second).zip(shares) {
+            *to = value(*share, a, b);
         }
     }
+    for ((to, place), share) in rest.iter_mut().zip(last_places).zip(last_shares) {
+        let (a, b) = pair(*place);
+        *to = value(*share, a, b);
+    }
+}
+
+/// The value `share` 256ths on the way from `a` to `b`, which are in 256ths.
+#[inline(always)]
+fn value(share: u32, a: u16, b: u16) -> u8 {
+    let (a, b) = (i32::from(a), i32::from(b));
+    (((a << 8) + (b - a) * share as i32 + (1 << 15)) >> 16) as u8
 }
 
 /// `to` = 256 × the value `share` 256ths on the way from `a` to `b`.

@@ -13,6 +13,7 @@ use super::client::Connection;
 use super::message::{Message, PublishError};
 use super::payloads::{OFFLINE, ONLINE};
 use super::spool::{Spool, Spooled};
+use crate::sys::blocking::blocking;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -363,12 +364,10 @@ impl Shelf {
     /// Does what may block elsewhere; `None`, told, where that gave up.
     async fn act<T: Send + 'static>(&self, act: impl FnOnce(&mut Spool) -> T + Send + 'static) -> Option<T> {
         let spool = self.spool.clone();
-        let result = tokio::task::spawn_blocking(move || {
-            act(&mut spool.lock().unwrap_or_else(PoisonError::into_inner))
-        })
-        .await;
+        let work = move || Ok(act(&mut spool.lock().unwrap_or_else(PoisonError::into_inner)));
+        let result = blocking(work).await;
         self.count();
-        result.inspect_err(|error| tracing::error!("mqtt spool: its task gave up: {error}")).ok()
+        result.inspect_err(|reason| tracing::error!("mqtt spool: {reason}")).ok()
     }
 
     /// For what only looks at the index in memory.

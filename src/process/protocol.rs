@@ -3,6 +3,9 @@
 //! One message is one JSON value in a frame with a 4-byte big-endian length, [`MAX_MESSAGE`] at
 //! most. The first message to a child is its `Configure`. A child ends when the socket closes: an
 //! agent that was killed leaves no orphans.
+//!
+//! The kind of a message stands outside of it (`{"frame": {…}}`): a kind among the fields would make the
+//! reader keep every value of every answer aside until it has found it.
 
 use crate::domain::admission::AdmissionSettings;
 use crate::domain::credit::AHEAD;
@@ -44,7 +47,7 @@ impl FrameChannel {
 
 /// To a capture child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "the large one is sent once to each child")]
 pub enum ToCapture {
     /// First message: what to read and where to put it.
@@ -89,7 +92,7 @@ pub enum ToCapture {
 
 /// From a capture child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum FromCapture {
     /// The source is open.
     Opened {
@@ -130,7 +133,7 @@ pub enum FromCapture {
 
 /// To an inference child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "the large one is sent once to each child")]
 pub enum ToInfer {
     /// First message: what to load. Answered by `Loaded` or `Failed`.
@@ -170,7 +173,7 @@ pub enum ToInfer {
 
 /// From an inference child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum FromInfer {
     /// The model is ready.
     Loaded {

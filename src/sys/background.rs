@@ -47,6 +47,21 @@ impl<T> Drop for Task<T> {
 /// # Errors
 /// `Internal` when there are no threads for it.
 pub fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<Task<T>, Reason> {
+    Ok(Task(threads()?.spawn(work)))
+}
+
+/// Begins what may block, on threads of low priority that are there for that. It is not cut when nobody
+/// waits for it.
+///
+/// # Errors
+/// `Internal` when there are no threads for it.
+pub fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Reason> {
+    Ok(threads()?.spawn_blocking(work))
+}
+
+fn threads() -> Result<&'static Runtime, Reason> {
     static THREADS: OnceLock<Result<Runtime, String>> = OnceLock::new();
     let threads = THREADS.get_or_init(|| {
         Builder::new_multi_thread()
@@ -57,10 +72,7 @@ pub fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) 
             .build()
             .map_err(|error| format!("no threads for work in the background: {error}"))
     });
-    match threads {
-        Ok(threads) => Ok(Task(threads.spawn(work))),
-        Err(detail) => Err(Reason::new(ReasonCode::Internal, detail.clone())),
-    }
+    threads.as_ref().map_err(|detail| Reason::new(ReasonCode::Internal, detail.clone()))
 }
 
 /// Begins work on the threads of the caller, to be cancelled in the same way.

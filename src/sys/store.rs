@@ -23,7 +23,8 @@
 //!   here: a disk that fails must not take with it what only wants to remember something.
 //!
 //! Measured: 40 000 messages of 1 KB pushed and removed, a sync every 20, keep the file below 3 MiB.
-//! All calls block; from async code use `tokio::task::spawn_blocking`.
+//! All calls block; from async code use [`blocking`](super::blocking). It is opened there, too: the threads
+//! of `sled` are made by the one that opens the first database, and inherit its low priority.
 
 use super::durable::{self, DurableError};
 use crate::domain::{Reason, ReasonCode};

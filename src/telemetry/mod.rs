@@ -97,8 +97,8 @@ impl Telemetry {
         *self.metrics().recycles.entry(pipeline.to_string()).or_default() += 1;
     }
 
-    /// All figures now. Reads `/proc` and `/sys` (a few milliseconds: from async code, in
-    /// `spawn_blocking`); `processes` are our own by role and pid, `mqtt` what its handle tells.
+    /// All figures now. Reads `/proc` and `/sys` (a few milliseconds: not on a thread of async code);
+    /// `processes` are our own by role and pid, `mqtt` what its handle tells.
     pub fn snapshot(&self, processes: &[(String, u32)], mqtt: MqttMetrics) -> MetricsReport {
         let now = Instant::now();
         let processes = self.0.processes.lock().unwrap_or_else(PoisonError::into_inner).read(processes, now);

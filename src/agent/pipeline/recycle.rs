@@ -7,6 +7,7 @@ use super::Sink;
 use super::actor::{Actor, Purpose};
 use crate::domain::memory::{Budget, Watch};
 use crate::domain::shadow::Side;
+use crate::sys::background;
 use crate::telemetry::process;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -55,12 +56,12 @@ impl<S: Sink> Actor<S> {
         let children: Vec<(u64, u32)> =
             serving.chain(incoming).map(|runner| (runner.id, runner.pid())).collect();
         self.gauge.last = Instant::now();
-        self.gauge.reading = true;
         let results = self.gauge.results.clone();
-        tokio::task::spawn_blocking(move || {
+        let reading = background::spawn_blocking(move || {
             let cost = |(id, pid)| Some((id, pid, process::cost(pid)?));
             let _ = results.blocking_send(children.into_iter().filter_map(cost).collect());
         });
+        self.gauge.reading = reading.is_ok();
     }
 
     /// Takes the figures in.

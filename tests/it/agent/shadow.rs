@@ -44,6 +44,28 @@ fn may_raise() -> bool {
     may
 }
 
+/// The database wakes all of its threads for each thing that is remembered, several of them in a swap.
+#[test]
+fn what_remembers_an_update_leaves_the_frames_their_turn() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let device = Device::serving(Options::new(&broker, &repository), &release(1));
+    let process = std::path::PathBuf::from(format!("/proc/{}", device.pid()));
+    let own = nice_of(&process);
+    let mut lower = BTreeSet::new();
+    for thread in std::fs::read_dir(process.join("task")).unwrap().flatten() {
+        // One that has ended meanwhile has no name.
+        let Ok(name) = std::fs::read_to_string(thread.path().join("comm")) else { continue };
+        for kind in
+            ["sled-io", "background", "tokio-rt-worker"].into_iter().filter(|kind| name.starts_with(kind))
+        {
+            lower.insert((kind, nice_of(&thread.path()) > own));
+        }
+    }
+    let expected = [("background", true), ("sled-io", true), ("tokio-rt-worker", false)];
+    assert_eq!(lower, BTreeSet::from(expected));
+}
+
 #[test]
 fn a_candidate_runs_at_low_priority_until_it_takes_over() {
     if !may_raise() {
