@@ -137,7 +137,9 @@ impl OpenBundle {
         let bytes = key.decrypt(&mut file, size).map_err(|error| broken(manifest, &error))?;
         if sha256(&bytes) != plain.sha256 {
             let (release, model) = (manifest.release(), &manifest.model);
-            let detail = format!("bundle {release}: {model} is in plain not what its manifest states; publish it again");
+            let detail = format!(
+                "bundle {release}: {model} is in plain not what its manifest states; publish it again"
+            );
             return Err(Reason::new(ReasonCode::DigestMismatch, detail));
         }
         let header = onnx::parse(&bytes).map_err(|error| onnx::no_model(&path, &error))?;
@@ -180,7 +182,10 @@ pub fn encrypted_copy(
     sorted.dedup();
     fs::create_dir_all(to).map_err(failed("make folder", to))?;
     if fs::read_dir(to).map_err(failed("list", to))?.next().is_some() {
-        return refuse(format!("{}: is not empty; name another folder for the encrypted bundle", to.display()));
+        return refuse(format!(
+            "{}: is not empty; name another folder for the encrypted bundle",
+            to.display()
+        ));
     }
     let mut plain = Vec::new();
     for file in &mut manifest.files {
@@ -234,7 +239,8 @@ fn encrypt(
 pub(super) fn still_holds(dir: &Path, before: &Manifest, now: &[FileEntry]) -> Result<(), Reason> {
     let Some(encryption) = &before.encryption else { return Ok(()) };
     for file in &encryption.files {
-        let entry = |list: &[FileEntry]| list.iter().find(|entry| entry.path == file.path).map(|entry| entry.sha256);
+        let entry =
+            |list: &[FileEntry]| list.iter().find(|entry| entry.path == file.path).map(|entry| entry.sha256);
         if entry(now).is_none() || entry(now) != entry(&before.files) {
             let detail = format!(
                 "bundle {}: {} was encrypted and is another file now; take `encryption` out of {MANIFEST} if it may \

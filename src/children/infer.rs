@@ -37,19 +37,21 @@ const MAX_BAD_TAKES: u32 = 20;
 /// Why the model cannot be loaded or served; the agent has been told.
 pub fn run(socket: UnixStream) -> Result<(), Reason> {
     let Some(message) = first::<ToInfer>(&socket)? else { return Ok(()) };
-    let ToInfer::Configure { bundle, digest, runtime, input, channel, admission, model_keys } = message else {
+    let ToInfer::Configure { bundle, digest, runtime, input, channel, admission, model_keys } = message
+    else {
         return Err(Reason::new(ReasonCode::Internal, "child: the first message was not configure"));
     };
     let outbox = Mutex::new(Outbox::new(Answers::new(&socket)?));
-    let served = load(&bundle, digest, &runtime, &channel, &model_keys).and_then(|(loaded, subscriber, hello)| {
-        // The threads must be locked in too, so they are started only now.
-        let orders = Orders::listen(socket)?;
-        match lock(&outbox).say(&hello) {
-            Ok(()) => {}
-            Err(Gone) => return Ok(()),
-        }
-        serve(loaded, subscriber, input, Admission::new(admission), &orders, &outbox)
-    });
+    let served =
+        load(&bundle, digest, &runtime, &channel, &model_keys).and_then(|(loaded, subscriber, hello)| {
+            // The threads must be locked in too, so they are started only now.
+            let orders = Orders::listen(socket)?;
+            match lock(&outbox).say(&hello) {
+                Ok(()) => {}
+                Err(Gone) => return Ok(()),
+            }
+            serve(loaded, subscriber, input, Admission::new(admission), &orders, &outbox)
+        });
     if let Err(reason) = &served {
         // A closed socket changes nothing: this is the end either way.
         let _ = lock(&outbox).say(&FromInfer::Failed { reason: reason.clone() });

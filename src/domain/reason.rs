@@ -81,7 +81,12 @@ impl ReasonCode {
     pub fn is_trust(self) -> bool {
         use ReasonCode::*;
         match self {
-            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed
+            SignatureInvalid
+            | DigestMismatch
+            | SizeMismatch
+            | Expired
+            | OlderThanSeen
+            | Malformed
             | ModelSignatureInvalid => true,
             NotFound
             | RepositoryUnreachable

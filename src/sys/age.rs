@@ -53,7 +53,9 @@ pub struct Recipient([u8; 32]);
 
 impl fmt::Display for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bech32::encode::<Bech32>(Hrp::parse_unchecked(RECIPIENT), &self.0).map_err(|_| fmt::Error)?)
+        f.write_str(
+            &bech32::encode::<Bech32>(Hrp::parse_unchecked(RECIPIENT), &self.0).map_err(|_| fmt::Error)?,
+        )
     }
 }
 
@@ -68,7 +70,8 @@ impl FromStr for Recipient {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let shown: String = text.chars().take(80).collect();
-        let fault = || format!("\"{shown}\" is no recipient; write age1… with 58 letters and digits behind it");
+        let fault =
+            || format!("\"{shown}\" is no recipient; write age1… with 58 letters and digits behind it");
         let bytes = decoded(text, RECIPIENT).ok_or_else(fault)?;
         let recipient = Self(*bytes);
         // One spelling for one key, so that texts can be compared.

@@ -127,8 +127,9 @@ fn opened(bytes: &[u8]) -> Result<(Vec<u8>, SigstoreBundle), Reason> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(invalid(format!("more than {} MiB", MAX_FILE >> 20)));
     }
-    let file: SigstoreBundle = serde_json::from_slice(bytes)
-        .map_err(|error| invalid(format!("not a model signature with a key ({error}); `model_signing sign key` makes one")))?;
+    let file: SigstoreBundle = serde_json::from_slice(bytes).map_err(|error| {
+        invalid(format!("not a model signature with a key ({error}); `model_signing sign key` makes one"))
+    })?;
     if file.media_type != MEDIA_TYPE || file.dsse_envelope.payload_type != PAYLOAD_TYPE {
         return Err(invalid(format!(
             "a {} with {}; expected {MEDIA_TYPE} with {PAYLOAD_TYPE}",
@@ -170,7 +171,8 @@ pub fn is_about(bytes: &[u8], manifest: &Manifest) -> Result<(), Reason> {
 /// `ModelSignatureInvalid` where there is none, or where it is not good; `BadRequest` where a key cannot be
 /// read: then nobody can be known.
 pub fn check(dir: &Path, manifest: &Manifest, key_files: &[PathBuf]) -> Result<String, Reason> {
-    let trusted: Vec<PublicKey> = key_files.iter().map(|path| PublicKey::load(path)).collect::<Result<_, _>>()?;
+    let trusted: Vec<PublicKey> =
+        key_files.iter().map(|path| PublicKey::load(path)).collect::<Result<_, _>>()?;
     let named = |reason: Reason| {
         let release = manifest.release();
         Reason::new(reason.code, format!("bundle {release}: {FILE}: {}", reason.detail))

@@ -16,20 +16,26 @@ pub(super) fn check(manifest: &Manifest, encryption: &Encryption) -> Result<(), 
     }
     let mut known = BTreeSet::new();
     for text in recipients {
-        let recipient: Recipient = text.parse().map_err(|fault| {
-            Reason::new(ReasonCode::Malformed, format!("encryption.recipients: {fault}"))
-        })?;
+        let recipient: Recipient = text
+            .parse()
+            .map_err(|fault| Reason::new(ReasonCode::Malformed, format!("encryption.recipients: {fault}")))?;
         if !known.insert(recipient) {
             return malformed(format!("encryption.recipients: {} is listed twice", shorten(text)));
         }
     }
     let [file] = &encryption.files[..] else {
-        return malformed(format!("encryption.files: {} listed; the model and no other", encryption.files.len()));
+        return malformed(format!(
+            "encryption.files: {} listed; the model and no other",
+            encryption.files.len()
+        ));
     };
     if file.path != manifest.model {
         return Err(Reason::new(
             ReasonCode::Unsupported,
-            format!("encryption.files: {:?}: only the model's own file can be encrypted", shorten(&file.path)),
+            format!(
+                "encryption.files: {:?}: only the model's own file can be encrypted",
+                shorten(&file.path)
+            ),
         ));
     }
     let Some(listed) = manifest.files.iter().find(|listed| listed.path == file.path) else {

@@ -42,10 +42,8 @@ struct Desk {
 
 impl Desk {
     fn new(beside: Option<&str>) -> Self {
-        let desk = Self {
-            dir: tempfile::tempdir().unwrap(),
-            keys: [(); 2].map(|()| Identity::generate().unwrap()),
-        };
+        let desk =
+            Self { dir: tempfile::tempdir().unwrap(), keys: [(); 2].map(|()| Identity::generate().unwrap()) };
         let plain = desk.path("plain");
         fs::create_dir_all(plain.join("golden")).unwrap();
         fs::write(plain.join("model.onnx"), model(beside)).unwrap();
@@ -82,7 +80,8 @@ fn the_key_opens_it_and_another_is_told_from_none() {
     assert_eq!(bundle.secret_model().unwrap_err().code, ReasonCode::KeyMissing);
     let other = bundle.unlock(&[desk.path("key1"), desk.path("nothing")]).unwrap_err();
     assert_eq!(other.code, ReasonCode::KeyMissing);
-    for part in [desk.keys[0].recipient().to_string(), desk.keys[1].recipient().to_string(), "nothing".into()] {
+    for part in [desk.keys[0].recipient().to_string(), desk.keys[1].recipient().to_string(), "nothing".into()]
+    {
         assert!(other.detail.contains(&part), "{part}: {other}");
     }
     assert!(bundle.unlock(&[]).unwrap_err().detail.contains("no key is at hand"));
@@ -119,7 +118,10 @@ fn sealing_keeps_it_and_refuses_a_file_that_is_another_now() {
     assert_eq!((sealed.files.len(), &sealed.encryption), (3, &bundle.manifest.encryption));
     fs::copy(desk.path("plain/model.onnx"), bundle.model()).unwrap();
     let reason = seal(&bundle.dir).unwrap_err();
-    assert!(reason.code == ReasonCode::BadRequest && reason.detail.contains("take `encryption` out"), "{reason}");
+    assert!(
+        reason.code == ReasonCode::BadRequest && reason.detail.contains("take `encryption` out"),
+        "{reason}"
+    );
 }
 
 #[test]

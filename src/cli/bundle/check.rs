@@ -1,8 +1,8 @@
 //! `edgewarden bundle check`: does the bundle hold together, and does its model run?
 
 use super::{jpeg, slow_shapes, told, told_of};
-use crate::bundle::{self, OpenBundle};
 use crate::bundle::intake::Finding;
+use crate::bundle::{self, OpenBundle};
 use crate::cli::exit::Told;
 use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};

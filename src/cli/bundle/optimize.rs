@@ -81,7 +81,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let report = if args.from.is_dir() {
         let bundle = bundle::open(&args.from, None).map_err(Own)?;
         if bundle.manifest.has_secret_model() {
-            let detail = format!("{}: its model is encrypted; optimise the plain bundle", args.from.display());
+            let detail =
+                format!("{}: its model is encrypted; optimise the plain bundle", args.from.display());
             return Err(Usage(detail).into());
         }
         let fixed: Vec<_> = bundle

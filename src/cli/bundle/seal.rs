@@ -37,7 +37,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let recipients = args.encrypt.recipients()?;
     match (&args.output, recipients.is_empty()) {
         (None, false) => {
-            let detail = "the plain bundle is not written over; name the folder of the encrypted one with --output";
+            let detail =
+                "the plain bundle is not written over; name the folder of the encrypted one with --output";
             return Err(Usage(detail.into()).into());
         }
         (Some(_), true) => {
@@ -61,8 +62,9 @@ fn sign(args: &Args) -> anyhow::Result<()> {
     let bytes = match (&args.model_signature, &args.model_signature_key) {
         (Some(path), _) => {
             let bytes = read(path)?;
-            model_signature::is_about(&bytes, &manifest)
-                .map_err(|reason| Reason::new(reason.code, format!("{}: {}", path.display(), reason.detail)))?;
+            model_signature::is_about(&bytes, &manifest).map_err(|reason| {
+                Reason::new(reason.code, format!("{}: {}", path.display(), reason.detail))
+            })?;
             bytes
         }
         (None, Some(key)) => model_signature::make(&manifest, &SigningKey::load(key)?)?,

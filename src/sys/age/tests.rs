@@ -104,8 +104,12 @@ fn a_changed_cut_or_longer_file_is_refused() {
         refused(&file[..length], &format!("cut to {length}"));
     }
     refused(&[&file[..], b"x"].concat(), "longer");
-    let swapped =
-        [&file[..start], &file[start + piece..start + 2 * piece], &file[start..start + piece], &file[start + 2 * piece..]];
+    let swapped = [
+        &file[..start],
+        &file[start + piece..start + 2 * piece],
+        &file[start..start + piece],
+        &file[start + 2 * piece..],
+    ];
     refused(&swapped.concat(), "two pieces swapped");
     refused(&[&file[..start], &file[start + piece..]].concat(), "a piece left out");
 }

@@ -183,7 +183,9 @@ impl Statement {
                 }
             }
         }
-        faults.extend(missing.keys().map(|name| format!("{:?} was signed and is not in the bundle", cut(name))));
+        faults.extend(
+            missing.keys().map(|name| format!("{:?} was signed and is not in the bundle", cut(name))),
+        );
         let more = faults.len().saturating_sub(TOLD);
         if faults.is_empty() {
             return Ok(());

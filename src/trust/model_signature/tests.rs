@@ -17,10 +17,12 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
+        let pair =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
         let path = dir.path().join("key");
         let body = BASE64.encode(pair.as_ref());
-        std::fs::write(&path, format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")).unwrap();
+        std::fs::write(&path, format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
+            .unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let key = SigningKey::load(&path).unwrap();
         Self { dir, key }
@@ -69,7 +71,8 @@ fn what_is_made_is_verified_and_lists_the_files_folder_by_folder() {
     is_about(&made, &manifest()).unwrap();
     assert_eq!(signed.key, desk.key.public().id());
     let statement = statement(&made);
-    let names: Vec<_> = statement["predicate"]["resources"].as_array().unwrap().iter().map(|r| &r["name"]).collect();
+    let names: Vec<_> =
+        statement["predicate"]["resources"].as_array().unwrap().iter().map(|r| &r["name"]).collect();
     assert_eq!(names, ["golden/1.jpg", "model.onnx", "weights/a", "weights.txt"]);
     assert_eq!(statement["predicate"]["serialization"]["ignore_paths"], serde_json::json!([MANIFEST, FILE]));
     let digests: Vec<u8> = (1..5).flat_map(|content| [content; 32]).collect();
@@ -208,7 +211,10 @@ fn the_check_of_a_folder_says_what_is_missing_and_which_key_signed() {
     let keys = [path("key.pub")];
     let check = |manifest: &Manifest, keys: &[PathBuf]| check(desk.dir.path(), manifest, keys);
     let missing = check(&manifest(), &keys).unwrap_err();
-    assert!(missing.code == ReasonCode::ModelSignatureInvalid && missing.detail.contains("is missing"), "{missing}");
+    assert!(
+        missing.code == ReasonCode::ModelSignatureInvalid && missing.detail.contains("is missing"),
+        "{missing}"
+    );
 
     let made = make(&manifest(), &desk.key).unwrap();
     std::fs::write(path(FILE), &made).unwrap();
@@ -217,7 +223,9 @@ fn the_check_of_a_folder_says_what_is_missing_and_which_key_signed() {
     assert_eq!(check(&whole, &keys).unwrap(), desk.key.public().id());
     whole.files[4].sha256 = Digest::from_bytes([0; 32]);
     assert!(check(&whole, &keys).unwrap_err().detail.contains("that the manifest lists"));
-    for (name, text) in [("nothing", None), ("empty", Some("")), ("private", Some("-----BEGIN PRIVATE KEY-----"))] {
+    for (name, text) in
+        [("nothing", None), ("empty", Some("")), ("private", Some("-----BEGIN PRIVATE KEY-----"))]
+    {
         if let Some(text) = text {
             std::fs::write(path(name), text).unwrap();
         }

@@ -128,8 +128,8 @@ fn we_verify_what_their_tool_signs() {
     sign(&bundle);
     refused("manifest.json");
     let with = ["--signature", text(&signature), "--private_key", text(&private)];
-    let leave = ["--ignore-paths", text(&bundle.join("manifest.json")), "--ignore-paths"];
-    let (old, folder) = (bundle.join("model.sig"), text(&bundle));
+    let (manifest, old, folder) = (bundle.join("manifest.json"), bundle.join("model.sig"), text(&bundle));
+    let leave = ["--ignore-paths", text(&manifest), "--ignore-paths"];
     let arguments = [&["sign", "key", folder][..], &with, &leave, &[text(&old)]].concat();
     let (signed, said) = run(&tool, &arguments);
     assert!(signed, "{said}");
@@ -157,14 +157,20 @@ fn a_device_that_requires_signatures_takes_no_model_without() {
     let good = signed("30.0.0", &private, |_| {});
     let bad = [
         (signed("30.0.1", &foreign, |_| {}), "is not trusted"),
-        (signed("30.0.2", &private, |folder| std::fs::write(folder.join("more"), b"x").unwrap()), "more was not signed"),
+        (
+            signed("30.0.2", &private, |folder| std::fs::write(folder.join("more"), b"x").unwrap()),
+            "more was not signed",
+        ),
         (
             signed("30.0.3", &private, |folder| {
                 std::fs::copy(model("v1").join("model.onnx"), folder.join("model.onnx")).unwrap();
             }),
             "model.onnx is not the file that was signed",
         ),
-        (signed("30.0.4", &private, |folder| std::fs::write(folder.join("model.sig"), b"{}").unwrap()), "not a model signature"),
+        (
+            signed("30.0.4", &private, |folder| std::fs::write(folder.join("model.sig"), b"{}").unwrap()),
+            "not a model signature",
+        ),
         (release(2), "is missing, and update.require_model_signature asks for it"),
     ];
     let options = Options::new(&broker, &repository);
