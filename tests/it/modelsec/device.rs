@@ -62,7 +62,7 @@ fn an_encrypted_model_serves_and_nothing_of_it_is_on_the_disk() {
     assert!(files_below(&device.path("state/engines")) > 0, "the graph of a plain model is kept");
     let kept = |device: &Device| {
         let all = std::fs::read_dir(device.path("state/engines")).unwrap().flatten();
-        let others = all.filter(|entry| entry.file_name() != of_plain.as_str());
+        let others = all.filter(|entry| entry.file_name().to_string_lossy() != of_plain);
         others.map(|entry| files_below(&entry.path())).sum::<usize>()
     };
     assert_eq!(kept(&device), 0);
