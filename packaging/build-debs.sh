@@ -10,6 +10,7 @@
 #     --native FILE            a program for this machine, of the same sources, that makes the pages and completions,
 #                              where one for another is packed alone; else one is built
 #     --agent-only             leaves ONNX Runtime's packages out
+#     --quick                  for a trial: packs loosely, and leaves out the list of parts and lintian
 #     --check                  packs each agent a second time, from the same program, and compares the two packages
 #
 # cross/build.sh makes the programs, for glibc 2.31 whatever this machine has. Beside each package of the agent lies
@@ -27,9 +28,9 @@ largest=10000000
 
 say() { printf 'build-debs: %s\n' "$*" >&2; }
 die() { printf 'build-debs: %s\n' "$*" >&2; exit 1; }
-usage() { sed -n '4,14s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
+usage() { sed -n '4,15s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
 
-arches='amd64 arm64' out=target/packages version='' given='' native='' agent_only=no check=no
+arches='amd64 arm64' out=target/packages version='' given='' native='' agent_only=no quick=no check=no
 while [ $# -gt 0 ]; do
     case $1 in
     --arch | --out | --version | --binary | --native) [ $# -ge 2 ] || usage ;;&
@@ -41,6 +42,7 @@ while [ $# -gt 0 ]; do
     --binary) given=$(realpath "$2") || die "$2: no such file"; shift ;;
     --native) native=$(realpath "$2") || die "$2: no such file"; shift ;;
     --agent-only) agent_only=yes ;;
+    --quick) quick=yes ;;
     --check) check=yes ;;
     *) usage ;;
     esac
@@ -48,7 +50,7 @@ while [ $# -gt 0 ]; do
 done
 [ -z "$given" ] || [ "$arches" != 'amd64 arm64' ] || usage
 
-packaging/setup.sh --packages
+if [ $quick = yes ]; then packaging/setup.sh --cargo-deb; else packaging/setup.sh --packages; fi
 PATH=$root/.deps/tools/bin:$PATH
 [ -x "$(command -v cargo)" ] || . "$HOME/.cargo/env"
 
@@ -56,7 +58,7 @@ PATH=$root/.deps/tools/bin:$PATH
 # Debian sorts 0.2.0~rc.1 before 0.2.0.
 debian_version=${version/-/\~}
 if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
-    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null) ||
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || { [ $quick = yes ] && date +%s; }) ||
         die "this is no clone with a commit to take the date from: set SOURCE_DATE_EPOCH (seconds since 1970)"
     [ -z "$(git status --porcelain)" ] || say "the tree has changes that are in no commit; the packages will have them too"
 fi
@@ -130,8 +132,9 @@ pack() {
     cargo metadata --locked --format-version 1 --filter-platform "$triple" | python3 packaging/notices.py >"$files/third-party"
     # Debian wants them so; without name and date.
     gzip --no-name -9 "$files"/man/*.1 "$files/changelog" "$files/third-party"
-    CARGO_TARGET_DIR=$stage cargo deb --quiet --locked --no-build --no-strip --target "$triple" \
-        --deb-version "$debian_version" --output "$to" >/dev/null
+    local options=(--quiet --locked --no-build --no-strip --target "$triple")
+    [ $quick = no ] || options+=(--fast)
+    CARGO_TARGET_DIR=$stage cargo deb "${options[@]}" --deb-version "$debian_version" --output "$to" >/dev/null
     rm -rf "$stage"
 }
 
@@ -160,7 +163,7 @@ for arch in $arches; do
         cmp "$deb" "$scratch/again.deb" || die "$arch: two packages from one program differ"
         say "packed twice for $arch from one program: the same bytes"
     fi
-    parts "$arch" "${deb%.deb}.cdx.json"
+    [ $quick = yes ] || parts "$arch" "${deb%.deb}.cdx.json"
     if [ "$agent_only" = no ]; then
         # The wheel's own date: the same package whichever commit it is made from.
         env -u SOURCE_DATE_EPOCH packaging/onnxruntime-deb.sh --out "$scratch/runtime" --fetch "$arch"
@@ -171,9 +174,11 @@ for arch in $arches; do
     fi
 done
 
-say "lintian"
-# Ubuntu's own profile asks for Ubuntu's maintainers.
-lintian --allow-root --profile debian --fail-on error --fail-on warning --tag-display-limit 0 "${made[@]}"
+if [ $quick = no ]; then
+    say "lintian"
+    # Ubuntu's own profile asks for Ubuntu's maintainers.
+    lintian --allow-root --profile debian --fail-on error --fail-on warning --tag-display-limit 0 "${made[@]}"
+fi
 
 cd "$out"
 for deb in "${made[@]}"; do

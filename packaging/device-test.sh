@@ -3,14 +3,17 @@
 # lives with them. Root only; on Debian 12, Ubuntu 22.04 or their like, x86-64.
 #
 #   packaging/device-test.sh [--vm] [--power N] [--arm64] [--only] [--keep] DEB...
+#   packaging/device-test.sh --able
 #
 #   DEB...       the packages: edgewarden_VERSION_amd64.deb, edgewarden-onnxruntime_VERSION_amd64.deb; with --arm64
-#                also those for arm64
+#                also those for arm64, whose answers are then compared with those of amd64
 #   --vm         the everyday part in a qemu machine, where systemd-nspawn cannot boot; slow without KVM
 #   --power N    also cut the power N times in the middle of updates, in a qemu machine
 #   --arm64      also install, start, infer and update in an emulated arm64 machine
 #   --only       leave out the everyday part
 #   --keep       at a failure, wait with the machine running, to look into it
+#   --able       only boots a Debian without any of our packages in a container: where that cannot be done here (no
+#                root, no rights, no mirror), says `skipped: why` and ends with 77
 #
 # The everyday part: first start without configuration, broker with a password (LoadCredential), models over the air
 # by command line and MQTT, a hung model and a frozen agent, systemd-analyze security, upgrade (also in the middle of
@@ -21,9 +24,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 say() { printf 'device-test: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '5,14s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
+usage() { sed -n '5,16s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
 
-everyday=yes vm=no cuts=0 arm64=no keep=() debs=()
+everyday=yes vm=no cuts=0 arm64=no able=no keep=() debs=()
+# What it needs is not to be had here.
+unable() {
+    [ $able = no ] || { say "skipped: $*"; exit 77; }
+    die "$*"
+}
 while [ $# -gt 0 ]; do
     case $1 in
     --vm) vm=yes ;;
@@ -31,18 +39,20 @@ while [ $# -gt 0 ]; do
     --arm64) arm64=yes ;;
     --only) everyday=no ;;
     --keep) keep=(--keep) ;;
+    --able) able=yes ;;
     -*) usage ;;
     *) [ -f "$1" ] || die "$1: no such file"; debs+=("$(realpath "$1")") ;;
     esac
     shift
 done
-[ ${#debs[@]} -gt 0 ] || usage
-[ "$(id -u)" = 0 ] || die "needs root, for a system of its own: run it with sudo"
+if [ $able = yes ]; then [ "${#debs[@]} $everyday $vm $cuts $arm64" = '0 yes no 0 no' ] || usage
+else [ ${#debs[@]} -gt 0 ] || usage; fi
+[ "$(id -u)" = 0 ] || unable "needs root, for a system of its own: run it with sudo"
 
 # ---- the packages by processor ----
 
 declare -A ours=([amd64]='' [arm64]='')
-command -v dpkg-deb >/dev/null || die "dpkg is missing: this needs Debian, Ubuntu or their like"
+command -v dpkg-deb >/dev/null || unable "dpkg is missing: this needs Debian, Ubuntu or their like"
 for deb in "${debs[@]}"; do
     arch=$(dpkg-deb -f "$deb" Architecture)
     for one in amd64 arm64; do
@@ -77,7 +87,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -q
     # Nothing that is there is taken away: where this fails, install them by hand.
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-remove \
-        -o DPkg::Lock::Timeout=300 "${missing[@]}"
+        -o DPkg::Lock::Timeout=300 "${missing[@]}" || unable "apt cannot install ${missing[*]}"
 fi
 
 # ---- the parts ----
@@ -99,12 +109,24 @@ part() {
 }
 image() { "$here/device-test/image.sh" "$@" {lock}>&-; }
 
+if [ "$able" = yes ]; then
+    # What making the image and booting it stand on, each with an answer of its own.
+    unshare --mount --pid --fork --mount-proc true 2>/dev/null || unable "no rights to make namespaces here"
+    probe=$(mktemp -d "$home/probe.XXXXXX")
+    mknod "$probe/null" c 1 3 2>/dev/null || { rm -rf "$probe"; unable "no rights to make devices in $home"; }
+    rm -rf "$probe"
+    image container "$home/container" || unable "a Debian cannot be made here (see above)"
+    python3 "$here/device-test/run.py" boot --container "$home/container" {lock}>&- && exit
+    [ $? = 77 ] && unable "a plain Debian does not boot in a container here (see above)"
+    exit 1
+fi
 if [ "$everyday" = yes ]; then
-    debs_of amd64
     if [ "$vm" = no ]; then
+        debs_of "$(dpkg --print-architecture)"
         image container "$home/container"
         part "everyday, in a container" everyday --container "$home/container" "${keep[@]}" "${debs[@]}"
     else
+        debs_of amd64
         image machine "$home/machine-amd64" amd64
         part "everyday, in a qemu machine" everyday --machine "$home/machine-amd64" "${keep[@]}" "${debs[@]}"
     fi
@@ -115,9 +137,14 @@ if [ "$cuts" -gt 0 ]; then
     part "$cuts power cuts" power --machine "$home/machine-amd64" --cuts "$cuts" "${keep[@]}" "${debs[@]}"
 fi
 if [ "$arm64" = yes ]; then
+    native=()
+    if [ -n "${ours[amd64]}" ]; then
+        debs_of amd64
+        native=("${debs[@]/#/--native=}")
+    fi
     debs_of arm64
     image machine "$home/machine-arm64" arm64
-    part "arm64" short --machine "$home/machine-arm64" --arch arm64 "${keep[@]}" "${debs[@]}"
+    part "arm64" short --machine "$home/machine-arm64" --arch arm64 "${native[@]}" "${keep[@]}" "${debs[@]}"
 fi
 
 printf '\n'

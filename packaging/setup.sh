@@ -4,11 +4,13 @@
 # Installs only what is missing, says what it does, and can be run again at any time. What it fetches
 # lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
 #
-# With --tests it also installs what only some tests need: ffmpeg, GStreamer and an RTSP server (stream
-# sources), age and the Python tool model_signing (models of their makers' own). Without them those tests say
-# that they are skipped.
+# With --tests it also installs what only some tests need: ffmpeg, GStreamer and an RTSP server for stream
+# sources; faketime for clocks that are wrong; age for encrypted models; securesystemslib for the signed commands
+# and model_signing for signed models, each in a Python environment of its own. Without them those tests say that
+# they are skipped.
 # With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
-# architecture, and three Cargo tools at fixed versions, which it builds.
+# architecture, and three Cargo tools at fixed versions, which it builds. With --cargo-deb only those of them that
+# `build-debs.sh --quick` needs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +19,8 @@ for argument in "$@"; do
     case $argument in
     --tests) with_tests=yes ;;
     --packages) with_packages=yes ;;
-    *) printf 'usage: packaging/setup.sh [--tests] [--packages]\n' >&2; exit 64 ;;
+    --cargo-deb) [ "$with_packages" = yes ] || with_packages=quick ;;
+    *) printf 'usage: packaging/setup.sh [--tests] [--packages | --cargo-deb]\n' >&2; exit 64 ;;
     esac
 done
 
@@ -53,6 +56,7 @@ if [ "$with_tests" = yes ]; then
     want ffmpeg ffmpeg
     want curl curl
     want age age
+    want faketime faketime
     want gst-launch-1.0 gstreamer1.0-tools
     # Not programs: asked for by their packages.
     for package in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
@@ -61,14 +65,17 @@ if [ "$with_tests" = yes ]; then
     done
 fi
 
-if [ "$with_packages" = yes ]; then
+if [ "$with_packages" != no ]; then
     want readelf binutils
+    want "$(uname -m)-linux-gnu-strip" binutils
+    want git git
+fi
+if [ "$with_packages" = yes ]; then
     want x86_64-linux-gnu-strip binutils-x86-64-linux-gnu
     want aarch64-linux-gnu-strip binutils-aarch64-linux-gnu
     want lintian lintian
     want apt-ftparchive apt-utils
     want gpg gpg
-    want git git
 fi
 
 library=.deps/onnxruntime/libonnxruntime.so
@@ -90,7 +97,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 else
     say "compiler, cmake, mosquitto and openssl are there"
-    [ "$with_tests" = no ] || say "ffmpeg, GStreamer and its RTSP server, and age are there"
+    [ "$with_tests" = no ] || say "ffmpeg, GStreamer, its RTSP server, age and faketime are there"
 fi
 
 # ---- Rust ----
@@ -130,11 +137,13 @@ PYTHON
     say "ONNX Runtime $version is at $library"
 fi
 
-# ---- the public tool for model signatures ----
+# ---- what only the tests need from PyPI ----
 
 if [ "$with_tests" = yes ]; then
+    packaging/venv.sh securesystemslib securesystemslib==1.6.0 cryptography==50.0.2 >/dev/null
+    say "securesystemslib 1.6.0 is there"
     packaging/venv.sh model-signing -r tests/it/modelsec/requirements.txt >/dev/null
-    say "model_signing is at .deps/model-signing-venv"
+    say "model_signing is there"
 fi
 
 # ---- tools that only the packages need ----
@@ -153,8 +162,8 @@ tool() {
         cargo install --quiet --locked --force --root .deps/tools "$name@$version"
 }
 
+[ "$with_packages" = no ] || tool cargo-deb 3.7.0
 if [ "$with_packages" = yes ]; then
-    tool cargo-deb 3.7.0
     # Writes into the program which crates it is made of; 0.7.3 is the first that can with Zig as the linker.
     tool cargo-auditable 0.7.5
     tool cargo-cyclonedx 0.5.9

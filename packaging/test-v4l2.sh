@@ -143,15 +143,9 @@ say "the machine's files: $(du -h "$home/root.cpio" | cut -f1)"
 
 # ---- run ----
 
-# A /dev/kvm on a processor without the extension is an emulation that cannot be trusted.
-accel=tcg,thread=multi
-if [ -w /dev/kvm ] && grep -qE '^flags.*\b(vmx|svm)\b' /proc/cpuinfo; then accel=kvm; fi
-accel=${EDGEWARDEN_ACCEL:-$accel}
-say "starting the machine ($accel)"
 log=$home/log
-timeout "${EDGEWARDEN_VM_TIMEOUT:-1800}" qemu-system-x86_64 -M q35 -accel "$accel" -cpu max -smp 2 -m 2048 \
-    -nodefaults -display none -no-reboot -kernel "$home/kernel/vmlinuz" -initrd "$home/root.cpio" \
-    -append "console=ttyS0 quiet panic=1 no_timer_check" -serial stdio </dev/null 2>&1 | tee "$log" || die "the machine did not end by itself"
+timeout "${EDGEWARDEN_VM_TIMEOUT:-1800}" packaging/device-test/qemu.py --kernel "$home/kernel/vmlinuz" \
+    --initrd "$home/root.cpio" --memory 2048 </dev/null 2>&1 | tee "$log" || die "the machine did not end by itself"
 grep -q '^ended with 0' "$log" || die "the tests have failed; see $log"
 # A run in which no test was selected proves nothing.
 grep -qE '^test result: ok\. [1-9]' "$log" || die "no test ran; see $log"

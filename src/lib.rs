@@ -67,6 +67,11 @@
 //! `root.json` the device has pinned. Carried on a stick it is a slice of that same repository. Only
 //! [`trust`] can make a [`trust::Verified`] value, and nothing stages anything else.
 //!
+//! Commands over MQTT that change the device are signed ([`trust::envelope`]) by operators whom the same
+//! repository lists ([`trust::operators`]). [`domain::authority`] decides, and [`agent::authority`] makes a
+//! command's number durable before it runs: who holds the broker can hold a command back, not make one, aim it
+//! at another device, or have it run twice; who holds an operator's key can choose among signed models only.
+//!
 //! # Directions
 //!
 //! Imports point one way, and one file names each vendor; `tests/it/architecture.rs` holds both
@@ -90,11 +95,11 @@
 //! | --- | --- |
 //! | ONNX Runtime (`ort`) | `inference/session.rs` and the folder beside it |
 //! | `iceoryx2` | `process/frames.rs` |
-//! | `rumqttc` | `mqtt/client.rs` |
+//! | `rumqttc` | `mqtt/client.rs` and the folder beside it |
 //! | `sled` | `sys/store.rs` and the folder beside it |
 //! | the kernel's calls for cameras (`rustix::ioctl`) | `inference/source/v4l2/kernel.rs` |
-//! | `sigstore-tuf` | `trust/tuf.rs` |
-//! | `reqwest` | `update/http.rs`, and `cli/local.rs` for the agent's own socket |
+//! | `sigstore-tuf` | `trust/tuf.rs` and the folder beside it |
+//! | `reqwest` | `update/http.rs` and the folder beside it; `cli/local.rs` for the agent's own socket |
 #![warn(missing_docs)]
 
 pub mod domain;

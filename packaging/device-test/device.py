@@ -25,6 +25,8 @@ id = "{NAME}"
 name = "camera"
 slot = "{SLOT}"
 fps = {{fps}}
+# A busy machine must not lose its frames.
+max_age = "60s"
 [pipeline.source]
 kind = "synthetic"
 
@@ -129,7 +131,8 @@ class Device:
             if time.monotonic() > deadline:
                 now = self.run("edgewarden", "status", check=False).stdout
                 raise Failed(f"waited in vain for {what}\n{now}\n{self.journal()}")
-            time.sleep(0.2)
+            # Where programs are slow, asking all the time would hold up what is waited for.
+            time.sleep(2 if self.machine.emulated else 0.2)
         return value
 
     def running(self, *releases):

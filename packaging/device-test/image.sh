@@ -26,11 +26,16 @@ say "making a Debian 12 for $arch ($kind); this takes some minutes"
 # ---- another processor's programs, to unpack its packages here ----
 
 if [ "$arch" != "$(dpkg --print-architecture)" ] && ! arch-test "$arch" >/dev/null 2>&1; then
-    # In a container nothing has registered the emulator with the kernel yet. The registration stays; it is the same
-    # that the package makes on a machine with systemd.
-    formats=/proc/sys/fs/binfmt_misc
-    [ -e $formats/register ] || mount -t binfmt_misc binfmt_misc $formats
+    # In a container nothing has registered the emulator with the kernel yet. It is taken back at the end.
+    formats=/proc/sys/fs/binfmt_misc mounted=no registered=no
+    forget() {
+        [ $registered = no ] || echo -1 >$formats/qemu-aarch64
+        [ $mounted = no ] || umount $formats
+    }
+    trap forget EXIT
+    [ -e $formats/register ] || { mount -t binfmt_misc binfmt_misc $formats && mounted=yes; }
     cat /usr/lib/binfmt.d/qemu-aarch64.conf >$formats/register
+    registered=yes
     arch-test "$arch" >/dev/null || die "this machine cannot run programs for $arch; install qemu-user-static"
 fi
 

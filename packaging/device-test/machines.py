@@ -8,7 +8,6 @@ import ctypes
 import json
 import os
 import pathlib
-import platform
 import shlex
 import shutil
 import signal
@@ -18,6 +17,8 @@ import sys
 import tempfile
 import time
 
+import qemu
+
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
@@ -25,6 +26,10 @@ PR_SET_PDEATHSIG = 1
 
 class Failed(Exception):
     """A check of the test did not hold."""
+
+
+class Unable(Failed):
+    """There is no such machine to be had here, whatever would run in it."""
 
 
 def dies_with_us(*before):
@@ -37,9 +42,12 @@ def dies_with_us(*before):
 
 
 class Machine:
-    """What both have in common; `slow` is how many times longer than natively things take, roughly."""
+    """What both have in common. `slow` is how many times longer than usual each wait may take: a wait ends as soon as
+    what it waits for is there, so a high one costs time only where something is broken."""
 
-    slow = 1
+    slow = 4
+    # Floats are some hundred times slower there.
+    emulated = False
 
     def words(self, command):
         """The command on this machine that runs the command in that one."""
@@ -95,7 +103,7 @@ class Machine:
             if not alive():
                 break
             time.sleep(0.3)
-        raise Failed(f"the machine did not come up\n{pathlib.Path(log).read_text(errors='replace')[-3000:]}")
+        raise Unable(f"the machine did not come up\n{pathlib.Path(log).read_text(errors='replace')[-3000:]}")
 
 
 class Container(Machine):
@@ -105,7 +113,8 @@ class Container(Machine):
         self.root = pathlib.Path(scratch) / "container"
         self.log = pathlib.Path(scratch) / "container.log"
         self.spawned, self.init, self.cgroups = None, None, []
-        subprocess.run(["cp", "-a", "--reflink=auto", str(image / "root"), str(self.root)], check=True)
+        if subprocess.run(["cp", "-a", "--reflink=auto", str(image / "root"), str(self.root)]).returncode:
+            raise Unable(f"{image}/root cannot be copied to {self.root}: is the disk full?")
 
     def words(self, command):
         environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb",
@@ -132,20 +141,23 @@ class Container(Machine):
             # No systemd here that could give it a control group (a container, such as CI's): one of our own.
             command.insert(1, "--keep-unit")
             bases = [CGROUPS / name for name in ("unified", "systemd") if (CGROUPS / name).is_dir()] or [CGROUPS]
-            self.cgroups = [base / f"edgewarden-test-{os.getpid()}" for base in bases]
-            for group in self.cgroups:
-                group.mkdir()
+            for group in (base / f"edgewarden-test-{os.getpid()}" for base in bases):
+                try:
+                    group.mkdir()
+                except OSError as error:
+                    raise Unable(f"no control group for a container can be made here: {error}") from None
+                self.cgroups.append(group)
             steps = [lambda group=group: (group / "cgroup.procs").write_text(str(os.getpid())) for group in self.cgroups]
         with open(self.log, "w") as log:
             self.spawned = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             start_new_session=True, preexec_fn=dies_with_us(*steps))
         # Until its first process stands, there is nothing to enter.
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * self.slow
         while self.leader() == "0":
             if self.spawned.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"systemd-nspawn did not start: {self.log.read_text()}; try --vm")
+                raise Unable(f"systemd-nspawn did not start: {self.log.read_text().strip()}; --vm uses qemu instead")
             time.sleep(0.1)
-        self.until_booted(60, lambda: self.spawned.poll() is None, self.log)
+        self.until_booted(60 * self.slow, lambda: self.spawned.poll() is None, self.log)
 
     def end(self):
         if self.spawned:
@@ -178,12 +190,9 @@ class Vm(Machine):
         # Short: a socket's path may have about a hundred bytes.
         self.sockets = pathlib.Path(tempfile.mkdtemp(prefix="ew-"))
         self.qemu, self.line, self.port = None, None, None
-        native = arch == {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
-        # A /dev/kvm on a processor without the extension is an emulation that cannot be trusted.
-        capable = any(word in pathlib.Path("/proc/cpuinfo").read_text().split() for word in ("vmx", "svm"))
-        kvm = native and (capable or arch == "arm64") and os.access("/dev/kvm", os.W_OK)
-        self.accel = os.environ.get("EDGEWARDEN_ACCEL", "kvm" if kvm else "tcg")
-        self.slow = 2 if self.accel == "kvm" else 10
+        self.accel = qemu.accelerator(arch)
+        self.emulated = self.accel != "kvm"
+        self.slow = 10 if self.emulated else 4
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(self.image / "root.img"),
                         str(self.disk)], check=True)
 
@@ -201,14 +210,8 @@ class Vm(Machine):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        cpu = "host" if self.accel == "kvm" else {"amd64": "max", "arm64": "cortex-a72"}[self.arch]
-        program, board, console = {"amd64": ("qemu-system-x86_64", "q35", "ttyS0"),
-                                   "arm64": ("qemu-system-aarch64", "virt", "ttyAMA0")}[self.arch]
-        accel = "tcg,thread=multi" if self.accel == "tcg" else self.accel
-        command = [program, "-M", board, "-cpu", cpu, "-accel", accel, "-smp", "2", "-m", "768", "-nodefaults",
-                   "-display", "none", "-no-reboot", "-kernel", str(self.image / "vmlinuz"),
-                   "-initrd", str(self.image / "initrd.img"),
-                   "-append", f"root=/dev/vda rw quiet console={console} panic=1 no_timer_check",
+        command = [*qemu.command(self.arch, self.accel, self.image / "vmlinuz", self.image / "initrd.img",
+                                 "root=/dev/vda rw"),
                    "-drive", f"file={self.disk},if=none,id=root,cache=writeback",
                    "-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci",
                    "-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22",
@@ -260,7 +263,7 @@ class Vm(Machine):
     def thaw(self, name):
         """Powers on straight into what was kept."""
         self.power_on("-loadvm", name)
-        self.connect(60)
+        self.connect(60 * self.slow)
 
     def cut(self):
         """The power is gone: what its kernel had not written to the disk is lost."""

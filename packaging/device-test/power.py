@@ -7,14 +7,16 @@ was told to keep is not played.
 import itertools
 import json
 import queue
+import re
 import threading
 import time
 
-from device import Device, check, good, release
+from device import Device, good, release
 from everyday import first_installed, step
 from machines import Failed
 
 OLD, NEW = "1.0.0", "2.0.0"
+HEAD = ("cut", "moment", "last told", "in the journal", "served", "after the boot", "at last", "the update")
 
 
 class Watched:
@@ -118,27 +120,56 @@ def power(machine, debs, count):
     machine.cut()
 
     step("C", f"{count} power cuts in the middle of it")
-    ended = {OLD: 0, NEW: 0}
+    table = []
     for number, (stage, seconds) in enumerate(moments(stages, count), 1):
         machine.thaw("ready")
-        met = cut_at(device, stage, seconds)
-        machine.boot()
-        began = time.monotonic()
-        first = device.until("a good model after the cut", lambda: device.running(OLD, NEW), 60)
-        served = first["health"]["pipelines"][0]["release"]
-        waited = time.monotonic() - began
-        last = device.until("the end of what was under way", lambda: settled(device), 120)
-        final = last["health"]["pipelines"][0]["release"].split("@")[1]
-        ended[final] += 1
-        deployment = last["slots"][0]["deployment"]
-        fate = f"{deployment['release']} {deployment['stage']}" if deployment else "no deployment on record"
-        broken = [line for line in device.shell("dmesg").splitlines() if "EXT4-fs error" in line]
-        rebuilt = [one["detail"] for one in last["health"]["problems"] if one["code"] in ("store_rebuilt", "model_failed")]
-        check(not broken and not rebuilt and fate.split()[-1] != "refused",
-              f"cut {number} {seconds:.1f} s into '{stage}' (met: {met}): {served} served {waited:.0f} s after the boot, "
-              f"at last {final} ({fate})", json.dumps([*broken, *rebuilt, deployment]))
+        table.append((number, *cut_and_judge(device, stage, seconds)))
+        good("cut " + ", ".join(map(str, table[-1])))
         machine.cut()
-    good(f"{count} of {count} came up with a good model; {ended[NEW]} finished the update, {ended[OLD]} had not begun it")
+    print_table(HEAD, table)
+    finished = sum(row[-2] == NEW for row in table)
+    good(f"{count} of {count} came up with a good model; {finished} finished the update, {count - finished} had not begun it")
+
+
+def cut_and_judge(device, stage, seconds):
+    """One cut in the thawed machine, and what comes up after it: a row of the table, without its number."""
+    met = cut_at(device, stage, seconds)
+    device.machine.boot()
+    began = time.monotonic()
+    first = device.until("a good model after the cut", lambda: device.running(OLD, NEW), 60)
+    waited = time.monotonic() - began
+    found = journalled(device)
+    last = device.until("the end of what was under way", lambda: settled(device), 120)
+    deployment = last["slots"][0]["deployment"]
+    fate = f"{deployment['release'].split('@')[1]} {deployment['stage']}" if deployment else "none on record"
+    row = (f"{seconds:.1f} s into '{stage}'", met, found, served(first), f"{waited:.0f} s", served(last), fate)
+    broken = [line for line in device.shell("dmesg").splitlines() if "EXT4-fs error" in line]
+    broken += [one["detail"] for one in last["health"]["problems"] if one["code"] in ("store_rebuilt", "model_failed")]
+    if broken or fate.endswith("refused"):
+        raise Failed(f"cut {', '.join(row)}: {json.dumps([*broken, deployment])}")
+    return row
+
+
+def served(status):
+    """The version that answers."""
+    return status["health"]["pipelines"][0]["release"].split("@")[1]
+
+
+def journalled(device):
+    """Where the update stood in the agent's journal when the power came back, as the new agent tells."""
+    said = device.shell("journalctl --no-pager --boot --unit=edgewarden --output=cat | grep -m1 'going on with' || true")
+    if not said:
+        return "none under way"
+    found = re.search(r"found=(\w+)", said) or re.search(r"stage=(\w+)", said)
+    return found[1].lower() if found else said.strip()
+
+
+def print_table(head, rows):
+    rows = [head, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    for row in rows:
+        print("   | " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |", flush=True)
 
 
 def settled(device):

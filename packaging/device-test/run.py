@@ -8,20 +8,25 @@ import tempfile
 import time
 
 from everyday import everyday, short
-from machines import LIBC, PR_SET_PDEATHSIG, Container, Failed, Vm
+from machines import LIBC, PR_SET_PDEATHSIG, Container, Failed, Unable, Vm
 from power import power
+
+# Exit status: this machine cannot have such a machine in it.
+UNABLE = 77
 
 
 def main():
     words = argparse.ArgumentParser()
-    words.add_argument("part", choices=["everyday", "power", "short"])
+    words.add_argument("part", choices=["boot", "everyday", "power", "short"])
     words.add_argument("--container", type=pathlib.Path, help="the folder of image.sh")
     words.add_argument("--machine", type=pathlib.Path, help="the folder of image.sh")
     words.add_argument("--arch", default="amd64")
     words.add_argument("--cuts", type=int, default=10)
+    words.add_argument("--native", action="append", default=[], type=pathlib.Path,
+                       help="a package for this machine, whose answers are compared (short)")
     words.add_argument("--keep", action="store_true", help="wait at a failure, with the machine running")
-    words.add_argument("debs", nargs="+", type=pathlib.Path)
-    wish = words.parse_args()
+    words.add_argument("debs", nargs="*", type=pathlib.Path)
+    wish = words.parse_intermixed_args()
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -41,12 +46,17 @@ def main():
         machine = None
         try:
             machine = Container(wish.container, place) if wish.container else Vm(wish.machine, wish.arch, place)
-            if wish.part == "everyday":
+            if wish.part == "boot":
+                machine.boot()
+            elif wish.part == "everyday":
                 everyday(machine, wish.debs, place)
             elif wish.part == "power":
                 power(machine, wish.debs, wish.cuts)
             else:
-                short(machine, wish.debs)
+                short(machine, wish.debs, wish.native, place)
+        except Unable as unable:
+            print(f"   ✗ {unable}", flush=True)
+            return UNABLE
         except Failed as failed:
             print(f"   ✗ {failed}", flush=True)
             if wish.keep and sys.stdin.isatty():

@@ -4,6 +4,7 @@
 //! open before anything is promised; the broker's side and the local socket exist before a pipeline
 //! can have something to say; the pipelines stand before the updater tells them what to serve.
 
+use super::authority::Authority;
 use super::bundles::Bundles;
 use super::camera;
 use super::commands::Commands;
@@ -14,8 +15,10 @@ use super::outlet::Outlet;
 use super::pipeline::{self, Plan};
 use super::report::{Parts, Reports};
 use crate::config::Settings;
-use crate::config::settings::PipelineSettings;
+use crate::config::access::is_loopback;
+use crate::config::settings::{MqttSettings, PipelineSettings};
 use crate::domain::admission::AdmissionSettings;
+use crate::domain::authority::{Addressee, Policy};
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::memory::Budget;
 use crate::domain::metrics::MetricsReport;
@@ -86,10 +89,20 @@ pub(super) async fn assemble(
     let identity = board::identity(Path::new("/"));
     let telemetry = Telemetry::new(state);
     let (to_agent, from_mqtt) = mpsc::channel(COMMANDS);
+    let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
     let mqtt = match &settings.mqtt {
         Some(broker) => {
             let spool = Spool::open(DiskStore::new(&store));
-            Some(mqtt::start(broker, &settings.device, birth(&settings, &identity), spool, to_agent)?)
+            let gate = Arc::new(authority(&settings, broker, &bundles, &store));
+            let birth = birth(&settings, &identity, gate.is_open());
+            let started =
+                mqtt::start(broker, &settings.device, birth.clone(), spool, to_agent, gate.clone())?;
+            tokio::spawn(present(started.clone(), birth, gate, bundles.clone()));
+            if settings.repository.as_ref().is_some_and(|repository| repository.url.is_some()) {
+                let (bundles, refresh) = (bundles.clone(), settings.commands.refresh);
+                tokio::spawn(async move { bundles.tend_operators(refresh).await });
+            }
+            Some(started)
         }
         None => None,
     };
@@ -111,7 +124,6 @@ pub(super) async fn assemble(
     let journal = Journal::new(&store);
     let handed_over = HandedOver::new(state, settings.update.max_bundle, settings.update.disk_reserve);
     clean(handed_over.clone(), journal.clone()).await;
-    let bundles = Arc::new(Bundles::new(settings.repository.clone(), state)?);
     let updater = Arc::new(
         Updater::start(Setup {
             state: state.clone(),
@@ -271,7 +283,33 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
     }
 }
 
-fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
+/// The gate of the commands from this broker.
+fn authority(settings: &Settings, broker: &MqttSettings, bundles: &Arc<Bundles>, store: &Store) -> Authority {
+    let device = &settings.device;
+    let to = Addressee { device: device.id.clone(), groups: device.groups.clone() };
+    let policy = Policy {
+        requirement: settings.commands.require_signature,
+        unsigned_observe: settings.commands.unsigned_observe,
+        loopback: is_loopback(&broker.host),
+    };
+    Authority::new(to, policy, settings.commands.clock_tolerance, bundles.clone(), store.clone())
+}
+
+/// Presents the device anew whenever it begins or ceases to take commands without a signature.
+async fn present(mqtt: mqtt::Handle, mut birth: Birth, gate: Arc<Authority>, bundles: Arc<Bundles>) {
+    let mut operators = bundles.operators();
+    loop {
+        if birth.commands_unsigned != gate.is_open() {
+            birth.commands_unsigned = gate.is_open();
+            mqtt.present(birth.clone());
+        }
+        if operators.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn birth(settings: &Settings, identity: &board::Identity, commands_unsigned: bool) -> Birth {
     let pipeline = |one: &PipelineSettings| BirthPipeline {
         name: one.name.clone(),
         slot: one.slot.clone(),
@@ -288,7 +326,7 @@ fn birth(settings: &Settings, identity: &board::Identity) -> Birth {
         board: identity.board.clone(),
         pipelines: settings.pipelines.iter().map(pipeline).collect(),
         commands: mqtt::commands::COMMANDS.map(str::to_owned).to_vec(),
-        commands_unsigned: true,
+        commands_unsigned,
         tls: settings.mqtt.as_ref().is_some_and(|mqtt| mqtt.tls.is_some()),
     }
 }

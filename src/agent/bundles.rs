@@ -16,6 +16,10 @@ use crate::update::http::HttpTransport;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub mod appointed;
+
+use appointed::Appointed;
+
 /// The origins of bundles.
 pub struct Bundles {
     repository: Option<RepositorySettings>,
@@ -25,6 +29,8 @@ pub struct Bundles {
     clock: Clock,
     /// How the last try at the repository went; `None` before the first.
     last: Mutex<Option<Result<(), Reason>>>,
+    /// Who may sign commands.
+    appointed: Appointed,
 }
 
 impl Bundles {
@@ -40,7 +46,9 @@ impl Bundles {
             metadata: state.join("metadata"),
             clock: Clock::open(state.join("clock")),
             last: Mutex::default(),
+            appointed: Appointed::default(),
         };
+        bundles.appoint();
         match bundles.transport() {
             Err(reason) if reason.code == ReasonCode::RepositoryUnreachable => {
                 tracing::error!("{reason}");
@@ -85,6 +93,11 @@ impl Bundles {
         }
     }
 
+    /// Whether the system's clock is behind a time that is known to have passed.
+    pub fn clock_is_behind(&self) -> bool {
+        self.clock.is_behind()
+    }
+
     fn settings(&self) -> Result<&RepositorySettings, Reason> {
         self.repository.as_ref().ok_or_else(|| {
             let detail = "no root to trust is configured; set repository.root (a root.json), and repository.url for updates over the air, in agent.toml";
@@ -103,7 +116,14 @@ impl Bundles {
         })?;
         let client = RepositoryClient::new(transport.clone(), pinned, self.metadata.clone());
         let now = self.clock.now();
-        let manifest = client.resolve(release, now).await?;
+        let resolved = {
+            let _turn = self.appointed.turn().await;
+            let resolved = client.resolve(release, now).await;
+            // Whatever came of it, the metadata may be newer, and an operator's key revoked.
+            self.appoint();
+            resolved
+        };
+        let manifest = resolved?;
         self.clock.accept(now)?;
         Ok(Found { manifest, transport })
     }

@@ -4,6 +4,7 @@
 //! picture decoder runs in this process: children do that (`pipeline`).
 
 mod assemble;
+pub mod authority;
 mod bundles;
 pub mod camera;
 mod commands;

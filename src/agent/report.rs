@@ -8,6 +8,7 @@ use super::pipeline::Status;
 use crate::config::Settings;
 use crate::domain::ReasonCode;
 use crate::domain::deployment::{SlotState, Stage};
+use crate::domain::health::clock::{ClockFacts, TimeKeeper};
 use crate::domain::health::{
     Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, ProblemCode,
     SourceHealth, SourceState, judge,
@@ -17,13 +18,17 @@ use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
 use crate::mqtt;
 use crate::sys::blocking::blocking;
+use crate::sys::lockdown;
 use crate::sys::store::{Condition, Store};
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Between two questions to the hardware clock, which takes its time.
+const ASK_CLOCK: Duration = Duration::from_secs(600);
 
 /// Everything that reports are made from; cheap to clone.
 #[derive(Clone)]
@@ -40,6 +45,16 @@ pub struct Reports {
     store: Store,
     /// What was found wrong at the start and stays so.
     lasting: Vec<Problem>,
+    time_keeper: Arc<Mutex<Keeper>>,
+    /// What this kernel does not lock away from models.
+    unlocked: Vec<String>,
+}
+
+/// What keeps the time, and when that was asked.
+#[derive(Default)]
+struct Keeper {
+    keeper: Option<TimeKeeper>,
+    asked: Option<Instant>,
 }
 
 /// What [`Reports`] is made of.
@@ -71,8 +86,22 @@ impl Reports {
     pub fn new(parts: Parts) -> Self {
         let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, store, lasting } =
             parts;
-        let started = Instant::now();
-        Self { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, started, store, lasting }
+        let unlocked = lockdown::probe().gaps().into_iter().map(str::to_owned).collect();
+        Self {
+            settings,
+            device,
+            updater,
+            bundles,
+            outlet,
+            telemetry,
+            mqtt,
+            boot_id,
+            started: Instant::now(),
+            store,
+            lasting,
+            time_keeper: Arc::default(),
+            unlocked,
+        }
     }
 
     /// How all slots are, with the provider that really runs each.
@@ -149,12 +178,13 @@ impl Reports {
             Some(mqtt) => mqtt.link_health(),
             None => LinkHealth::default(),
         };
-        judge(Facts {
+        let report = judge(Facts {
             device: self.settings.device.id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
             uptime_s: self.started.elapsed().as_secs(),
             clock_synchronised: board::clock_synchronised(Path::new("/")),
+            clock: ClockFacts { behind: self.bundles.clock_is_behind(), keeper: self.time_keeper() },
             pipelines,
             mqtt,
             messages_lost: self.mqtt.as_ref().map_or(0, |mqtt| mqtt.figures().spool_dropped),
@@ -162,7 +192,18 @@ impl Reports {
             board,
             disk_reserve: self.settings.update.disk_reserve,
             others: self.others(),
-        })
+        });
+        HealthReport { unlocked: self.unlocked.clone(), ..report }
+    }
+
+    /// What keeps the time; asked again only now and then.
+    fn time_keeper(&self) -> Option<TimeKeeper> {
+        let mut kept = self.time_keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.asked.is_none_or(|asked| asked.elapsed() >= ASK_CLOCK) {
+            let keeper = board::time_keeper(Path::new("/"), jiff::Timestamp::now().as_second());
+            *kept = Keeper { keeper, asked: Some(Instant::now()) };
+        }
+        kept.keeper
     }
 
     /// What only this file knows: what was found at the start, and how the store is.

@@ -168,6 +168,7 @@ fn is_known(name: &str) -> bool {
     name.strip_prefix("metadata/").is_some_and(metadata)
         || layout::digest_of_blob(name).is_some()
         || layout::release_of_manifest(name).is_some()
+        || layout::digest_of_operators(name).is_some()
 }
 
 /// What a file of a `.bundle` to be written consists of.

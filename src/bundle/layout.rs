@@ -5,6 +5,7 @@
 //! metadata/timestamp.json                   the only file that changes in place
 //! metadata/7.snapshot.json  7.targets.json  consistent snapshots: old ones stay
 //! targets/NAME/VERSION/SHA256.manifest.json the manifest that was signed
+//! targets/SHA256.operators.json             who may sign commands
 //! blobs/SHA256                              every other file, once however many releases share it
 //! ```
 
@@ -15,6 +16,8 @@ use crate::domain::{Digest, Release};
 pub const METADATA: &str = "metadata";
 /// Folder of the signed manifests.
 pub const TARGETS: &str = "targets";
+/// The TUF target path of the list of operators.
+pub const OPERATORS: &str = "operators.json";
 /// Folder of the files that manifests name.
 pub const BLOBS: &str = "blobs";
 
@@ -48,6 +51,17 @@ pub fn release_of_manifest(path: &str) -> Option<(Release, Digest)> {
     (manifest(&release, &digest) == path).then_some((release, digest))
 }
 
+/// Path of the list of operators with the digest `digest`.
+pub fn operators(digest: &Digest) -> String {
+    format!("{TARGETS}/{digest}.{OPERATORS}")
+}
+
+/// The digest that the path of a list of operators claims; `None` where it is no such path.
+pub fn digest_of_operators(path: &str) -> Option<Digest> {
+    let digest = path.strip_prefix(TARGETS)?.strip_prefix('/')?.strip_suffix(OPERATORS)?.strip_suffix('.')?;
+    digest.parse().ok().filter(|digest| operators(digest) == path)
+}
+
 /// Path of the file with the content `digest`.
 pub fn blob(digest: &Digest) -> String {
     format!("{BLOBS}/{digest}")
@@ -70,6 +84,8 @@ mod tests {
         assert_eq!(release_of_target(&target(&release)), Some(release.clone()));
         assert_eq!(release_of_manifest(&manifest(&release, &digest)), Some((release, digest)));
         assert_eq!(digest_of_blob(&blob(&digest)), Some(digest));
+        assert_eq!(digest_of_operators(&operators(&digest)), Some(digest));
+        assert_eq!(digest_of_operators(&format!("targets/a/{digest}.operators.json")), None);
         for bad in
             ["detector/1.2.0", "../1.2.0/manifest.json", "a/01.0.0/manifest.json", "a/1.0.0/x/manifest.json"]
         {

@@ -102,7 +102,10 @@ pub fn no_model(path: &Path, error: &str) -> Reason {
     )
 }
 
-/// Reads the header of an ONNX file in memory. What is wrong with it comes back as text; see [`no_model`].
+/// Reads the header from an ONNX file's bytes.
+///
+/// # Errors
+/// What is wrong with them, in words.
 pub fn parse(bytes: &[u8]) -> Result<Header, String> {
     let model = ModelProto::decode(bytes).map_err(|error| error.to_string())?;
     let Some(graph) = model.graph else { return Err("it holds no graph".into()) };

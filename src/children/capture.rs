@@ -10,7 +10,7 @@
 
 use crate::children::film::{Film, Turn};
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
-use crate::children::{snapshot, topic};
+use crate::children::{confine, snapshot, topic};
 use crate::domain::frame::FrameView;
 use crate::domain::motion::{Detector, Gate, MotionSettings};
 use crate::domain::pace::Pace as Cap;
@@ -44,8 +44,11 @@ pub fn run(socket: UnixStream) -> Result<(), Reason> {
         return Err(Reason::new(ReasonCode::Internal, "child: the first message was not configure"));
     };
     let mut answers = Answers::new(&socket)?;
+    confine::before(&source);
     match Camera::open(&source, fps, &channel, first_seq, motion.as_ref()) {
         Ok((camera, description)) => {
+            // The threads must be locked in too, so they are started only now.
+            confine::after(&source, &channel);
             let orders = Orders::listen(socket)?;
             let served = match answers.say(&FromCapture::Opened { description }) {
                 Ok(()) => camera.serve(&orders, &mut answers),

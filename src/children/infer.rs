@@ -18,7 +18,7 @@ use crate::inference::engine::{Executor, Preparer, Respond};
 use crate::inference::{Engine, golden, graph_cache};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
-use crate::sys::lockdown::{self, Enforcement};
+use crate::sys::lockdown::{self, Role};
 use crate::sys::no_swap::{self, Kept};
 use crate::sys::{heap, monotonic};
 use std::os::unix::net::UnixStream;
@@ -120,11 +120,7 @@ fn load(
     let mut read: Vec<PathBuf> = lockdown::library_folders(&runtime.library);
     read.push(dir.to_owned());
     let write = [cache, channel.root.clone()];
-    match lockdown::lock_down(&read, &write) {
-        Enforcement::Full => tracing::debug!("locked in"),
-        Enforcement::Partial(what) => tracing::warn!("the model's process is locked in, but {what}"),
-        Enforcement::None(why) => tracing::warn!("the model's process is not locked in: {why}"),
-    }
+    lockdown::lock_down(Role::Model, &read, &write).tell("the model's");
 
     let subscriber = FrameSubscriber::open(channel)?;
     let mut bundle = bundle::open(dir, Some(digest))?;

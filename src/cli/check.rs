@@ -3,6 +3,8 @@
 //! It changes nothing, needs no running agent, and disturbs none: it speaks to the broker under a name
 //! of its own and loads the runtime's library in processes of its own, because a library may crash.
 
+mod commands;
+mod files;
 mod keys;
 mod machine;
 mod reach;
@@ -112,6 +114,7 @@ pub(super) fn examine(
 ) -> anyhow::Result<()> {
     found(machine::clock(&settings.paths))?;
     found(machine::memory())?;
+    found(machine::lock())?;
     found(machine::folder("state folder", &settings.paths.state))?;
     found(machine::folder("runtime folder", &settings.paths.runtime))?;
     found(machine::disk(&settings.paths.state, settings.update.disk_reserve))?;
@@ -130,8 +133,12 @@ pub(super) fn examine(
         found(finding)?;
     }
     keys::findings(settings).into_iter().try_for_each(&mut *found)?;
+    files::findings(settings).into_iter().try_for_each(&mut *found)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     found(runtime.block_on(reach::broker(&settings.device, settings.mqtt.as_ref())))?;
+    if let Some(finding) = commands::commands(settings) {
+        found(finding)?;
+    }
     found(runtime.block_on(reach::repository(&settings.paths, settings.repository.as_ref())))?;
     // A resolver that hangs must not hold the command after its answer.
     runtime.shutdown_background();

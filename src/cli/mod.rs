@@ -1,7 +1,8 @@
 //! The command line: one file per command, and the only place that prints for people.
 //!
 //! Answers go to standard output, everything else to standard error. Exit status: 0 good, 1 failed,
-//! 2 refused for trust, 64 wrong usage.
+//! 2 refused for trust, 64 wrong usage. With `--json` the answer is JSON, and so is an error: one object on
+//! standard error with `code`, `message`, `exit_status` and, where there is one, `remedy`.
 
 pub mod apart;
 pub mod bench;
@@ -21,10 +22,12 @@ pub mod repo;
 pub mod run;
 pub mod runtime;
 pub mod setup;
+pub mod sign_command;
 pub mod status;
 pub mod ui;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use exit::Shown;
 use std::process::ExitCode;
 
 /// Makes this machine a managed machine-learning device: runs a model on what a camera sees, reports
@@ -72,6 +75,8 @@ pub enum Command {
     /// Make and publish to a repository of signed bundles
     #[command(subcommand)]
     Repo(repo::Command),
+    /// Sign a command for a device or a group, to be sent by any MQTT client
+    SignCommand(sign_command::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Write the manual pages, for packages
@@ -84,10 +89,20 @@ pub enum Command {
 
 /// Reads the arguments, runs the command, tells the exit status.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let shown = if wants_json(&matches) { Shown::Json } else { Shown::Text };
+        Cli::from_arg_matches(&matches).map(|cli| (cli, shown))
+    });
+    let (cli, shown) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
-            let _ = error.print();
+            // A line that cannot be read still shows what is wanted.
+            let json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+            if json && error.use_stderr() {
+                anstream::eprintln!("{}", exit::usage(&error.to_string()));
+            } else {
+                let _ = error.print();
+            }
             return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
@@ -107,9 +122,16 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),
+        Command::SignCommand(args) => sign_command::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::Child(command) => child::run(command),
     };
-    exit::code(result)
+    exit::code(result, shown)
+}
+
+/// Whether the command, or the one below it, was given `--json`.
+fn wants_json(matches: &ArgMatches) -> bool {
+    let here = matches.try_get_one::<bool>("json").ok().flatten().is_some_and(|given| *given);
+    here || matches.subcommand().is_some_and(|(_, below)| wants_json(below))
 }

@@ -18,7 +18,7 @@ pub(crate) use say;
 /// Flattened into the arguments of every command that prints something for machines.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Json {
-    /// Print JSON for machines instead of text for people
+    /// Print JSON for machines instead of text for people; an error is one JSON object on standard error
     #[arg(long)]
     pub json: bool,
 }

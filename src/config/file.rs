@@ -468,7 +468,7 @@ fn unknown(key: &str, known: &[&'static str]) -> String {
         ["password", "passwd", "secret", "token", "private_key", "api_key", "client_secret"];
     if SECRETS.contains(&key) {
         return "a secret does not belong in this file; write it to a file only the agent can read, and name \
-                that file (for the broker: mqtt.password_file)"
+                that file (for the broker: mqtt.password_file, for the repository: repository.token_file)"
             .into();
     }
     let close = known

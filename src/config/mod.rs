@@ -8,6 +8,8 @@
 
 pub mod settings;
 
+pub mod access;
+mod commands;
 mod file;
 mod motion;
 mod pipeline;
@@ -23,7 +25,7 @@ mod tests;
 
 pub use file::{Fault, Place};
 pub use settings::Settings;
-pub use value::say_duration;
+pub use value::{say_duration, span};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

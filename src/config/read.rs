@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, motion, pipeline};
+use super::{ConfigErrors, Surroundings, commands, motion, pipeline};
 use crate::domain::DeviceId;
 use crate::domain::manifest::Provider;
 use crate::domain::shadow::ShadowWish;
@@ -41,19 +41,30 @@ pub fn settings(
     let paths = paths(root.table_or_empty("paths"));
     let runtime = runtime(root.table_or_empty("runtime"), around);
     let mqtt = root.table("mqtt").map(mqtt);
+    let commands = commands::commands(root.table_or_empty("commands"));
     let repository = root.table("repository").map(|section| repository(section, file));
     let update = update(root.table_or_empty("update"));
     let health = health(root.table_or_empty("health"));
     let log = log(root.table_or_empty("log"));
+    setup(root.table_or_empty("setup"));
     let sections = root.tables("pipeline", MAX_PIPELINES);
     let pipelines = pipelines(sections, &faults, mqtt.as_ref().and_then(Option::as_ref));
     root.finish();
 
     let faults = faults.into_sorted();
     match (mqtt.transpose_or(), repository.transpose_or(), pipelines, faults.is_empty()) {
-        (Some(mqtt), Some(repository), Some(pipelines), true) => {
-            Ok(Settings { device, paths, runtime, mqtt, repository, update, health, log, pipelines })
-        }
+        (Some(mqtt), Some(repository), Some(pipelines), true) => Ok(Settings {
+            device,
+            paths,
+            runtime,
+            mqtt,
+            commands,
+            repository,
+            update,
+            health,
+            log,
+            pipelines,
+        }),
         _ => Err(ConfigErrors(faults)),
     }
 }
@@ -240,21 +251,7 @@ fn mqtt(mut section: Section<'_>) -> Option<MqttSettings> {
         })
     });
     let results_per_second = section.or("results_per_second", 5.0, number(0.0..=1000.0));
-    let ca_file = section.optional("ca_file", path);
-    let cert_file = section.optional("cert_file", path);
-    let key_file = section.secret_file("key_file");
-    let client = match (cert_file, key_file) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        (Some(_), None) => {
-            section.fault(&at, "key_file", "is missing; a client certificate needs cert_file and key_file");
-            None
-        }
-        (None, Some(_)) => {
-            section.fault(&at, "cert_file", "is missing; a client certificate needs cert_file and key_file");
-            None
-        }
-    };
+    let TlsSettings { ca_file, client } = super::access::tls(&mut section);
     let tls = broker.as_ref().and_then(|(_, _, tls)| {
         tls.then(|| TlsSettings { ca_file: ca_file.clone(), client: client.clone() })
     });
@@ -294,8 +291,9 @@ fn repository(mut section: Section<'_>, file: &Path) -> Option<RepositorySetting
     let stall_timeout = section.or("stall_timeout", secs(30), duration(secs(1)..=secs(3600)));
     let retries = section.or("retries", 5, whole(0..=1000)) as usize;
     let rate_limit = section.or("rate_limit", 0, bytes(0..=1 << 40));
+    let access = super::access::read(&mut section, url.as_ref());
     section.finish();
-    Some(RepositorySettings { url, root, stall_timeout, retries, rate_limit })
+    Some(RepositorySettings { url, root, stall_timeout, retries, rate_limit, access })
 }
 
 fn update(mut section: Section<'_>) -> UpdateSettings {
@@ -312,6 +310,7 @@ fn update(mut section: Section<'_>) -> UpdateSettings {
         shadow_min_agreement: section.or("shadow_min_agreement", 0.5, number(0.0..=1.0)),
         shadow_max_memory: section.or("shadow_max_memory", 0, bytes(0..=1 << 50)),
         max_boots: section.or("max_boots", 3, whole(1..=1000)) as u32,
+        resume_max: section.or("resume_max", secs(600), duration(secs(0)..=secs(86400))),
         disk_reserve: section.or("disk_reserve", 256 << 20, bytes(0..=1 << 50)),
         max_bundle: section.or("max_bundle", 2 << 30, bytes(1 << 10..=1 << 40)),
         require_model_signature: section
@@ -340,6 +339,13 @@ fn health(mut section: Section<'_>) -> HealthSettings {
     });
     section.finish();
     HealthSettings { interval, prometheus }
+}
+
+/// What `edgewarden setup` remembers for itself.
+fn setup(mut section: Section<'_>) {
+    let words = one_of(&[("broker", ()), ("repository", ()), ("camera", ())]);
+    section.list("without", 3, words);
+    section.finish();
 }
 
 fn log(mut section: Section<'_>) -> LogSettings {

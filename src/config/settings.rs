@@ -1,5 +1,6 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
+use crate::domain::authority::Requirement;
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
 use crate::domain::runtime::Tuning;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub runtime: RuntimeSection,
     /// `[mqtt]`; without it the device does not report.
     pub mqtt: Option<MqttSettings>,
+    /// `[commands]`
+    pub commands: CommandSettings,
     /// `[repository]`; without it the device takes no bundles.
     pub repository: Option<RepositorySettings>,
     /// `[update]`
@@ -120,13 +123,26 @@ pub struct MqttSettings {
     pub results_per_second: f32,
 }
 
-/// TLS to the broker.
+/// TLS to the broker, or to the repository.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TlsSettings {
     /// Certificate authority, PEM; the system's when absent.
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain and key, PEM.
     pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Which commands over MQTT are taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandSettings {
+    /// Which must be signed.
+    pub require_signature: Requirement,
+    /// Whether those that only look need no signature in any case.
+    pub unsigned_observe: bool,
+    /// How often the repository is asked for the list of operators.
+    pub refresh: Duration,
+    /// How far ahead of this device's clock a command may have been issued.
+    pub clock_tolerance: Duration,
 }
 
 /// Where bundles come from.
@@ -143,6 +159,38 @@ pub struct RepositorySettings {
     pub retries: usize,
     /// Bytes per second at most (0: no limit).
     pub rate_limit: u64,
+    /// Whom to trust, what to show, and by which way.
+    pub access: AccessSettings,
+}
+
+/// How a repository on a web server is reached.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AccessSettings {
+    /// `https://`: the authority, and the device's own certificate and key.
+    pub tls: TlsSettings,
+    /// File with the bearer token.
+    pub token_file: Option<PathBuf>,
+    /// The proxy.
+    pub proxy: ProxySettings,
+}
+
+/// Through which proxy a repository is reached.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum ProxySettings {
+    /// As the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+    #[default]
+    Environment,
+    /// Through none, whatever the environment says.
+    Direct,
+    /// Through this one.
+    Through {
+        /// `http://`, `https://`, `socks5://` or `socks5h://` (the proxy resolves names), without a user.
+        url: url::Url,
+        /// User name, and the file with the password.
+        login: Option<(String, PathBuf)>,
+        /// Hosts, domains, addresses and networks that are reached without it.
+        no_proxy: Vec<String>,
+    },
 }
 
 /// When a candidate is good enough.
@@ -170,6 +218,8 @@ pub struct UpdateSettings {
     pub shadow_max_memory: u64,
     /// Restarts of the agent during one probation before it is a boot loop.
     pub max_boots: u32,
+    /// An update that goes on after a restart waits so long for its repository.
+    pub resume_max: Duration,
     /// Bytes of disk that an update leaves free.
     pub disk_reserve: u64,
     /// Largest bundle accepted, bytes.

@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How a repository is reached.
+mod access;
+/// `[commands]`.
+mod commands;
 /// Whose models are taken, and which keys open encrypted ones.
 mod models;
 /// The `[runtime]` tables and what belongs to them.
@@ -72,6 +76,7 @@ fn the_example_shows_every_default_of_a_device_that_says_nothing() {
     assert_eq!(smallest.paths, example.paths);
     assert_eq!(smallest.runtime, example.runtime);
     assert_eq!(smallest.update, example.update);
+    assert_eq!(smallest.commands, example.commands);
     assert_eq!(smallest.health, example.health);
     assert_eq!(smallest.log, example.log);
     assert_eq!(smallest.pipelines[0].source, example.pipelines[0].source);
@@ -100,7 +105,7 @@ fn the_examples_in_the_example_are_valid() {
 #[test]
 fn the_example_names_every_key() {
     let runtime = ["runtime.cpu", "runtime.tensorrt", "runtime.cuda", "runtime.openvino", "runtime.xnnpack"];
-    let tables = ["device", "paths", "runtime", "mqtt", "repository", "update", "health", "log"];
+    let tables = ["device", "paths", "runtime", "mqtt", "commands", "repository", "update", "health", "log"];
     for table in tables.into_iter().chain(runtime) {
         let known = faults(&format!("{SMALLEST}[{table}]\nqqqqqqqqqqqqqqqq = 1\n"))
             .into_iter()

@@ -87,6 +87,11 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Result<Dur
     }
 }
 
+/// A time span as it is written in the file and on the command line: `90s`, `10m`.
+pub fn span(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(with_unit(text, &DURATION_UNITS)?).ok()
+}
+
 /// A duration as it would be written in the file.
 pub fn say_duration(span: Duration) -> String {
     let ms = span.as_millis();

@@ -46,7 +46,7 @@ pub enum Command {
         /// Longest edge, pixels.
         max_edge: u32,
     },
-    /// Pause a pipeline's source, for all pipelines that look at it, or let it go on. Local socket only.
+    /// Pause a pipeline's source, for all pipelines that look at it, or let it go on.
     Pause {
         /// The pipeline; may be left out where the device has one.
         pipeline: Option<PipelineName>,

@@ -43,16 +43,17 @@ impl FrameFormat {
         FrameFormat::Samples,
     ];
 
-    /// Bytes that a frame of this format must have, where the format fixes it.
+    /// Bytes that a frame of this format must have, where the format fixes it; more than any frame has where
+    /// the number is too large to be counted, which is what another process may state.
     pub fn exact_len(self, width: u32, height: u32) -> Option<usize> {
-        let pixels = width as usize * height as usize;
+        let pixels = (width as usize).saturating_mul(height as usize);
         match self {
             FrameFormat::Jpeg => None,
-            FrameFormat::Rgb8 => Some(pixels * 3),
+            FrameFormat::Rgb8 => Some(pixels.saturating_mul(3)),
             FrameFormat::Grey8 => Some(pixels),
-            FrameFormat::Yuyv => Some(pixels * 2),
-            FrameFormat::Nv12 | FrameFormat::I420 => Some(pixels / 2 * 3),
-            FrameFormat::Samples => Some(pixels * 4),
+            FrameFormat::Yuyv => Some(pixels.saturating_mul(2)),
+            FrameFormat::Nv12 | FrameFormat::I420 => Some((pixels / 2).saturating_mul(3)),
+            FrameFormat::Samples => Some(pixels.saturating_mul(4)),
         }
     }
 
@@ -86,4 +87,20 @@ pub struct FrameView<'a> {
     pub meta: FrameMeta,
     /// The bytes, in `meta.format`.
     pub bytes: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stated_size_that_overflows_fits_no_frame() {
+        for format in FrameFormat::ALL.into_iter().filter(|format| *format != FrameFormat::Jpeg) {
+            // 2^31 × 2^31 × 4 bytes is 2^64, which is 0 where it is cut off.
+            for (width, height) in [(1 << 31, 1 << 31), (u32::MAX, u32::MAX), (u32::MAX, 1 << 31)] {
+                assert!(format.exact_len(width, height) > Some(MAX_FRAME), "{format:?} {width}x{height}");
+            }
+        }
+        assert_eq!(FrameFormat::I420.exact_len(640, 480), Some(460_800));
+    }
 }

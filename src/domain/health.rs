@@ -1,6 +1,7 @@
 //! Is the device well? One pure judgement over the facts that the agent has gathered.
 
 mod bare;
+pub mod clock;
 
 use super::deployment::Stage;
 use super::id::{DeviceId, PipelineName, Release, SlotName};
@@ -49,7 +50,7 @@ pub enum ProblemCode {
     MessagesLost,
     /// The repository is not reached, or refuses.
     RepositoryUnreachable,
-    /// The clock was never set by a time server; expiry dates are judged by the last known time.
+    /// The clock is wrong, or nothing sets or keeps it; expiry dates are judged by the last known time.
     ClockUnsynchronised,
     /// Less disk is free than an update leaves.
     DiskLow,
@@ -231,6 +232,8 @@ pub struct Facts {
     pub uptime_s: u64,
     /// Whether the clock follows a time server, where the kernel tells.
     pub clock_synchronised: Option<bool>,
+    /// What else is known of it.
+    pub clock: clock::ClockFacts,
     /// The pipelines.
     pub pipelines: Vec<PipelineHealth>,
     /// The broker.
@@ -272,6 +275,9 @@ pub struct HealthReport {
     pub repository: LinkHealth,
     /// The machine.
     pub board: BoardMetrics,
+    /// What this kernel leaves open to a model that takes its process over; no problem of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlocked: Vec<String>,
 }
 
 impl HealthReport {
@@ -316,11 +322,7 @@ pub fn judge(facts: Facts) -> HealthReport {
         );
         problems.push(Problem::new(ProblemCode::MessagesLost, detail));
     }
-    if facts.clock_synchronised == Some(false) {
-        let detail =
-            "the clock is not synchronised; start a time service such as systemd-timesyncd or chrony";
-        problems.push(Problem::new(ProblemCode::ClockUnsynchronised, detail));
-    }
+    problems.extend(clock::problem(facts.clock_synchronised, facts.clock));
     board_problems(&facts.board, facts.disk_reserve, &mut problems);
 
     let working = |p: &PipelineHealth| match p.state {
@@ -357,6 +359,7 @@ pub fn judge(facts: Facts) -> HealthReport {
         mqtt: facts.mqtt,
         repository: facts.repository,
         board: facts.board,
+        unlocked: Vec::new(),
     }
 }
 
@@ -467,6 +470,7 @@ mod tests {
             boot_id: "b".into(),
             uptime_s: 1,
             clock_synchronised: Some(true),
+            clock: clock::ClockFacts::default(),
             pipelines,
             mqtt: LinkHealth { target: Some("mqtt://broker:1883".into()), reached: true, last_error: None },
             messages_lost: 0,

@@ -100,6 +100,9 @@ name!(
     /// One command as its sender named it; replies and doubles are matched by it.
     CommandId, "command id");
 name!(
+    /// Somebody whose key may sign commands.
+    OperatorName, "operator name");
+name!(
     /// One attempt to bring a slot to a release.
     DeploymentId, "deployment id");
 

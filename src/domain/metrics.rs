@@ -196,6 +196,9 @@ pub struct MqttMetrics {
     pub live_dropped: u64,
     /// Messages of ours that the broker took.
     pub published: u64,
+    /// Commands that were refused at the gate or before: unsigned, replayed, for another, or no command at all.
+    #[serde(default)]
+    pub commands_refused: u64,
 }
 
 #[cfg(test)]

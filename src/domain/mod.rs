@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod ahead;
+pub mod authority;
 pub mod backoff;
 pub mod command;
 pub mod credit;
@@ -34,7 +35,9 @@ pub mod watchdog;
 pub mod window;
 
 pub use frame::{FrameFormat, FrameMeta};
-pub use id::{CommandId, DeploymentId, DeviceId, Digest, ModelName, PipelineName, Release, SlotName};
+pub use id::{
+    CommandId, DeploymentId, DeviceId, Digest, ModelName, OperatorName, PipelineName, Release, SlotName,
+};
 pub use manifest::Manifest;
 pub use reason::{Reason, ReasonCode};
 pub use result::{Classification, Detection, FrameResult, Output, StageTimes};

@@ -14,7 +14,7 @@ pub enum ReasonCode {
     DigestMismatch,
     /// Bytes are more or fewer than signed.
     SizeMismatch,
-    /// Metadata is past its expiry date.
+    /// Metadata, a command or an operator's key is past its end.
     Expired,
     /// Metadata or a release is older than what the device has already seen.
     OlderThanSeen,
@@ -23,6 +23,16 @@ pub enum ReasonCode {
     /// The signature of the model's maker (`model.sig`) is missing, wrong, of other files, or by a key that is
     /// not trusted.
     ModelSignatureInvalid,
+    /// A command carries no signature, and must.
+    Unsigned,
+    /// A command's number is not above the highest that was seen of its key.
+    Replayed,
+    /// A command was signed for another device or group.
+    WrongAudience,
+    /// The operator's roles or groups do not reach so far.
+    NotAllowed,
+    /// A command was issued ahead of the device's clock.
+    NotYetValid,
     // The way to the bundle
     /// The release is not in the repository.
     NotFound,
@@ -81,13 +91,8 @@ impl ReasonCode {
     pub fn is_trust(self) -> bool {
         use ReasonCode::*;
         match self {
-            SignatureInvalid
-            | DigestMismatch
-            | SizeMismatch
-            | Expired
-            | OlderThanSeen
-            | Malformed
-            | ModelSignatureInvalid => true,
+            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed
+            | ModelSignatureInvalid | Unsigned | Replayed | WrongAudience | NotAllowed | NotYetValid => true,
             NotFound
             | RepositoryUnreachable
             | DiskFull
@@ -125,6 +130,11 @@ impl ReasonCode {
             OlderThanSeen => "older_than_seen",
             Malformed => "malformed",
             ModelSignatureInvalid => "model_signature_invalid",
+            Unsigned => "unsigned",
+            Replayed => "replayed",
+            WrongAudience => "wrong_audience",
+            NotAllowed => "not_allowed",
+            NotYetValid => "not_yet_valid",
             NotFound => "not_found",
             RepositoryUnreachable => "repository_unreachable",
             DiskFull => "disk_full",

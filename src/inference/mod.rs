@@ -16,7 +16,7 @@ pub mod graph_cache;
 pub mod hardware;
 pub mod inspect;
 pub mod library;
-mod npy;
+pub mod npy;
 pub mod picture;
 pub mod pixels;
 pub mod planes;

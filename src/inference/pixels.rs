@@ -16,7 +16,7 @@ use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, ScalingFactor
 /// Most pixels of a picture; a bound on memory, not on quality.
 pub const MAX_PIXELS: u64 = 100_000_000;
 /// Scans of a progressive JPEG; more is an attack on time.
-const MAX_SCANS: u32 = 100;
+pub(super) const MAX_SCANS: u32 = 100;
 
 /// Decoded pixels, rows without padding.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,4 +1,4 @@
-//! One connection to a broker, kept up. The only file that names `rumqttc`.
+//! One connection to a broker, kept up. Only this file and the folder beside it name `rumqttc`.
 //!
 //! The event loop is polled in a task of its own and by nothing else: it must not be cancelled
 //! between two packets. Everybody else sees a [`Connection`] to publish through, a watch on the
@@ -15,22 +15,25 @@ use super::message::{Message, PublishError, Received, State};
 use super::tls;
 use crate::config::settings::TlsSettings;
 use crate::domain::{Reason, ReasonCode};
+use crate::sys::tls::{TlsError, explain, fault_in};
 use backon::BackoffBuilder;
 use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop,
-    LastWill, MqttOptions, Packet, PersistedAckMode, PersistedSession, PubAckReason, PublishNoticeError,
-    PublishOptions, PublishProperties, QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError,
-    SubscribeFilterInput, SubscribeNoticeError, TlsConfiguration, Transport,
+    LastWill, MqttOptions, Packet, PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, QoS,
+    StateError, SubscribeFilterInput, SubscribeNoticeError, TlsConfiguration, Transport,
 };
+use session::BlankSession;
 use std::future::Future;
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+mod session;
 
 /// Largest packet taken from the broker, bytes; a larger one is a protocol error and ends the connection.
 const MAX_INCOMING: u32 = 256 << 10;
@@ -60,6 +63,8 @@ pub struct Options {
     pub tls: Option<TlsSettings>,
     /// User name and password.
     pub login: Option<(String, Vec<u8>)>,
+    /// Where that password is read again before each new try.
+    pub password_file: Option<PathBuf>,
     /// Between signs of life.
     pub keep_alive: Duration,
     /// Published by the broker when the connection is lost.
@@ -95,7 +100,8 @@ impl Connection {
     /// Starts to connect, and returns at once. Call inside a tokio runtime.
     ///
     /// # Errors
-    /// [`ReasonCode::BadRequest`] for certificates or keys that cannot be read.
+    /// [`ReasonCode::BadRequest`] for certificates or keys that cannot be read. A system without certificate
+    /// authorities is no error: the state tells, and it is looked again before each try.
     pub fn open(options: Options) -> Result<(Self, mpsc::Receiver<Received>), Reason> {
         let mut mqtt = MqttOptions::new(options.client_id.clone(), (options.host.clone(), options.port));
         mqtt.set_keep_alive(u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX))
@@ -125,8 +131,14 @@ impl Connection {
             let payload = will.payload.to_vec();
             mqtt.set_last_will(LastWill::new(&will.topic, payload, QoS::AtLeastOnce, will.retain, None));
         }
-        if let Some(tls) = &options.tls {
-            mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls::config(tls)?)));
+        let mut fault = None;
+        match options.tls.as_ref().map(transport) {
+            Some(Ok(transport)) => {
+                mqtt.set_transport(transport);
+            }
+            Some(Err(error @ TlsError::NoAuthorities(_))) => fault = Some(no_tls(&options, &error)),
+            Some(Err(TlsError::File(reason))) => return Err(reason),
+            None => {}
         }
 
         let (client, event_loop) = AsyncClient::builder(mqtt)
@@ -150,7 +162,7 @@ impl Connection {
             shared: shared.clone(),
             closing: closing.clone(),
         };
-        let task = tokio::spawn(driver.run(event_loop));
+        let task = tokio::spawn(driver.run(event_loop, fault));
         Ok((Self { client, state, shared, closing, task: Mutex::new(Some(task)) }, messages))
     }
 
@@ -260,10 +272,19 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(self, mut event_loop: EventLoop) {
+    /// `fault`: why the event loop cannot be used yet. It is not polled until that is over: it would connect
+    /// without TLS.
+    async fn run(self, mut event_loop: EventLoop, mut fault: Option<Reason>) {
         let mut backoff = waits();
         let mut up_since: Option<Instant> = None;
         loop {
+            if let Some(reason) = fault.take() {
+                if !self.down(reason, backoff.next()).await {
+                    return;
+                }
+                fault = self.renew(&mut event_loop, false).err();
+                continue;
+            }
             let event = tokio::select! {
                 event = event_loop.poll() => event,
                 // Nothing is on its way without a connection, so there is nothing to wait for.
@@ -286,18 +307,54 @@ impl Driver {
                     if up_since.take().is_some_and(|since| since.elapsed() >= GOOD) {
                         backoff = waits();
                     }
-                    let wait = backoff.next().unwrap_or(BACKOFF.1);
-                    tracing::warn!(wait_ms = wait.as_millis() as u64, "mqtt: {reason}");
-                    // First this, then the state: see `subscribe`.
-                    self.shared.live.store(0, Ordering::SeqCst);
-                    self.state.send_replace(State::Down { reason });
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = self.closing.cancelled() => return,
+                    if !self.down(reason, backoff.next()).await {
+                        return;
                     }
+                    fault = self.renew(&mut event_loop, true).err();
                 }
             }
         }
+    }
+
+    /// Tells why there is no connection, and waits before the next try; false when there shall be none.
+    async fn down(&self, reason: Reason, wait: Option<Duration>) -> bool {
+        let wait = wait.unwrap_or(BACKOFF.1);
+        tracing::warn!(wait_ms = wait.as_millis() as u64, "mqtt: {reason}");
+        // First this, then the state: see `subscribe`.
+        self.shared.live.store(0, Ordering::SeqCst);
+        self.state.send_replace(State::Down { reason });
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            () = self.closing.cancelled() => false,
+        }
+    }
+
+    /// Takes up what the files hold by now: a password or a certificate that was renewed counts from the next
+    /// try on. Where they cannot be used and there is something from before (`usable`), that is tried again.
+    fn renew(&self, event_loop: &mut EventLoop, usable: bool) -> Result<(), Reason> {
+        let former = |reason: Reason| match usable {
+            true => {
+                tracing::warn!("mqtt: {reason}; going on with what was there before");
+                Ok(())
+            }
+            false => Err(reason),
+        };
+        if let (Some((user, _)), Some(file)) = (&self.options.login, &self.options.password_file) {
+            match super::password(file) {
+                Ok(password) => {
+                    event_loop.options.set_credentials(user.clone(), password);
+                }
+                Err(reason) => former(reason)?,
+            }
+        }
+        match self.options.tls.as_ref().map(transport) {
+            Some(Ok(transport)) => {
+                event_loop.options.set_transport(transport);
+            }
+            Some(Err(error)) => former(no_tls(&self.options, &error))?,
+            None => {}
+        }
+        Ok(())
     }
 
     /// Asks for the subscriptions; the answer, which this loop must read first, makes the state `Up`.
@@ -391,14 +448,17 @@ impl Driver {
                     ),
                 }
             }
-            ConnectionError::Tls(error) => Reason::new(
-                ReasonCode::BrokerRefused,
-                format!(
-                    "{to}: no TLS connection: {error}; check mqtt.tls (ca_file, client certificate), the host name and the clock"
-                ),
-            ),
+            ConnectionError::Tls(error) => {
+                let why = fault_in(error).map(|fault| explain(tls::TABLE, fault));
+                let why = why.unwrap_or_else(|| format!("no TLS connection: {error}; check mqtt.url"));
+                Reason::new(ReasonCode::BrokerRefused, format!("{to}: {why}"))
+            }
             ConnectionError::Io(error) => {
                 let why = match error.kind() {
+                    // A server that wants a certificate says so only after the handshake.
+                    _ if fault_in(error).is_some() => {
+                        fault_in(error).map(|fault| explain(tls::TABLE, fault)).unwrap_or_default()
+                    }
                     std::io::ErrorKind::ConnectionRefused => {
                         "nothing listens there; is the broker running?".to_owned()
                     }
@@ -450,6 +510,16 @@ impl Driver {
     }
 }
 
+/// TLS as the files have it now.
+fn transport(settings: &TlsSettings) -> Result<Transport, TlsError> {
+    Ok(Transport::tls_with_config(TlsConfiguration::Rustls(tls::config(settings)?)))
+}
+
+fn no_tls(options: &Options, error: &TlsError) -> Reason {
+    let detail = format!("broker {}:{}: cannot set up TLS: {error}", options.host, options.port);
+    Reason::new(ReasonCode::BrokerUnreachable, detail)
+}
+
 /// An endless row of waits with jitter of its own: a fleet does not come back in one moment.
 fn waits() -> backon::ExponentialBackoff {
     backon::ExponentialBuilder::new()
@@ -460,45 +530,6 @@ fn waits() -> backon::ExponentialBackoff {
         // Without a seed, and without its `std` feature, the crate's is the same on every device.
         .with_jitter_seed(getrandom::u64().unwrap_or(u64::from(std::process::id())))
         .build()
-}
-
-/// The library keeps its own name for this to itself.
-type SessionFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
-
-/// A saved session that holds nothing: lets the library go on with what the broker has kept from
-/// before a restart. Nothing is lost by it, as our own spool sends again what was not acknowledged,
-/// and QoS 2, which would need more, is not used.
-#[derive(Debug)]
-struct BlankSession;
-
-impl SessionStore for BlankSession {
-    fn load<'a>(&'a self, key: &'a SessionStoreKey) -> SessionFuture<'a, Option<PersistedSession>> {
-        let session = PersistedSession {
-            format_version: 1,
-            client_id: key.client_id().to_owned(),
-            clean_start: false,
-            session_expiry_interval: None,
-            outgoing_inflight_upper_limit: Some(INFLIGHT),
-            ack_mode: PersistedAckMode::Automatic,
-            last_pkid: 0,
-            last_puback: 0,
-            replay: Vec::new(),
-            incoming_qos2: Vec::new(),
-        };
-        Box::pin(async move { Ok(Some(session)) })
-    }
-
-    fn save<'a>(
-        &'a self,
-        _key: &'a SessionStoreKey,
-        _session: &'a PersistedSession,
-    ) -> SessionFuture<'a, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn clear<'a>(&'a self, _key: &'a SessionStoreKey) -> SessionFuture<'a, ()> {
-        Box::pin(async { Ok(()) })
-    }
 }
 
 /// The library's own text holds the whole request; only its kind is told.

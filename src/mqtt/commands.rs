@@ -1,17 +1,18 @@
 //! From a message to a command, or to the reason why not. Pure.
 //!
 //! Checks stand in the order of their cost, and nothing of the payload is looked at before it is
-//! known to be small, fresh and meant for us. [`read`] is the one place where a command is let in:
-//! commands are not signed yet, so whoever may publish to the device's `cmd/` topics may command it
-//! (the broker's access list decides). The birth message says so (`commands_unsigned`). A signature
-//! check belongs between "fresh" and "payload" in [`read`], and nowhere else.
+//! known to be small, fresh and meant for us ([`address`]). Then the [`super::gate::Gate`] decides: it reads
+//! the payload as it is ([`plain`]), or takes the signed action out of it ([`action`]).
 
-use super::topics::{Audience, Topic, Topics};
+use super::topics::{Topic, Topics};
+pub use crate::domain::authority::Addressee;
+use crate::domain::authority::Audience;
 use crate::domain::command::{Command, Request};
 use crate::domain::shadow::ShadowWish;
-use crate::domain::{CommandId, DeviceId, PipelineName, Reason, ReasonCode, Release, SlotName};
+use crate::domain::{CommandId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
 /// Largest payload of a command, bytes.
@@ -21,7 +22,8 @@ pub const MAX_COMMAND: usize = 16 << 10;
 pub const SNAPSHOT_EDGES: RangeInclusive<u32> = 16..=4096;
 
 /// The commands that a device takes over MQTT.
-pub const COMMANDS: [&str; 6] = ["update", "rollback", "abort", "status", "restart", "snapshot"];
+pub const COMMANDS: [&str; 8] =
+    ["update", "rollback", "abort", "status", "restart", "snapshot", "pause", "resume"];
 
 /// A message as it came.
 #[derive(Debug, Clone, Copy)]
@@ -44,20 +46,42 @@ pub struct Refusal {
     pub reason: Reason,
 }
 
-/// Who may be commanded here.
+/// A command by its topic; of the payload nothing is known but that it is not too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addressee {
-    /// This device.
-    pub device: DeviceId,
-    /// Groups whose commands it obeys.
-    pub groups: Vec<DeviceId>,
+pub struct Addressed<'a> {
+    /// To whom.
+    pub audience: Audience,
+    /// The command's name, as its sender wrote it.
+    pub command: String,
+    /// The sender's name for it.
+    pub id: CommandId,
+    /// What it says.
+    pub payload: &'a [u8],
 }
 
-/// Reads a command.
+impl Addressed<'_> {
+    fn refused(self, reason: Reason) -> Refusal {
+        Refusal { named: Some((self.command, self.id)), reason }
+    }
+}
+
+/// Reads a command that needs no signature.
 ///
 /// # Errors
 /// [`Refusal`] with [`ReasonCode::BadRequest`] for everything that is not exactly a command.
 pub fn read(topics: &Topics, to: &Addressee, raw: RawCommand<'_>) -> Result<Request, Refusal> {
+    let asked = address(topics, to, raw)?;
+    match plain(&asked) {
+        Ok(command) => Ok(Request { id: asked.id, command }),
+        Err(reason) => Err(asked.refused(reason)),
+    }
+}
+
+/// Reads all but the payload.
+///
+/// # Errors
+/// As [`read`].
+pub fn address<'a>(topics: &Topics, to: &Addressee, raw: RawCommand<'a>) -> Result<Addressed<'a>, Refusal> {
     let nobody = |detail: String| Refusal { named: None, reason: bad(detail) };
     let short = || raw.topic.chars().take(160).collect::<String>();
     let (audience, command, id) = match topics.parse(raw.topic) {
@@ -70,11 +94,7 @@ pub fn read(topics: &Topics, to: &Addressee, raw: RawCommand<'_>) -> Result<Requ
     if command.parse::<CommandId>().is_err() {
         return Err(nobody(format!("topic \"{}\": no such command", short())));
     }
-    let ours = match &audience {
-        Audience::Device(device) => *device == to.device,
-        Audience::Group(group) => to.groups.contains(group),
-    };
-    if !ours {
+    if !to.is_meant(&audience) {
         return Err(nobody(format!("topic \"{}\" is for another device or group", short())));
     }
 
@@ -90,10 +110,30 @@ pub fn read(topics: &Topics, to: &Addressee, raw: RawCommand<'_>) -> Result<Requ
             raw.payload.len()
         )));
     }
-    match payload(&command, raw.payload) {
-        Ok(parsed) => Ok(Request { id, command: parsed }),
-        Err(detail) => Err(refuse(format!("command {command} {id}: {detail}"))),
-    }
+    Ok(Addressed { audience, command, id, payload: raw.payload })
+}
+
+/// Reads the payload of a command without a signature.
+///
+/// # Errors
+/// [`ReasonCode::BadRequest`].
+pub fn plain(asked: &Addressed<'_>) -> Result<Command, Reason> {
+    let Addressed { command, id, payload: bytes, .. } = asked;
+    payload(command, bytes).map_err(|detail| bad(format!("command {command} {id}: {detail}")))
+}
+
+/// Reads an action: the command's name under `command`, and beside it what [`plain`] would read.
+///
+/// # Errors
+/// [`ReasonCode::BadRequest`].
+pub fn action(action: &Map<String, Value>) -> Result<Command, Reason> {
+    let mut fields = action.clone();
+    let Some(Value::String(command)) = fields.remove("command") else {
+        return Err(bad("action: no \"command\", such as \"restart\"".to_owned()));
+    };
+    let shown: String = command.chars().take(64).flat_map(char::escape_default).collect();
+    payload(&command, Value::Object(fields).to_string().as_bytes())
+        .map_err(|detail| bad(format!("action {shown}: {detail}")))
 }
 
 fn bad(detail: String) -> Reason {
@@ -116,6 +156,11 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
     }
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
+    struct Pipeline {
+        pipeline: Option<PipelineName>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Nothing {}
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -134,6 +179,12 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
         "abort" => object(payload).map(|Slot { slot }: Slot| Command::Abort { slot }),
         "status" => object(payload).map(|Nothing {}: Nothing| Command::Status),
         "restart" => object(payload).map(|Nothing {}: Nothing| Command::Restart),
+        "pause" => {
+            object(payload).map(|Pipeline { pipeline }: Pipeline| Command::Pause { pipeline, paused: true })
+        }
+        "resume" => {
+            object(payload).map(|Pipeline { pipeline }: Pipeline| Command::Pause { pipeline, paused: false })
+        }
         "snapshot" => {
             let Snapshot { pipeline, max_edge } = object(payload)?;
             let max_edge = max_edge.unwrap_or(640);
@@ -217,6 +268,12 @@ mod tests {
             ("status", "", Command::Status),
             ("status", "{}", Command::Status),
             ("restart", "{}", Command::Restart),
+            ("pause", "", Command::Pause { pipeline: None, paused: true }),
+            (
+                "resume",
+                r#"{"pipeline":"belt"}"#,
+                Command::Pause { pipeline: Some("belt".parse().unwrap()), paused: false },
+            ),
             ("snapshot", "", Command::Snapshot { pipeline: None, max_edge: 640 }),
             (
                 "snapshot",
@@ -224,7 +281,17 @@ mod tests {
                 Command::Snapshot { pipeline: Some("belt".parse().unwrap()), max_edge: 320 },
             ),
         ] {
-            assert_eq!(read_payload(command, payload), Ok(expected), "{command} {payload}");
+            assert_eq!(read_payload(command, payload), Ok(expected.clone()), "{command} {payload}");
+            // The same as an action, its name among the fields.
+            let payload = if payload.is_empty() { "{}" } else { payload };
+            let mut fields: Map<String, Value> = serde_json::from_str(payload).unwrap();
+            fields.insert("command".into(), command.into());
+            assert_eq!(action(&fields), Ok(expected), "{command} {payload}");
+        }
+        for bad in [r#"{}"#, r#"{"command":1}"#, r#"{"command":"install"}"#, r#"{"command":"restart","x":1}"#]
+        {
+            let reason = action(&serde_json::from_str(bad).unwrap()).unwrap_err();
+            assert_eq!(reason.code, ReasonCode::BadRequest, "{bad}");
         }
         assert!(COMMANDS.contains(&read_payload("status", "").unwrap().name()));
     }

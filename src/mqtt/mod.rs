@@ -4,7 +4,7 @@
 //! Handle ── live ────────────────────────────┐
 //!        └─ orders → pump ⇄ spool (disk)     ├→ client → broker
 //! Replies ─ orders ──┘    └──────────────────┘     │
-//! agent ← Incoming ← commands::read ← inbox ←──────┘
+//! agent ← Incoming ← gate ← address ← inbox ←──────┘
 //! ```
 //!
 //! What may be missed (results, metrics, snapshots) goes straight to the client or is dropped and
@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod commands;
+pub mod gate;
 pub mod message;
 pub mod operator;
 pub mod payloads;
@@ -35,15 +36,18 @@ use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, LinkHealth};
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
 use crate::domain::{DeviceId, FrameResult, PipelineName, Reason, ReasonCode};
+use crate::sys::secret;
 use bytes::Bytes;
 use client::{Connection, Options};
 use commands::{Addressee, RawCommand};
+use gate::Gate;
 use message::{Message, Received};
 use payloads::{MAX_PAYLOAD, ReplyStatus, Stamper};
 use pump::{Counters, Order, Pump};
 use replies::{Address, Window};
 use serde::Serialize;
 use spool::{Spool, Spooled};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -78,10 +82,12 @@ pub(crate) struct Link {
     counters: Arc<Counters>,
     live_dropped: AtomicU64,
     orders_dropped: AtomicU64,
+    commands_refused: AtomicU64,
 }
 
 /// Connects, and keeps connected until [`Handle::shutdown`]. Returns at once; call it inside a
-/// tokio runtime. Commands are handed to `commands`; while it is full, they are answered `busy`.
+/// tokio runtime. Commands that `gate` lets in are handed to `commands`; while it is full, they are answered
+/// `busy`, and the gate does not hear of them.
 ///
 /// # Errors
 /// [`ReasonCode::BadRequest`] for a root or device id that cannot be part of a topic, and for a
@@ -92,6 +98,7 @@ pub fn start(
     birth: Birth,
     spool: Spool,
     commands: mpsc::Sender<Incoming>,
+    gate: Arc<dyn Gate>,
 ) -> Result<Handle, Reason> {
     let topics = Topics::new(&settings.root)?;
     topics::check_device(&device.id)?;
@@ -104,6 +111,7 @@ pub fn start(
         port: settings.port,
         tls: settings.tls.clone(),
         login: login(settings)?,
+        password_file: settings.password_file.clone(),
         keep_alive: settings.keep_alive,
         will: Some(Message {
             topic: availability.clone(),
@@ -128,10 +136,11 @@ pub fn start(
         counters,
         live_dropped: AtomicU64::new(0),
         orders_dropped: AtomicU64::new(0),
+        commands_refused: AtomicU64::new(0),
     });
     link.newest(&Said::Birth, birth);
     let addressee = Addressee { device: device.id.clone(), groups: device.groups.clone() };
-    tokio::spawn(inbox(link.clone(), addressee, received, commands));
+    tokio::spawn(inbox(link.clone(), addressee, received, commands, gate));
     let (stop, stopped) = oneshot::channel();
     let pump = tokio::spawn(pump.run(stopped));
     Ok(Handle {
@@ -146,19 +155,18 @@ pub fn start(
 /// The user name and the password from its file.
 pub fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reason> {
     let Some(username) = &settings.username else { return Ok(None) };
-    let mut password = Vec::new();
-    if let Some(path) = &settings.password_file {
-        password = std::fs::read(path).map_err(|error| {
-            let remedy = "make it readable for the agent; a credential:NAME needs LoadCredential=NAME:FILE in the \
-                          unit, and systemd 247 or newer";
-            let detail = format!("mqtt.password_file {}: {error}; {remedy}", path.display());
-            Reason::new(ReasonCode::BadRequest, detail)
-        })?;
-        while password.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
-            password.pop();
-        }
+    let password = settings.password_file.as_deref().map(password).transpose()?;
+    Ok(Some((username.clone(), password.unwrap_or_default())))
+}
+
+/// The password that a file holds, without the line break at its end.
+fn password(path: &Path) -> Result<Vec<u8>, Reason> {
+    let mut password =
+        std::fs::read(path).map_err(|error| secret::unreadable("mqtt.password_file", path, &error))?;
+    while password.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+        password.pop();
     }
-    Ok(Some((username.clone(), password)))
+    Ok(password)
 }
 
 /// The broker, for people.
@@ -173,13 +181,15 @@ async fn inbox(
     addressee: Addressee,
     mut received: mpsc::Receiver<Received>,
     agent: mpsc::Sender<Incoming>,
+    gate: Arc<dyn Gate>,
 ) {
     while let Some(message) = received.recv().await {
         let raw = RawCommand { topic: &message.topic, payload: &message.payload, retained: message.retained };
-        let request = match commands::read(&link.topics, &addressee, raw) {
-            Ok(request) => request,
+        let asked = match commands::address(&link.topics, &addressee, raw) {
+            Ok(asked) => asked,
             Err(refusal) => {
                 tracing::warn!("mqtt: refused: {}", refusal.reason);
+                link.commands_refused.fetch_add(1, Ordering::Relaxed);
                 if let Some((command, id)) = refusal.named {
                     let to = Address::new(&link, &command, &id, &message);
                     to.answer_live(&link, ReplyStatus::Failed { reason: refusal.reason });
@@ -187,24 +197,31 @@ async fn inbox(
                 continue;
             }
         };
-        let name = request.command.name();
-        let to = Address::new(&link, name, &request.id, &message);
-        if let Some(last) = link.window().admit(name, &request.id) {
-            tracing::info!("mqtt: {name} {} came again, answered as before", request.id);
+        let (name, id) = (&asked.command, &asked.id);
+        let to = Address::new(&link, name, id, &message);
+        let last = link.window().known(name, id);
+        if let Some(last) = last {
+            tracing::info!("mqtt: {name} {id} came again, answered as before");
             to.answer_live(&link, last);
             continue;
         }
-        match agent.try_reserve() {
-            Ok(place) => {
-                tracing::info!("mqtt: command {name} {}", request.id);
+        let Ok(place) = agent.try_reserve() else {
+            let detail = format!("command {name} {id}: too many commands wait already; send it again");
+            let reason = Reason::new(ReasonCode::Busy, detail);
+            to.answer_live(&link, ReplyStatus::Failed { reason });
+            continue;
+        };
+        match gate.admit(&asked).await {
+            Ok(command) => {
+                tracing::info!("mqtt: command {name} {id}");
+                link.window().admit(name, id);
                 let replies = Replies::begin(link.clone(), to);
-                place.send(Incoming { request, replies });
+                place.send(Incoming { request: Request { id: id.clone(), command }, replies });
             }
-            Err(_) => {
-                link.window().forget(name, &request.id);
-                let detail =
-                    format!("command {name} {}: too many commands wait already; send it again", request.id);
-                let reason = Reason::new(ReasonCode::Busy, detail);
+            // It is not remembered, so that a good one under the same name may follow.
+            Err(reason) => {
+                tracing::warn!("mqtt: refused: {reason}");
+                link.commands_refused.fetch_add(1, Ordering::Relaxed);
                 to.answer_live(&link, ReplyStatus::Failed { reason });
             }
         }
@@ -303,6 +320,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Presents the device anew, where something of its birth has changed.
+    pub fn present(&self, birth: Birth) {
+        self.link.newest(&Said::Birth, birth);
+    }
+
     /// Says what the model saw: at most `results_per_second` a pipeline; may be missed.
     pub fn telemetry(&self, pipeline: &PipelineName, result: &FrameResult) {
         if self.throttle.admit(pipeline, std::time::Instant::now()) {
@@ -384,6 +406,7 @@ impl Handle {
             spool_dropped: get(&counters.spool_dropped) + get(&link.orders_dropped),
             live_dropped: get(&link.live_dropped),
             published: get(&counters.published),
+            commands_refused: get(&link.commands_refused),
         }
     }
 

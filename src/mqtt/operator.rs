@@ -58,6 +58,7 @@ impl Operator {
             port: parsed.port,
             tls: parsed.tls.then(|| tls.unwrap_or_default()),
             login: parsed.login,
+            password_file: None,
             keep_alive: Duration::from_secs(30),
             will: None,
             session: None,

@@ -80,8 +80,8 @@ pub struct Birth {
     pub pipelines: Vec<BirthPipeline>,
     /// Commands that it takes.
     pub commands: Vec<String>,
-    /// True while commands carry no signature: the broker's access list alone decides who may
-    /// command the device.
+    /// True while commands that change the device need no signature: the broker's access list alone decides
+    /// who may command it.
     pub commands_unsigned: bool,
     /// Whether the connection to the broker is encrypted.
     pub tls: bool,

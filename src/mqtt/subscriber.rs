@@ -49,6 +49,7 @@ impl Subscriber {
         let options = Options {
             client_id: format!("edgewarden-sensor-{}", uuid::Uuid::new_v4().simple()),
             login: login(&settings)?,
+            password_file: settings.password_file,
             host: settings.host,
             port: settings.port,
             tls: settings.tls,

@@ -15,6 +15,7 @@
 //!
 //! The root is one level, so that no topic has more than 7 slashes (the limit of AWS IoT Core).
 
+pub use crate::domain::authority::Audience;
 use crate::domain::{CommandId, DeviceId, PipelineName, Reason, ReasonCode, SlotName};
 use std::fmt;
 
@@ -45,15 +46,6 @@ pub enum Said {
         /// The sender's name for it.
         id: CommandId,
     },
-}
-
-/// To whom a command is said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Audience {
-    /// One device.
-    Device(DeviceId),
-    /// All devices of a group.
-    Group(DeviceId),
 }
 
 /// A topic under the root, read.

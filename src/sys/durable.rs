@@ -167,6 +167,17 @@ pub fn symlink_atomic(target: &Path, link: &Path) -> Result<(), DurableError> {
     renamed
 }
 
+/// Lets two names of one folder change places: after a power cut both did or neither. Needs no room.
+///
+/// # Errors
+/// Also where the file system cannot do it.
+pub fn exchange_synced(one: &Path, other: &Path) -> Result<(), DurableError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+        .map_err(|error| failed("exchange with another", one)(error.into()))?;
+    sync_dir(parent_of(one))
+}
+
 /// Makes a folder and its missing parents, and makes their names durable. No error when it exists.
 pub fn create_dir_synced(path: &Path) -> Result<(), DurableError> {
     if path.is_dir() {

@@ -1,4 +1,5 @@
-//! The machine underneath: time, memory, files that survive a power cut, the store, and the lock-down.
+//! The machine underneath: time, memory, files that survive a power cut, the store, secrets and certificates in
+//! files, and the lock-down.
 //!
 //! This folder decides nothing about models, updates or reports, and opens no socket.
 
@@ -12,6 +13,8 @@ pub mod lockdown;
 pub mod monotonic;
 pub mod no_swap;
 pub mod notify;
+pub mod secret;
 #[cfg(test)]
 pub mod small_disk;
 pub mod store;
+pub mod tls;

@@ -2,6 +2,7 @@
 //!
 //! All paths are below a root, so that the tests have boards of every kind.
 
+use crate::domain::health::clock::TimeKeeper;
 use crate::domain::metrics::{BoardMetrics, Throttling};
 use procfs::prelude::FromRead;
 use std::collections::BTreeMap;
@@ -162,6 +163,22 @@ pub fn clock_synchronised(root: &Path) -> Option<bool> {
     (state >= 0).then_some(state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0)
 }
 
+/// A hardware clock that is farther from the system's clock keeps some other time, or none.
+const RTC_RANGE: u64 = 24 * 3600;
+
+/// What keeps the time where no time service does: a hardware clock in range of `now` (seconds since 1970), or
+/// the machine around a container. Asking a hardware clock is slow; do it seldom.
+pub fn time_keeper(root: &Path, now: i64) -> Option<TimeKeeper> {
+    let clocks = std::fs::read_dir(root.join("sys/class/rtc")).into_iter().flatten().flatten();
+    let times = clocks.take(MAX_SENSORS).filter_map(|clock| text(&clock.path().join("since_epoch")));
+    if times.filter_map(|time| time.parse::<i64>().ok()).any(|time| time.abs_diff(now) <= RTC_RANGE) {
+        return Some(TimeKeeper::HardwareClock);
+    }
+    // Docker's, Podman's, and that of everything that follows systemd's container interface.
+    let marks = [".dockerenv", "run/.containerenv", "run/systemd/container"];
+    marks.iter().any(|mark| root.join(mark).exists()).then_some(TimeKeeper::Host)
+}
+
 /// A small file's text without the space around it.
 fn text(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
@@ -271,5 +288,25 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("run/systemd/timesync")).unwrap();
         std::fs::write(dir.path().join("run/systemd/timesync/synchronized"), "").unwrap();
         assert_eq!(clock_synchronised(dir.path()), Some(true));
+    }
+
+    #[test]
+    fn a_hardware_clock_in_range_keeps_the_time_and_one_that_began_anew_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (clock, now) = (dir.path().join("sys/class/rtc/rtc0"), 1_780_000_000);
+        assert_eq!(time_keeper(dir.path(), now), None);
+        std::fs::create_dir_all(&clock).unwrap();
+        for (time, keeper) in [
+            ("1780000007\n", Some(TimeKeeper::HardwareClock)),
+            // In local time, as a second system on the same machine may want it.
+            ("1779992800\n", Some(TimeKeeper::HardwareClock)),
+            ("1234\n", None),
+            ("\n", None),
+        ] {
+            std::fs::write(clock.join("since_epoch"), time).unwrap();
+            assert_eq!(time_keeper(dir.path(), now), keeper, "{time}");
+        }
+        std::fs::write(dir.path().join(".dockerenv"), "").unwrap();
+        assert_eq!(time_keeper(dir.path(), now), Some(TimeKeeper::Host));
     }
 }

@@ -237,6 +237,8 @@ fn mqtt(page: &mut Page, report: &MetricsReport) {
     page.level("mqtt_connected", "1 while the broker is reached", None, [(vec![], connected)]);
     page.count("mqtt_connects", "Connections made to the broker", [(vec![], mqtt.connects)]);
     page.count("mqtt_published", "Messages that the broker acknowledged", [(vec![], mqtt.published)]);
+    let refused = [(vec![], mqtt.commands_refused)];
+    page.count("mqtt_commands_refused", "Commands from the broker that were refused", refused);
     page.count(
         "mqtt_dropped",
         "Messages that did not reach the broker",

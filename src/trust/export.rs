@@ -1,6 +1,7 @@
 //! Looking at a repository in a folder, and carrying a release out of it in one file. Needs no keys.
 
 use super::folder::FolderTransport;
+use super::operators;
 use super::publish::at_once;
 use super::roles;
 use super::transport::{OnBytes, Transport};
@@ -142,6 +143,10 @@ pub fn export(
     add(layout::metadata("timestamp.json"), MAX_TIMESTAMP)?;
     add(layout::metadata(&format!("{}.snapshot.json", roles::version(&payloads.snapshot))), MAX_SNAPSHOT)?;
     add(layout::metadata(&format!("{}.targets.json", roles::version(&payloads.targets))), MAX_TARGETS)?;
+    // With it a device that never reaches the repository hears of new and revoked operators.
+    if let Some(digest) = operators::listed_in(&payloads.targets) {
+        add(layout::operators(&digest), operators::MAX_LIST)?;
+    }
     contents.insert(layout::manifest(release, &signed.digest), Content::Bytes(signed.bytes.clone()));
     for file in &signed.manifest.files {
         let name = layout::blob(&file.sha256);

@@ -4,7 +4,7 @@
 //! securesystemslib and python-tuf compute it.
 
 use crate::bundle::files::sha256;
-use crate::domain::{Reason, ReasonCode};
+use crate::domain::{Digest, Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -159,6 +159,13 @@ fn public_value(key: &SigningKey) -> Value {
         "scheme": "ed25519",
         "keyval": { "public": hex::encode(key.verifying_key().as_bytes()) },
     })
+}
+
+/// The key id of a public key.
+pub(super) fn id_of(public: &[u8; 32]) -> Result<Digest, Reason> {
+    let value =
+        json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": hex::encode(public) } });
+    Ok(sha256(&super::tuf::canonical(&value)?))
 }
 
 /// The key id of a public key as TUF metadata carries it.

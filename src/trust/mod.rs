@@ -15,10 +15,14 @@ pub mod export;
 pub mod keys;
 pub mod publish;
 
+pub mod envelope;
+pub mod operators;
+
 pub mod identity;
 pub mod model_signature;
 pub mod pin;
 
+mod floors;
 mod provider;
 mod roles;
 mod seen;
@@ -28,5 +32,5 @@ mod tests;
 
 pub use publish::{InitOptions, Published, Publisher};
 pub use roles::Expiry;
-pub use tuf::{Listed, RepositoryClient};
+pub use tuf::{Listed, RepositoryClient, Session, Target};
 pub use verified::{SignedManifest, Verified};

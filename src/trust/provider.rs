@@ -1,7 +1,8 @@
 //! The cryptography under the TUF client: ed25519 and SHA-2, nothing else.
 //!
 //! The only file that names `sigstore_crypto` and `sigstore_types`. Other schemes are refused, so a key
-//! of another kind counts for no threshold.
+//! of another kind counts for no threshold. The conformance program (`tests/conformance`) takes this file in
+//! and adds a scheme for itself alone.
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -10,13 +11,13 @@ use sigstore_types::HashAlgorithm;
 
 /// Makes this process verify with [`Provider`]; calling it again changes nothing.
 pub(super) fn install() {
-    // An error means that a provider is installed already, and this is the only place that does it.
+    // An error means that a provider is installed already: this one, or the conformance program's.
     let _ = sigstore_crypto::install_default_provider(&Provider);
 }
 
 /// ed25519 by `ed25519-dalek`, SHA-2 by `sha2`.
 #[derive(Debug)]
-struct Provider;
+pub(super) struct Provider;
 
 /// A running SHA-2.
 struct Running<H>(H);

@@ -14,8 +14,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub(super) struct Seen {
     place: Place,
-    /// The first fault; whoever uses the store asks for it when all is done.
+    /// The first fault; whoever uses the store asks for it when all is done. Until then nothing more is
+    /// written: what follows stands on what is not there.
     fault: Mutex<Option<Reason>>,
+    /// The power fails before this write, counted down: for tests of what is left behind.
+    #[cfg(test)]
+    pub(super) writes_left: Mutex<Option<usize>>,
 }
 
 #[derive(Debug)]
@@ -27,12 +31,21 @@ enum Place {
 impl Seen {
     /// Kept in a folder, which is made when it is first needed.
     pub(super) fn in_folder(dir: PathBuf) -> Self {
-        Self { place: Place::Folder(dir), fault: Mutex::default() }
+        Self::at(Place::Folder(dir))
     }
 
     /// Kept as long as the process lives.
     pub(super) fn in_memory() -> Self {
-        Self { place: Place::Memory(Mutex::default()), fault: Mutex::default() }
+        Self::at(Place::Memory(Mutex::default()))
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
+            place,
+            fault: Mutex::default(),
+            #[cfg(test)]
+            writes_left: Mutex::default(),
+        }
     }
 
     /// The file `name`, if there is one. A file that cannot be read is a fault and not a missing one.
@@ -53,9 +66,12 @@ impl Seen {
 
     /// Replaces the file `name`, durably; the same bytes are not written again, for the card's sake.
     pub(super) fn store(&self, name: &str, bytes: &[u8]) -> Result<(), Reason> {
+        self.may_write()?;
         if self.load(name)?.as_deref() == Some(bytes) {
             return Ok(());
         }
+        #[cfg(test)]
+        self.note(self.power())?;
         let result = match &self.place {
             Place::Memory(map) => {
                 lock(map).insert(name.to_owned(), bytes.to_owned());
@@ -74,6 +90,9 @@ impl Seen {
 
     /// Forgets the file `name`.
     pub(super) fn forget(&self, name: &str) -> Result<(), Reason> {
+        self.may_write()?;
+        #[cfg(test)]
+        self.note(self.power())?;
         let result = match &self.place {
             Place::Memory(map) => {
                 lock(map).remove(name);
@@ -85,6 +104,28 @@ impl Seen {
             Place::Folder(_) => Ok(()),
         };
         self.note(result)
+    }
+
+    /// Refuses what was to be kept: a fault like one of the disk.
+    pub(super) fn refuse(&self, reason: Reason) -> Result<(), Reason> {
+        self.note(Err(reason))
+    }
+
+    fn may_write(&self) -> Result<(), Reason> {
+        lock(&self.fault).clone().map_or(Ok(()), Err)
+    }
+
+    /// Fails from the write on at which the power fails.
+    #[cfg(test)]
+    fn power(&self) -> Result<(), Reason> {
+        match &mut *lock(&self.writes_left) {
+            Some(0) => Err(Reason::new(crate::domain::ReasonCode::Internal, "the power failed")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Takes the first fault since the last call.

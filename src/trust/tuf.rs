@@ -1,14 +1,17 @@
 //! The way from the pinned root to a signed manifest: TUF 1.0, by the OpenSSF's client.
 //!
-//! The only file that names `sigstore_tuf`. What that library leaves open is closed here:
+//! With the folder beside it the only file that names `sigstore_tuf`. What that library leaves open is closed here:
 //!
 //! - a floor against rollback that cannot be kept or read on disk fails the refresh (there it is a warning);
+//! - nothing replaces what was kept and is newer (`trust::floors`): there a snapshot that its timestamp no
+//!   longer pins, because the next one was withheld, is no floor any more;
 //! - one key under two ids would be counted twice: metadata that lists one is refused;
 //! - a transport that returns more than it was allowed is refused, not trusted to have checked;
 //! - after a rotation of the timestamp's or the snapshot's key the floors of both are dropped
 //!   (specification 5.3.11, recovery from a fast-forward attack);
 //! - fetched targets are not kept: nothing grows with the number of releases.
 
+use super::floors;
 use super::seen::Seen;
 use super::transport::Transport;
 use super::verified::{SignedManifest, Verified};
@@ -21,7 +24,11 @@ use sigstore_tuf::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+mod kept;
+
+pub(super) use kept::kept_target;
 
 /// Longest root, bytes.
 pub const MAX_ROOT: u64 = 512 << 10;
@@ -52,6 +59,8 @@ pub struct RepositoryClient {
     transport: Arc<dyn Transport>,
     pinned_root: Vec<u8>,
     seen: Arc<Seen>,
+    /// Whether `seen` shows all that was trusted, and not the floors alone.
+    all: bool,
     /// One refresh at a time: two would race for the files of `seen`.
     turn: tokio::sync::Mutex<()>,
 }
@@ -77,7 +86,27 @@ impl RepositoryClient {
 
     fn with(transport: Arc<dyn Transport>, pinned_root: Vec<u8>, seen: Seen) -> Self {
         super::provider::install();
-        Self { transport, pinned_root, seen: Arc::new(seen), turn: tokio::sync::Mutex::new(()) }
+        Self { transport, pinned_root, seen: Arc::new(seen), all: false, turn: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Keeps delegated roles and targets as well, which grow with the repository: for a look at all that was
+    /// trusted. A target that was kept is not fetched again.
+    pub fn keeping_all(mut self) -> Self {
+        self.all = true;
+        self
+    }
+
+    /// What it has seen.
+    #[cfg(test)]
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Refreshes the metadata and gives the repository as it is now. Errors: those of
+    /// [`RepositoryClient::resolve`] but `NotFound`.
+    pub async fn open(&self, now: jiff::Timestamp) -> Result<Session, Reason> {
+        let _turn = self.turn.lock().await;
+        self.refresh(now).await
     }
 
     /// Refreshes the metadata and brings the manifest of `release`, verified from the pinned root down.
@@ -93,15 +122,16 @@ impl RepositoryClient {
     ) -> Result<Verified<SignedManifest>, Reason> {
         let _turn = self.turn.lock().await;
         let mut session = self.refresh(now).await?;
+        if let Err(reason) = self.keep_operators(&session).await {
+            // It says so itself, to whoever sends a command, until it was fetched.
+            tracing::warn!("operators: {reason}");
+        }
         let path = layout::target(release);
-        let target =
-            session.updater.get_target_info(&path, now).await.map_err(|error| session.reason(error))?;
-        let Some(target) = target else {
+        let Some(target) = session.find(&path).await? else {
             return Err(not_listed(release, &session.listed()));
         };
-        let digest = digest_of(&target, &path)?;
-        let bytes =
-            session.updater.download_target(&target, &path).await.map_err(|error| session.reason(error))?;
+        let digest = digest_of(&target.signed, &path)?;
+        let bytes = session.fetch(&target).await?;
         let manifest = parse_manifest(&bytes).map_err(|reason| {
             Reason::new(reason.code, format!("release {release}: its manifest: {}", reason.detail))
         })?;
@@ -112,7 +142,6 @@ impl RepositoryClient {
             );
             return Err(Reason::new(ReasonCode::Malformed, detail));
         }
-        session.all_kept()?;
         Ok(Verified::mark(SignedManifest { manifest, digest, bytes }))
     }
 
@@ -166,8 +195,9 @@ impl RepositoryClient {
             let detail = format!("{}; give the device the root.json of its repository again", reason.detail);
             Reason::new(reason.code, detail)
         })?;
-        let updater = updater.with_config(config).with_store(Store(self.seen.clone()));
-        let mut session = Session { updater, notes, seen: self.seen.clone() };
+        let store = Store { seen: self.seen.clone(), all: self.all };
+        let updater = updater.with_config(config).with_store(store);
+        let mut session = Session { updater, notes, seen: self.seen.clone(), now };
         session.updater.refresh(now).await.map_err(|error| session.reason(error))?;
         session.all_kept()?;
         Ok(session)
@@ -195,14 +225,57 @@ impl Payloads {
     }
 }
 
-/// One refreshed client.
-struct Session {
+/// A target as the signed metadata has it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    path: String,
+    signed: TargetFile,
+}
+
+impl Target {
+    /// Its bytes.
+    pub fn size(&self) -> u64 {
+        self.signed.length
+    }
+}
+
+/// A repository as one refresh has found it.
+pub struct Session {
     updater: Updater,
     notes: Arc<Mutex<Notes>>,
     seen: Arc<Seen>,
+    /// What expiry is judged by.
+    now: jiff::Timestamp,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("updater", &self.updater).finish_non_exhaustive()
+    }
 }
 
 impl Session {
+    /// The target `path`, in the list or in the roles that it delegates to: depth first, at most
+    /// [`MAX_DELEGATIONS`] of them. Errors: as for [`RepositoryClient::resolve`].
+    pub async fn find(&mut self, path: &str) -> Result<Option<Target>, Reason> {
+        let found = self.updater.get_target_info(path, self.now).await;
+        let found = found.map_err(|error| self.reason(error))?;
+        self.all_kept()?;
+        Ok(found.map(|signed| Target { path: path.to_owned(), signed }))
+    }
+
+    /// The content of a target, at most [`MAX_MANIFEST`] bytes, checked against all its signed hashes.
+    /// Errors: as for [`RepositoryClient::resolve`].
+    pub async fn fetch(&self, target: &Target) -> Result<Vec<u8>, Reason> {
+        if let Some(kept) = self.updater.find_cached_target(&target.signed, &target.path) {
+            return Ok(kept);
+        }
+        let fetched = self.updater.download_target(&target.signed, &target.path).await;
+        let fetched = fetched.map_err(|error| self.reason(error))?;
+        self.all_kept()?;
+        Ok(fetched)
+    }
+
     /// What the transport said, where it was at fault; else what the library found.
     fn reason(&self, error: Error) -> Reason {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,13 +296,15 @@ impl Session {
     fn all_kept(&self) -> Result<(), Reason> {
         match self.seen.fault() {
             None => Ok(()),
+            Some(reason) if reason.code.is_trust() => Err(reason),
             Some(reason) => {
                 Err(Reason::new(reason.code, format!("remember repository metadata: {}", reason.detail)))
             }
         }
     }
 
-    fn listed(&self) -> Vec<Listed> {
+    /// What the list itself offers, sorted by name and version.
+    pub fn listed(&self) -> Vec<Listed> {
         let targets = self.updater.trusted().targets_role("targets").map(|role| &role.targets);
         let mut listed: Vec<Listed> = targets
             .into_iter()
@@ -258,7 +333,10 @@ pub(super) fn check_root(bytes: &[u8], what: &str) -> Result<(), Reason> {
 }
 
 /// The canonical JSON that signatures cover.
-pub(super) fn canonical(value: &Value) -> Result<Vec<u8>, Reason> {
+///
+/// # Errors
+/// `Internal` for what has no such form: numbers with a fraction.
+pub fn canonical(value: &Value) -> Result<Vec<u8>, Reason> {
     sigstore_tuf::canonical_json::to_canonical_bytes(value)
         .map_err(|error| Reason::new(ReasonCode::Internal, format!("write metadata: {error}")))
 }
@@ -360,21 +438,34 @@ impl Repository for Carrier {
 }
 
 /// What was seen, as the library wants to be handed it.
-struct Store(Arc<Seen>);
+struct Store {
+    seen: Arc<Seen>,
+    all: bool,
+}
 
 impl MetadataStore for Store {
     fn load(&self, name: &str) -> sigstore_tuf::Result<Option<Vec<u8>>> {
-        self.0.load(name).map_err(|reason| Error::transport(reason.detail))
+        // Targets are no floors: where they are not kept, none that lies there is looked at.
+        if name.starts_with("targets/") && !(self.all && stays_inside(name)) {
+            return Ok(None);
+        }
+        self.seen.load(name).map_err(|reason| Error::transport(reason.detail))
     }
 
     fn store(&self, name: &str, bytes: &[u8]) -> sigstore_tuf::Result<()> {
-        // Only what is read again: the newest of each role and the chain of roots. Floors of delegated
-        // roles come from the snapshot.
-        let kept = matches!(name, "root.json" | "timestamp.json" | "snapshot.json" | "targets.json")
-            || name.starts_with("root_history/");
+        // One writer at a time in this process: another client may use the same folder, and between the
+        // look at a floor and its replacement nobody else may raise it.
+        let _writing = writing();
         let stored = match name {
             "root.json" => self.adopt_root(bytes),
-            name if kept => self.0.store(name, bytes),
+            "timestamp.json" | "snapshot.json" => self.replace_floor(name, bytes),
+            // Only what is read again: the newest of each role and the chain of roots. Floors of delegated
+            // roles come from the snapshot.
+            "targets.json" => self.seen.store(name, bytes),
+            name if name.starts_with("root_history/") => self.seen.store(name, bytes),
+            name if self.all && stays_inside(name) && !name.ends_with(".snapshot.json") => {
+                self.seen.store(name, bytes)
+            }
             _ => Ok(()),
         };
         stored.map_err(|reason| Error::transport(reason.detail))
@@ -386,15 +477,36 @@ impl Store {
     /// that this root takes away may have raised. In this order a power cut between the two leaves the
     /// old root, and all of it happens again.
     fn adopt_root(&self, bytes: &[u8]) -> Result<(), Reason> {
-        let old = self.0.load("root.json")?;
+        let old = self.seen.load("root.json")?;
         let rotated =
             |role: &str| old.as_deref().is_some_and(|old| signers(old, role) != signers(bytes, role));
         if rotated("timestamp") || rotated("snapshot") {
-            self.0.forget("timestamp.json")?;
-            self.0.forget("snapshot.json")?;
+            self.seen.forget("timestamp.json")?;
+            self.seen.forget("snapshot.json")?;
         }
-        self.0.store("root.json", bytes)
+        self.seen.store("root.json", bytes)
     }
+
+    /// Keeps a verified timestamp or snapshot, unless something newer is kept already.
+    fn replace_floor(&self, name: &str, bytes: &[u8]) -> Result<(), Reason> {
+        if let Some(kept) = self.seen.load(name)?
+            && let Some(lowered) = floors::lowered(&kept, bytes)
+        {
+            let detail = format!("repository metadata: {lowered}; the copy is old or somebody replays it");
+            return self.seen.refuse(Reason::new(ReasonCode::OlderThanSeen, detail));
+        }
+        self.seen.store(name, bytes)
+    }
+}
+
+/// True where a name from the metadata stays below the folder that it is joined to.
+fn stays_inside(name: &str) -> bool {
+    name.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+fn writing() -> MutexGuard<'static, ()> {
+    static WRITING: Mutex<()> = Mutex::new(());
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The threshold and the keys, with their ids, that a root gives a role.

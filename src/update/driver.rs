@@ -17,7 +17,11 @@
 //!
 //! A rollback sets the links first and serves then, so that a kill in between finds the good one. What
 //! cannot be recorded (a full disk) is not done: the step counts as failed. A rollback is done all the
-//! same.
+//! same, also one that somebody asks for: it changes the two links with one rename, which needs no room, and
+//! the journal hears of it when it can.
+//!
+//! A deployment that a restart finds before its files are there waits for its repository for as long as
+//! `update.resume_max` says: after a reboot the agent may run before the network does.
 //!
 //! Which release may come? Metadata that is older than what the device has seen is refused by `trust`.
 //! An older *release* that is still listed and signed is somebody's deliberate command, and allowed:
@@ -77,7 +81,8 @@ pub trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Reason>> + Send;
     /// The candidate takes over from a frame on; the one that served stays loaded, idle.
     fn swap(&self, slot: &SlotName) -> impl Future<Output = Result<SwapReport, Reason>> + Send;
-    /// What is seen of the serving bundle from now on (bounded channel; closed when the slot stops).
+    /// What is seen of the serving bundle since it took over by a swap, else from now on (bounded channel; closed when
+    /// the slot stops).
     fn observe(&self, slot: &SlotName) -> mpsc::Receiver<Observation>;
     /// The bundle that serves is the one to stay: the idle one is let go.
     fn settle(&self, slot: &SlotName) -> impl Future<Output = ()> + Send;

@@ -1,4 +1,5 @@
-//! The files of a repository over HTTP. The only file here that names `reqwest`.
+//! The files of a repository over HTTP. Only this file and the folder beside it name `reqwest`: `access` has
+//! the clients with certificates, token and proxy, `explain` says what a failure means.
 //!
 //! What arrives is trusted by nobody: sizes are bounded while it streams, and digests are the caller's
 //! to check. What matters is to get there over a bad link:
@@ -6,31 +7,40 @@
 //! - A download that broke off goes on where it stopped, also after a restart: `Range` with `If-Range`
 //!   (RFC 9110, 13.1.5 and 14.2). The validator (a strong `ETag`, else `Last-Modified`) is kept beside
 //!   the file. A server that ignores the range, or whose file has changed, starts again from the front.
-//! - Nothing is waited for longer than the stall timeout; a whole download may take as long as it needs.
+//! - Nothing is waited for longer than the stall timeout; a whole download may take as long as it needs, but
+//!   a server that only drips counts as silent (`Pace`).
 //! - Tries that follow each other without progress are counted; a try that brought `PROGRESS` bytes
 //!   begins the count anew. Waits between them grow, with jitter; `Retry-After` is obeyed up to
 //!   [`MAX_RETRY_AFTER`].
 //! - No compression is asked for: sizes and ranges are those of the signed files.
 
+mod pace;
+
 use crate::config::settings::RepositorySettings;
 use crate::domain::{Reason, ReasonCode};
+use crate::sys::blocking::blocking;
 use crate::sys::durable;
 use crate::trust::transport::{BoxFuture, OnBytes, Transport};
+use access::{Access, Unsent};
 use backon::{BackoffBuilder, ExponentialBuilder};
+use explain::{answered, failed, unreachable};
+use pace::Pace;
+use percent_encoding::percent_decode_str;
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Client, Response, StatusCode, redirect};
-use std::error::Error as _;
+use reqwest::{Response, StatusCode};
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, SeekFrom};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use url::Url;
 
-/// Redirects followed at most.
-const MAX_REDIRECTS: usize = 5;
+mod access;
+mod explain;
 
 /// A try that brought so many bytes counts as progress.
 const PROGRESS: u64 = 64 << 10;
@@ -47,7 +57,7 @@ const MAX_VALIDATOR: usize = 512;
 /// A repository on a web server.
 #[derive(Debug, Clone)]
 pub struct HttpTransport {
-    client: Client,
+    access: Arc<Access>,
     base: Url,
     stall: Duration,
     retries: usize,
@@ -85,20 +95,12 @@ impl From<durable::DurableError> for Trouble {
     }
 }
 
-/// A few redirects, and none that gives encryption up.
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let secure = attempt.previous().iter().all(|url| url.scheme() == "https");
-    if attempt.previous().len() > MAX_REDIRECTS {
-        attempt.error("too many redirects")
-    } else if secure && attempt.url().scheme() != "https" {
-        attempt.error("redirected from https to http")
-    } else {
-        attempt.follow()
-    }
-}
-
 impl HttpTransport {
     /// A client for the repository at `base`, which must be `http` or `https`. Opens no connection yet.
+    ///
+    /// # Errors
+    /// `BadRequest` for another address; `RepositoryUnreachable` where certificates, token or proxy password
+    /// cannot be used as they are.
     pub fn new(base: &Url, settings: &RepositorySettings) -> Result<Self, Reason> {
         let base = base.clone();
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
@@ -107,27 +109,9 @@ impl HttpTransport {
         }
         // Fails when one was installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let build = |certificates: bool| {
-            let client = Client::builder()
-                .user_agent(concat!("edgewarden/", env!("CARGO_PKG_VERSION")))
-                .redirect(redirect::Policy::custom(follow))
-                .connect_timeout(settings.stall_timeout)
-                .referer(false);
-            if certificates { client } else { client.tls_certs_only([]) }.build()
-        };
-        let client = build(true)
-            // Over http they are needed only where it leads on to https: a bench or a closed network may
-            // have a device without any.
-            .or_else(|error| if base.scheme() == "http" { build(false) } else { Err(error) })
-            .map_err(|error| {
-                let detail = format!(
-                    "repository {base}: cannot set up TLS: {}; install ca-certificates",
-                    chain(&error)
-                );
-                Reason::new(ReasonCode::RepositoryUnreachable, detail)
-            })?;
+        let access = Arc::new(Access::new(&base, settings)?);
         Ok(Self {
-            client,
+            access,
             base,
             stall: settings.stall_timeout,
             retries: settings.retries.max(1),
@@ -138,13 +122,18 @@ impl HttpTransport {
 
     /// The URL of a file. Refuses what could leave the repository.
     fn url(&self, path: &str) -> Result<Url, Reason> {
-        let fits = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']);
+        let fits =
+            |part: &Cow<'_, str>| !matches!(part.as_ref(), "" | "." | "..") && !part.contains(['\\', '\0']);
+        // TUF writes the names of roles with %XX, so that a slash in one is not a folder; as part of a URL
+        // they are encoded once and not twice.
+        let parts: Option<Vec<Cow<'_, str>>> =
+            path.split('/').map(|part| percent_decode_str(part).decode_utf8().ok()).collect();
         let mut url = self.base.clone();
-        match url.path_segments_mut() {
-            Ok(mut segments) if path.split('/').all(fits) => {
-                segments.pop_if_empty().extend(path.split('/'));
+        match (url.path_segments_mut(), parts) {
+            (Ok(mut segments), Some(parts)) if parts.iter().all(fits) => {
+                segments.pop_if_empty().extend(&parts);
             }
-            Ok(_) | Err(()) => {
+            (Ok(_) | Err(()), _) => {
                 let detail = format!("repository {}: \"{path}\" is not the path of a file in it", self.base);
                 return Err(Reason::new(ReasonCode::Malformed, detail));
             }
@@ -166,19 +155,23 @@ impl HttpTransport {
 
     /// Sends a request and sorts the answer: `None` when there is no such file.
     async fn ask(&self, url: &Url, resume: Option<Resume>) -> Result<Option<Response>, Trouble> {
-        let mut request = self.client.get(url.clone()).header(header::ACCEPT_ENCODING, "identity");
-        if let Some(Resume { have, validator }) = resume {
-            request = request.header(header::RANGE, format!("bytes={have}-"));
-            // Without one (the server sends none, or a power cut took it) the digest still decides.
-            if let Some(validator) = validator {
-                request = request.header(header::IF_RANGE, validator);
+        let asked = self.access.get(url, |request| {
+            let mut request = request.header(header::ACCEPT_ENCODING, "identity");
+            if let Some(Resume { have, validator }) = &resume {
+                request = request.header(header::RANGE, format!("bytes={have}-"));
+                // Without one (the server sends none, or a power cut took it) the digest still decides.
+                if let Some(validator) = validator {
+                    request = request.header(header::IF_RANGE, validator);
+                }
             }
-        }
-        let response = match timeout(self.stall, request.send()).await {
+            request
+        });
+        let response = match timeout(self.stall, asked).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                let reason = unreachable(url, &chain(&error));
-                return Err(if error.is_redirect() || error.is_builder() {
+            Ok(Err(Unsent::Astray(why))) => return Err(Trouble::Lasting(unreachable(url, why))),
+            Ok(Err(Unsent::Failed(error))) => {
+                let reason = failed(&self.access, url, &error);
+                return Err(if error.is_builder() {
                     Trouble::Lasting(reason)
                 } else {
                     Trouble::passing(reason)
@@ -199,20 +192,33 @@ impl HttpTransport {
             }
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Trouble::Passing { reason: answered(url, status), wait: retry_after(&response) })
+                Err(Trouble::Passing {
+                    reason: answered(&self.access, url, status),
+                    wait: retry_after(&response),
+                })
             }
-            _ if status.is_server_error() => {
-                Err(Trouble::Passing { reason: answered(url, status), wait: retry_after(&response) })
-            }
-            _ => Err(Trouble::Lasting(answered(url, status))),
+            _ if status.is_server_error() => Err(Trouble::Passing {
+                reason: answered(&self.access, url, status),
+                wait: retry_after(&response),
+            }),
+            _ => Err(Trouble::Lasting(answered(&self.access, url, status))),
         }
     }
 
     /// The next bytes of a body; `None` at its end.
-    async fn chunk(&self, url: &Url, response: &mut Response) -> Result<Option<bytes::Bytes>, Trouble> {
+    async fn chunk(
+        &self,
+        url: &Url,
+        response: &mut Response,
+        pace: &mut Pace,
+    ) -> Result<Option<bytes::Bytes>, Trouble> {
+        pace.asked(Instant::now());
         match timeout(self.stall, response.chunk()).await {
+            Ok(Ok(Some(chunk))) if pace.is_dripping(chunk.len(), Instant::now()) => {
+                Err(Trouble::passing(unreachable(url, &pace.told())))
+            }
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(Trouble::passing(unreachable(url, &chain(&error)))),
+            Ok(Err(error)) => Err(Trouble::passing(failed(&self.access, url, &error))),
             Err(_) => Err(Trouble::passing(self.stalled(url))),
         }
     }
@@ -224,10 +230,10 @@ impl HttpTransport {
     async fn get_once(&self, url: &Url, max: u64) -> Result<Option<Vec<u8>>, Trouble> {
         let Some(mut response) = self.ask(url, None).await? else { return Ok(None) };
         if response.status() != StatusCode::OK {
-            return Err(Trouble::Lasting(answered(url, response.status())));
+            return Err(Trouble::Lasting(answered(&self.access, url, response.status())));
         }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunk(url, &mut response).await? {
+        let (mut bytes, mut pace) = (Vec::new(), Pace::new(self.stall, Instant::now()));
+        while let Some(chunk) = self.chunk(url, &mut response, &mut pace).await? {
             if (bytes.len() + chunk.len()) as u64 > max {
                 let detail =
                     format!("fetch {url}: more than {max} bytes; the repository is damaged or hostile");
@@ -300,9 +306,9 @@ impl HttpTransport {
             .await
             .map_err(named("open"))?;
         file.seek(SeekFrom::Start(have)).await.map_err(named("write"))?;
-        let (begun, began_with) = (Instant::now(), have);
+        let (begun, began_with, mut pace) = (Instant::now(), have, Pace::new(self.stall, Instant::now()));
         let streamed = loop {
-            let chunk = match self.chunk(url, &mut response).await {
+            let chunk = match self.chunk(url, &mut response, &mut pace).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break Ok(()),
                 Err(trouble) => break Err(trouble),
@@ -414,17 +420,12 @@ fn restart(into: &Path, validator: &Path) -> Result<(), Trouble> {
 /// The file is whole: makes it durable, which can take seconds on a slow card.
 async fn finish(into: &Path, validator: &Path) -> Result<(), Trouble> {
     let (into, validator) = (into.to_owned(), validator.to_owned());
-    let synced = tokio::task::spawn_blocking(move || {
+    let synced = blocking(move || {
         durable::sync_file(&into)?;
         durable::remove_file_synced(&validator)?;
-        durable::sync_dir(into.parent().unwrap_or(Path::new(".")))
+        Ok(durable::sync_dir(into.parent().unwrap_or(Path::new(".")))?)
     });
-    match synced.await {
-        Ok(synced) => Ok(synced?),
-        Err(error) => {
-            Err(Trouble::Lasting(Reason::new(ReasonCode::Internal, format!("sync a download: {error}"))))
-        }
-    }
+    synced.await.map_err(Trouble::Lasting)
 }
 
 /// What `If-Range` may carry: a strong entity tag, else the date of the last change.
@@ -454,33 +455,6 @@ fn wrong_size(url: &Url, size: u64, total: u64) -> Trouble {
         "fetch {url}: has {total} bytes or more where {size} were signed; the repository is damaged or hostile"
     );
     Trouble::Lasting(Reason::new(ReasonCode::SizeMismatch, detail))
-}
-
-fn answered(url: &Url, status: StatusCode) -> Reason {
-    let remedy = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; let this device read the repository",
-        _ if status.is_server_error() => "; see the web server's log",
-        _ => "; check repository.url",
-    };
-    unreachable(url, &format!("the server answered {status}{remedy}"))
-}
-
-fn unreachable(url: &Url, what: &str) -> Reason {
-    Reason::new(ReasonCode::RepositoryUnreachable, format!("fetch {url}: {what}"))
-}
-
-/// An error with its causes: `reqwest` hides them in its `Display`.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = if error.is_connect() { "cannot connect".to_owned() } else { "failed".to_owned() };
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

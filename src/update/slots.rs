@@ -55,6 +55,11 @@ pub fn set(
     previous: Option<&BundleRef>,
 ) -> Result<(), Reason> {
     durable::create_dir_synced(&folders.slots.join(slot.as_str()))?;
+    if let (Some(current), Some(previous)) = (current, previous)
+        && change_places(folders, slot, &current.digest, &previous.digest)
+    {
+        return Ok(());
+    }
     set_one(folders, slot, CURRENT, current)?;
     set_one(folders, slot, PREVIOUS, previous)
 }
@@ -110,6 +115,17 @@ fn drop_engines(folders: &Folders) -> Result<(), Reason> {
 
 fn link(folders: &Folders, slot: &SlotName, name: &str) -> PathBuf {
     folders.slots.join(slot.as_str()).join(name)
+}
+
+/// Where the links name just these two the other way round, as before a rollback, they change places in one
+/// step that needs no room on the disk. False where they do not, or where the file system cannot do that.
+fn change_places(folders: &Folders, slot: &SlotName, current: &Digest, previous: &Digest) -> bool {
+    let [now, before] = [CURRENT, PREVIOUS].map(|name| link(folders, slot, name));
+    let names = |link: &Path, digest: &Digest| digest_of(link).is_ok_and(|found| found == Some(*digest));
+    current != previous
+        && names(&now, previous)
+        && names(&before, current)
+        && durable::exchange_synced(&now, &before).is_ok()
 }
 
 fn set_one(folders: &Folders, slot: &SlotName, name: &str, bundle: Option<&BundleRef>) -> Result<(), Reason> {
@@ -175,6 +191,22 @@ mod tests {
         }
         set(&folders, &slot(), None, None).unwrap();
         assert_eq!(read(&folders, &slot()).unwrap().0, Links::default());
+    }
+
+    #[test]
+    fn a_rollback_changes_the_links_on_a_disk_without_room() {
+        use std::os::unix::fs::MetadataExt;
+        let (_dir, folders) = folders();
+        let [one, two] = ["1.0.0", "2.0.0"].map(|version| Repository::default().staged(&folders, version));
+        set(&folders, &slot(), Some(&two), Some(&one)).unwrap();
+        let inodes = || {
+            [CURRENT, PREVIOUS].map(|name| link(&folders, &slot(), name).symlink_metadata().unwrap().ino())
+        };
+        let [current, previous] = inodes();
+        set(&folders, &slot(), Some(&one), Some(&two)).unwrap();
+        let (links, faults) = read(&folders, &slot()).unwrap();
+        assert_eq!((links.current, links.previous, faults), (Some(one), Some(two), vec![]));
+        assert_eq!(inodes(), [previous, current], "no new link was made");
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod bad_things;
 mod broker;
 /// The camera: shared, paused, still, away and back.
 mod camera;
+/// Signed commands: refused, replayed, revoked, stolen.
+mod commands;
 /// What children may cost: memory, its limits, and a fresh process for one that has grown.
 mod cost;
 /// `kill -9` at every stage of a deployment.

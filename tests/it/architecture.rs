@@ -29,13 +29,13 @@ const ROOMS: [(&str, &[&str]); 14] = [
 /// place.
 const VENDORS: [(&str, &[&str]); 7] = [
     ("ort", &["src/inference/session.rs", "src/inference/session/"]),
-    ("rumqttc", &["src/mqtt/client.rs"]),
+    ("rumqttc", &["src/mqtt/client.rs", "src/mqtt/client/"]),
     ("sled", &["src/sys/store.rs", "src/sys/store/"]),
     ("iceoryx2", &["src/process/frames.rs"]),
     // The kernel's interface to cameras.
     ("rustix::ioctl", &["src/inference/source/v4l2/kernel.rs"]),
-    ("sigstore_tuf", &["src/trust/tuf.rs"]),
-    ("reqwest", &["src/update/http.rs", "src/cli/local.rs"]),
+    ("sigstore_tuf", &["src/trust/tuf.rs", "src/trust/tuf/"]),
+    ("reqwest", &["src/update/http.rs", "src/update/http/", "src/cli/local.rs"]),
 ];
 
 /// What may lie at the top of the repository besides hidden files.

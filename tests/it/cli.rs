@@ -197,3 +197,34 @@ fn something_else_at_the_socket_is_told() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("does not speak as this version"), "{}", ended.stderr);
 }
+
+#[test]
+fn an_error_of_a_command_for_machines_is_one_object() {
+    let told = |arguments: &[&str], status: i32| -> serde_json::Value {
+        let ended = Edgewarden::run(arguments);
+        assert_eq!(ended.code, Some(status), "{arguments:?}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        let told: serde_json::Value = serde_json::from_str(&ended.stderr).expect("one JSON object");
+        assert_eq!(told["exit_status"], status, "{told}");
+        assert!(!told["message"].as_str().unwrap().is_empty(), "{told}");
+        told
+    };
+    let config = Config::new("[[pipeline]]\nsource = { kind = \"synthetic\" }\n");
+    let nobody = told(&["rollback", "main", "--json", "--config", &text(&config.path())], 1);
+    assert_eq!(nobody["code"], "not_found");
+    assert!(nobody["message"].as_str().unwrap().contains("no agent is running at"), "{nobody}");
+    assert!(nobody["remedy"].is_string(), "{nobody}");
+
+    let faulty = Config::raw("[device]\nidd = \"x\"\n[update]\nmax_boots = 0\n");
+    let faults = told(&["status", "--json", "--config", &text(&faulty.path())], 1);
+    assert_eq!(faults["code"], "configuration");
+    let lines: Vec<_> = faults["faults"].as_array().unwrap().iter().map(|f| f["line"].as_u64()).collect();
+    assert_eq!(lines, [Some(2), Some(4)], "{faults}");
+    assert_eq!(faults["faults"][0]["key"], "device.idd");
+
+    let wrong = told(&["update", "detector", "newest", "--json"], 64);
+    assert_eq!(wrong["code"], "usage");
+    // For people it stays a line of text.
+    let ended = Edgewarden::run(["rollback", "main", "--config", &text(&config.path())]);
+    assert!(ended.stderr.starts_with("edgewarden: "), "{}", ended.stderr);
+}

@@ -314,6 +314,37 @@ fn scripts_refuse_what_they_do_not_know_and_are_plain_sh() {
     assert!(said(&refused).contains("dance"), "{}", said(&refused));
 }
 
+/// Also those that no test runs, such as the power cuts of `packaging/device-test.sh`.
+#[test]
+fn no_script_has_a_fault_that_its_interpreter_sees() {
+    let (mut shells, mut pythons) = (0, 0);
+    for folder in [".ci", "cross", "packaging", "packaging/device-test"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.is_file() {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let mut command = if text.starts_with("#!/usr/bin/env bash") {
+                shells += 1;
+                let mut bash = Command::new("bash");
+                bash.arg("-n");
+                bash
+            } else if path.extension().is_some_and(|extension| extension == "py") {
+                pythons += 1;
+                let mut python = Command::new("python3");
+                python.args(["-c", "import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])"]);
+                python
+            } else {
+                continue;
+            };
+            let checked = command.arg(&path).output().unwrap();
+            assert!(checked.status.success(), "{}: {}", path.display(), said(&checked));
+        }
+    }
+    assert!(shells > 10 && pythons > 5, "{shells} {pythons}");
+}
+
 /// A key of gpg in a folder of its own, whose agent ends with it.
 struct Keys(tempfile::TempDir);
 

@@ -4,10 +4,14 @@
 /// Starting the binary and real servers, temporary configurations, waiting.
 mod support;
 
+/// Repositories that are not open to everybody: certificates, tokens, proxies.
+mod access;
 /// The whole daemon: answers, updates, kills, commands, and everything bad that can come.
 mod agent;
 /// The rules of the source tree itself: rooms, vendors, heads, sizes.
 mod architecture;
+/// Each attack on the way of a model, by its TUF name, and what the owner sees of it.
+mod attacks;
 /// Measuring a bundle on this machine.
 mod bench;
 /// The command line: help, exit statuses, completions, and what it says to a running agent.
@@ -20,6 +24,10 @@ mod cross;
 mod debs;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
+/// Signed commands beside another implementation, and how people make them.
+mod dsse;
+/// What the fuzzer found worth keeping, through the same entry points.
+mod fuzz;
 /// What makes a model slow: found, mended, proved.
 mod intake;
 /// Models that are signed by their makers and encrypted for devices.
@@ -38,5 +46,7 @@ mod readme;
 mod setup;
 /// Sources that another program reads: films, network cameras, commands that misbehave.
 mod stream;
+/// The page of threats: each of its tests is there, each attack's test is in it.
+mod threats;
 /// Cameras, against the kernel's own test driver where it is there.
 mod v4l2;

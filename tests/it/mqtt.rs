@@ -7,6 +7,8 @@ use edgewarden::domain::command::{Command, Progress};
 use edgewarden::domain::deployment::{BundleRef, DeploymentState, SlotState, Stage};
 use edgewarden::domain::metrics::MetricsReport;
 use edgewarden::domain::{Digest, FrameResult, Output, Reason, ReasonCode, StageTimes};
+use edgewarden::mqtt::commands::{self, Addressed};
+use edgewarden::mqtt::gate::Gate;
 use edgewarden::mqtt::message::{Message, Received};
 use edgewarden::mqtt::operator::Operator;
 use edgewarden::mqtt::payloads::{Birth, CommandReply, ReplyStatus, Stamped};
@@ -14,6 +16,8 @@ use edgewarden::mqtt::spool::{DiskStore, MemoryStore, Spool};
 use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
 use edgewarden::mqtt::{self, Handle, Incoming, State};
 use edgewarden::sys::store::Store;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -30,6 +34,15 @@ fn settings(port: u16) -> MqttSettings {
         keep_alive: Duration::from_secs(5),
         root: "edgewarden".into(),
         results_per_second: 1000.0,
+    }
+}
+
+/// Lets everything in that is a command.
+struct Open;
+
+impl Gate for Open {
+    fn admit<'a>(&'a self, asked: &'a Addressed<'a>) -> BoxFuture<'a, Result<Command, Reason>> {
+        Box::pin(std::future::ready(commands::plain(asked)))
     }
 }
 
@@ -56,7 +69,7 @@ fn birth() -> Birth {
 
 fn start_with(settings: &MqttSettings, spool: Spool) -> (Handle, mpsc::Receiver<Incoming>) {
     let (commands, incoming) = mpsc::channel(1);
-    (mqtt::start(settings, &device(), birth(), spool, commands).unwrap(), incoming)
+    (mqtt::start(settings, &device(), birth(), spool, commands, Arc::new(Open)).unwrap(), incoming)
 }
 
 fn start(broker: &Mosquitto) -> (Handle, mpsc::Receiver<Incoming>) {
@@ -459,7 +472,7 @@ async fn a_broker_that_refuses_or_is_not_there_is_named_with_the_remedy() {
     settings.password_file = Some(broker.dir.path().join("missing"));
     let (commands, _incoming) = mpsc::channel(1);
     let spool = Spool::open(MemoryStore::default());
-    let reason = mqtt::start(&settings, &device(), birth(), spool, commands).unwrap_err();
+    let reason = mqtt::start(&settings, &device(), birth(), spool, commands, Arc::new(Open)).unwrap_err();
     assert!(reason.detail.contains("missing") && reason.detail.contains("password_file"), "{reason}");
 }
 
@@ -537,7 +550,7 @@ async fn tls_is_checked_on_both_sides() {
     settings.tls = Some(TlsSettings { ca_file: Some(path("empty.pem")), client });
     let (commands, _incoming) = mpsc::channel(1);
     let spool = Spool::open(MemoryStore::default());
-    let reason = mqtt::start(&settings, &device(), birth(), spool, commands).unwrap_err();
+    let reason = mqtt::start(&settings, &device(), birth(), spool, commands, Arc::new(Open)).unwrap_err();
     assert!(reason.detail.contains("empty.pem"), "{reason}");
 }
 

@@ -30,6 +30,8 @@ mod age;
 mod handover;
 /// A model that hangs.
 mod hang;
+/// A model that took its process over.
+mod locked;
 
 /// A hang guard, never a measure.
 const GUARD: Duration = Duration::from_secs(60);
@@ -79,11 +81,16 @@ impl Place {
     }
 
     fn model(&self, dir: &Path, digest: Digest) -> ToInfer {
+        self.model_on(library().expect("checked before"), dir, digest)
+    }
+
+    /// The same on another runtime.
+    fn model_on(&self, library: PathBuf, dir: &Path, digest: Digest) -> ToInfer {
         ToInfer::Configure {
             bundle: dir.to_owned(),
             digest,
             runtime: RuntimeSettings {
-                library: library().expect("checked before"),
+                library,
                 providers: vec![Provider::Cpu],
                 required: true,
                 intra_threads: Some(1),

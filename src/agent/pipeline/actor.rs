@@ -57,6 +57,7 @@ pub fn spawn<S: Sink>(plan: Plan, camera: camera::Handle, sink: Arc<S>) -> Handl
         backoff: BACKOFF,
         erred: None,
         observer: None,
+        early: None,
         untold_loss: None,
         gauge: Gauge::new(plan.memory_budget),
     };
@@ -102,6 +103,9 @@ pub(super) struct Actor<S> {
     /// When the newest error came, and from whom.
     pub(super) erred: Option<(Instant, Origin)>,
     pub(super) observer: Option<mpsc::Sender<Observation>>,
+    /// What was seen of a candidate since it took over, until its observer is there: the takeover is written down
+    /// first, and a film may be at its end by then.
+    pub(super) early: Option<mpsc::Receiver<Observation>>,
     /// A loss that the observer had no room for; it must not miss that.
     pub(super) untold_loss: Option<Observation>,
     /// What the children cost.
@@ -206,7 +210,10 @@ impl<S: Sink> Actor<S> {
             }
             Ask::Shadow { plan, progress, reply } => self.shadow(plan, progress, reply),
             Ask::Swap { reply } => self.swap(reply),
-            Ask::Serve { bundle, reply } => self.serve(bundle, reply).await,
+            Ask::Serve { bundle, reply } => {
+                self.early = None;
+                self.serve(bundle, reply).await;
+            }
             Ask::Settle => {
                 if let Some(standby) = self.standby.take() {
                     self.let_go(standby);
@@ -214,8 +221,15 @@ impl<S: Sink> Actor<S> {
             }
             Ask::Discard => self.drop_incoming("it was discarded"),
             Ask::Observe { observer } => {
+                if let Some(mut early) = self.early.take() {
+                    while let Ok(observation) = early.try_recv() {
+                        // It has as much room.
+                        let _ = observer.try_send(observation);
+                    }
+                } else {
+                    self.untold_loss = None;
+                }
                 self.observer = Some(observer);
-                self.untold_loss = None;
             }
             Ask::Stop { .. } => {}
         }

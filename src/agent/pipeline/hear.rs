@@ -3,7 +3,7 @@
 use super::actor::{Actor, Purpose};
 use super::fault::Origin;
 use super::runner::{Phase, Runner};
-use super::{Serving, Sink};
+use super::{OBSERVATIONS, Serving, Sink};
 use crate::domain::deployment::{Observation, SwapReport};
 use crate::domain::ledger::{Skip, Totals};
 use crate::domain::{FrameResult, Reason, ReasonCode};
@@ -160,6 +160,8 @@ impl<S: Sink> Actor<S> {
             if let Purpose::Recycle(excess) = purpose {
                 self.sink.recycled(&self.plan.name, excess);
             } else if let Purpose::Swap(reply) = purpose {
+                let (observer, early) = mpsc::channel(OBSERVATIONS);
+                (self.observer, self.early, self.untold_loss) = (Some(observer), Some(early), None);
                 let _ = reply.send(Ok(SwapReport { first_seq, baseline_ms }));
             } else if let Some(standby) = self.standby.take() {
                 self.let_go(standby);

@@ -31,6 +31,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// What is kept for an observer that does not look.
+const OBSERVATIONS: usize = 256;
+
 /// All that a pipeline needs to know; fixed for its life.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -196,9 +199,10 @@ impl Handle {
         let _ = self.asks.send(Ask::Discard).await;
     }
 
-    /// What is seen of the serving model from now on; an earlier observer is let go.
+    /// What is seen of the serving model from its takeover by a swap, else from now on; an earlier observer is let
+    /// go.
     pub fn observe(&self) -> mpsc::Receiver<Observation> {
-        let (observer, observations) = mpsc::channel(256);
+        let (observer, observations) = mpsc::channel(OBSERVATIONS);
         let asks = self.asks.clone();
         tokio::spawn(async move {
             let _ = asks.send(Ask::Observe { observer }).await;

@@ -4,10 +4,12 @@ use super::Finding;
 use crate::cli::ui;
 use crate::config::settings::{PathSettings, PipelineSettings};
 use crate::domain::Reason;
+use crate::domain::health::clock::TimeKeeper;
 use crate::domain::source::{SensorFrom, SensorSettings, SourceSettings, V4l2Settings};
 use crate::inference::source::{program, sensor, v4l2};
 use crate::sys::clock::Clock;
-use crate::sys::durable;
+use crate::sys::{durable, lockdown};
+use crate::telemetry::board;
 use rustix::fs::{Access, access};
 use std::fs;
 use std::io::Read;
@@ -24,14 +26,27 @@ pub fn clock(paths: &PathSettings) -> Finding {
     // The agent keeps the newest time that it has accepted beside its other state.
     let clock = Clock::open(paths.state.join("clock"));
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let remedy = "start a time service such as systemd-timesyncd or chrony";
     if clock.is_behind() {
-        let remedy = "start a time service such as systemd-timesyncd or chrony";
         return Finding::warn(
             "clock",
             format!("{now} is in the past, so the last known time is used; {remedy}"),
         );
     }
-    Finding::ok("clock", now)
+    let root = Path::new("/");
+    match (board::clock_synchronised(root), board::time_keeper(root, jiff::Timestamp::now().as_second())) {
+        (Some(false), None) => Finding::warn(
+            "clock",
+            format!("{now}, which no time service sets and no hardware clock keeps; {remedy}"),
+        ),
+        (Some(false), Some(TimeKeeper::HardwareClock)) => {
+            Finding::ok("clock", format!("{now}, kept by the hardware clock, set by no time service"))
+        }
+        (Some(false), Some(TimeKeeper::Host)) => {
+            Finding::ok("clock", format!("{now}, kept by the machine around this container"))
+        }
+        (Some(true) | None, _) => Finding::ok("clock", now),
+    }
 }
 
 /// What is left for models.
@@ -50,6 +65,17 @@ pub fn memory() -> Finding {
             Finding::ok("memory", detail)
         }
         Err(error) => Finding::warn("memory", format!("cannot be read: {error}; is /proc mounted?")),
+    }
+}
+
+/// Whether a model's process would be locked in; where not wholly, it runs all the same.
+pub fn lock() -> Finding {
+    let subject = "models' processes";
+    match lockdown::probe().gaps().as_slice() {
+        [] => {
+            Finding::ok(subject, "locked in: no files of others, no network, no programs (Landlock, seccomp)")
+        }
+        gaps => Finding::warn(subject, format!("not wholly locked in: {}", gaps.join("; "))),
     }
 }
 

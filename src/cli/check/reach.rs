@@ -39,6 +39,7 @@ async fn connect(device: &DeviceSettings, settings: &MqttSettings) -> Result<(),
         port: settings.port,
         tls: settings.tls.clone(),
         login: mqtt::login(settings)?,
+        password_file: None,
         keep_alive: settings.keep_alive,
         will: None,
         session: None,
@@ -95,7 +96,9 @@ pub async fn repository(paths: &PathSettings, settings: Option<&RepositorySettin
     };
     let transport: Result<Arc<dyn Transport>, Reason> = match url.scheme() {
         "file" => FolderTransport::from_url(url).map(|transport| Arc::new(transport) as _),
-        _ => HttpTransport::new(url, settings).map(|transport| Arc::new(transport) as _),
+        // What is wrong is to be told, not waited for; a second try passes over a connection that was just closed.
+        _ => HttpTransport::new(url, &RepositorySettings { retries: 2, ..settings.clone() })
+            .map(|transport| Arc::new(transport) as _),
     };
     let transport = match transport {
         Ok(transport) => transport,

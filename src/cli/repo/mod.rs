@@ -1,5 +1,6 @@
 //! `edgewarden repo`: makes and publishes to a repository of signed bundles.
 
+mod operators;
 mod serve;
 
 use super::encrypt::{self, EncryptArgs, Ready};
@@ -28,6 +29,9 @@ pub enum Command {
     List(ListArgs),
     /// Sign again what expires; run it from a timer where nothing is published for months
     Refresh(RefreshArgs),
+    /// Say who may sign commands for the devices
+    #[command(subcommand)]
+    Operators(operators::Command),
     /// Serve a repository over HTTP, for a bench or a demo
     Serve(serve::Args),
 }
@@ -140,6 +144,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Export(args) => export(args),
         Command::List(args) => list(args),
         Command::Refresh(args) => refresh(args),
+        Command::Operators(command) => operators::run(command),
         Command::Serve(args) => serve::run(args),
     }
 }

@@ -2,6 +2,7 @@
 //! earlier setup wrote.
 
 use super::Args;
+use super::plan::{self, Thing};
 use crate::cli::exit::Usage;
 use crate::config::{self, AsIf, Settings, Surroundings};
 use crate::domain::Reason;
@@ -87,6 +88,11 @@ impl Before {
             Some(_) => true,
             None => false,
         }
+    }
+
+    /// Whether an earlier setup was told to do without it.
+    pub fn declined(&self, thing: Thing) -> bool {
+        plan::declined(&self.tables, thing)
     }
 
     /// Whether nobody gave the device an id yet.

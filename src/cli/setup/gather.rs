@@ -4,7 +4,7 @@ use super::Args;
 use super::ask::Person;
 use super::before::Before;
 use super::cameras::{self, Found, Meant};
-use super::plan::{self, Wish, Wishes};
+use super::plan::{self, Thing, Wish, Wishes};
 use crate::cli::check;
 use crate::cli::exit::Usage;
 use crate::inference::source::stream::tools::{Board, Tools};
@@ -52,7 +52,7 @@ pub fn gather(
     if wishes.source != Wish::Keep && !before.has("pipeline") {
         wishes.pipeline = before.pipeline_elsewhere()?;
     }
-    wishes.repository = repository(args, before, person)?;
+    wishes.repository = repository(args, before, person, say)?;
     Ok(wishes)
 }
 
@@ -82,6 +82,10 @@ fn broker(
     if args.broker.is_some() || before.has("mqtt") || before.others.mqtt.is_some() {
         return Ok(Wish::of(args.broker.as_deref()));
     }
+    if before.declined(Thing::Broker) {
+        say.push("broker: none, as was said before; name one with --broker".to_owned());
+        return Ok(Wish::Keep);
+    }
     let (host, port) = USUAL_BROKER;
     if (host, port).to_socket_addrs().is_ok_and(answers) {
         say.push(format!("broker: {host}:{port} answers and is taken; another one with --broker"));
@@ -93,7 +97,16 @@ fn broker(
     if answer.is_none() {
         say.push("broker: none; the device will report nothing until one is named with --broker".to_owned());
     }
-    Ok(answer.map_or(Wish::Keep, Wish::Set))
+    Ok(answered(answer, person))
+}
+
+/// What an answer means. Nothing, said by somebody, is remembered.
+fn answered(answer: Option<String>, person: Person) -> Wish<String> {
+    match answer {
+        None if !person.is_there() => Wish::Keep,
+        None => Wish::Remove,
+        Some(answer) => Wish::of(Some(&answer)),
+    }
 }
 
 /// Whether somebody listens at one of these addresses.
@@ -101,21 +114,33 @@ fn answers(addresses: impl IntoIterator<Item = SocketAddr>) -> bool {
     addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, PATIENCE).is_ok())
 }
 
-fn repository(args: &Args, before: &Before, person: Person) -> anyhow::Result<Wish<String>> {
-    let asked = match &args.repository {
-        Some(_) => args.repository.clone(),
-        None if args.root.is_some() || before.has("repository") || before.others.repository.is_some() => None,
-        None => person.ask("URL of the repository of signed models (empty: none):")?,
+fn repository(
+    args: &Args,
+    before: &Before,
+    person: Person,
+    say: &mut Vec<String>,
+) -> anyhow::Result<Wish<String>> {
+    let wish = match &args.repository {
+        Some(named) => Wish::of(Some(named)),
+        None if args.root.is_some() || before.has("repository") || before.others.repository.is_some() => {
+            Wish::Keep
+        }
+        None if before.declined(Thing::Repository) => {
+            say.push("repository: none, as was said before; name one with --repository".to_owned());
+            Wish::Keep
+        }
+        None => answered(person.ask("URL of the repository of signed models (empty: none):")?, person),
     };
     // A folder is as good as its URL.
-    let folder = asked.as_deref().map(Path::new).filter(|path| path.is_dir());
-    if let Some(folder) = folder {
-        let whole = plan::absolute(folder)?;
-        let url = url::Url::from_directory_path(&whole);
-        let url = url.map_err(|()| Usage(format!("--repository {whole}: cannot be written as a URL")))?;
-        return Ok(Wish::Set(url.into()));
+    match wish {
+        Wish::Set(folder) if Path::new(&folder).is_dir() => {
+            let whole = plan::absolute(Path::new(&folder))?;
+            let url = url::Url::from_directory_path(&whole);
+            let url = url.map_err(|()| Usage(format!("--repository {whole}: cannot be written as a URL")))?;
+            Ok(Wish::Set(url.into()))
+        }
+        other @ (Wish::Keep | Wish::Remove | Wish::Set(_)) => Ok(other),
     }
-    Ok(Wish::of(asked.as_deref()))
 }
 
 fn camera(
@@ -132,6 +157,10 @@ fn camera(
         });
     }
     if before.has("pipeline") || !before.others.pipelines.is_empty() {
+        return Ok(Wish::Keep);
+    }
+    if before.declined(Thing::Camera) {
+        say.push("camera: none, as was said before; name one with --camera".to_owned());
         return Ok(Wish::Keep);
     }
     let camera = match cameras::meant(found) {
@@ -160,7 +189,7 @@ fn camera(
         None => {
             let remedy = "plug one in, or name another kind of source with --camera";
             say.push(format!("camera: none; the device will look at nothing: {remedy}"));
-            Ok(Wish::Keep)
+            Ok(if person.is_there() { Wish::Remove } else { Wish::Keep })
         }
     }
 }

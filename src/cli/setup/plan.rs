@@ -38,6 +38,65 @@ impl Wish<String> {
     }
 }
 
+impl<T> Wish<T> {
+    /// Whether it was declined; `None` where nothing was said.
+    fn declines(&self) -> Option<bool> {
+        match self {
+            Wish::Keep => None,
+            Wish::Remove => Some(true),
+            Wish::Set(_) => Some(false),
+        }
+    }
+}
+
+/// Something that a person may do without, as the table of setup's own calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thing {
+    /// `[mqtt]`
+    Broker,
+    /// `[repository]`
+    Repository,
+    /// The pipeline's source.
+    Camera,
+}
+
+impl Thing {
+    fn word(self) -> &'static str {
+        match self {
+            Thing::Broker => "broker",
+            Thing::Repository => "repository",
+            Thing::Camera => "camera",
+        }
+    }
+}
+
+/// Whether an earlier setup was told to do without it.
+pub fn declined(tables: &Table, thing: Thing) -> bool {
+    without(tables).iter().any(|word| word == thing.word())
+}
+
+fn without(tables: &Table) -> Vec<String> {
+    let list = tables.get("setup").and_then(|setup| setup.get("without")).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Remembers what was declined, so that a later setup neither asks nor looks for it.
+fn remember(tables: &mut Table, thing: Thing, declined: Option<bool>) {
+    let Some(declined) = declined else { return };
+    let mut words = without(tables);
+    words.retain(|word| word != thing.word());
+    if declined {
+        words.push(thing.word().to_owned());
+    }
+    words.sort();
+    if words.is_empty() {
+        tables.remove("setup");
+    } else {
+        let words = words.into_iter().map(Value::from).collect();
+        section(tables, "setup").insert("without".into(), Value::Array(words));
+    }
+}
+
 /// All that was asked for, found, or answered.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wishes {
@@ -86,6 +145,9 @@ pub fn lay(former: Table, wishes: &Wishes) -> Table {
         Wish::Remove => drop(tables.remove("pipeline")),
         Wish::Set(source) => look(&mut tables, source.clone(), wishes.pipeline.as_deref()),
     }
+    remember(&mut tables, Thing::Broker, wishes.broker.declines());
+    remember(&mut tables, Thing::Repository, wishes.repository.declines());
+    remember(&mut tables, Thing::Camera, wishes.source.declines());
     tables
 }
 
@@ -254,7 +316,15 @@ mod tests {
             root: Some("y".into()),
             ..Wishes::default()
         };
-        assert_eq!(lay(former, &none), tables("[device]\nid = \"press-7\"\ngroups = [\"line-3\"]\n"));
+        let laid = lay(former, &none);
+        let setup = "[setup]\nwithout = [\"broker\", \"camera\", \"repository\"]\n";
+        assert_eq!(laid, tables(&format!("[device]\nid = \"press-7\"\ngroups = [\"line-3\"]\n{setup}")));
+        let all = [Thing::Broker, Thing::Repository, Thing::Camera];
+        assert!(all.iter().all(|thing| declined(&laid, *thing)), "it is remembered");
+        assert_eq!(lay(laid.clone(), &Wishes::default()), laid);
+        let wanted = lay(laid, &wishes());
+        assert!(all.iter().all(|thing| !declined(&wanted, *thing)), "until it is asked for");
+        assert_eq!(wanted.get("setup"), None);
     }
 
     #[test]

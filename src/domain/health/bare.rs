@@ -39,6 +39,7 @@ mod tests {
                 boot_id: "b".into(),
                 uptime_s: 1,
                 clock_synchronised: Some(false),
+                clock: Default::default(),
                 pipelines: Vec::new(),
                 mqtt: link(broker),
                 messages_lost: 0,

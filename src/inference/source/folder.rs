@@ -118,6 +118,14 @@ fn read(file: &Path, into: &mut Vec<u8>) -> Result<Picture, String> {
     if into.len() as u64 == limit {
         return Err(format!("more than {MAX_FRAME} bytes; make it smaller"));
     }
+    parse(into)
+}
+
+/// Looks at a file's bytes, and decodes those that are no JPEG in place.
+///
+/// # Errors
+/// What is wrong with them, and the remedy.
+pub fn parse(into: &mut Vec<u8>) -> Result<Picture, String> {
     if into.is_empty() {
         return Err("the file is empty; replace it".to_owned());
     }

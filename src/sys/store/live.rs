@@ -12,8 +12,6 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// Free bytes below which it is not tried: opening needs some, and a database that still answers reads is
 /// better than one that cannot be opened.
 const ROOM: u64 = 1 << 20;
-/// The threads of the database that was closed let go of its lock; this often and so long it is tried.
-const LOCKED: (u32, Duration) = (25, Duration::from_millis(20));
 
 /// A database and what it still owes to the disk.
 #[derive(Debug)]
@@ -99,7 +97,8 @@ impl Live {
         // Closed first: nothing can be open twice.
         let closed = std::mem::replace(&mut self.base, Err(busy()));
         bounded::let_go(closed);
-        let told = reopened(dir).map(|(base, told)| {
+        let opened = open::base(dir).map_err(|error| plain(&error));
+        let told = opened.map(|(base, told)| {
             self.base = Ok(base);
             told
         });
@@ -119,22 +118,6 @@ impl Live {
             }
         }
         caught_up
-    }
-}
-
-fn reopened(dir: &Path) -> Result<(Base, Option<String>), sled::Error> {
-    let mut tries = LOCKED.0;
-    loop {
-        match open::base(dir) {
-            Ok(opened) => return Ok(opened),
-            Err(error) => {
-                tries -= 1;
-                if tries == 0 || error.is_disk_full() {
-                    return Err(plain(&error));
-                }
-                std::thread::sleep(LOCKED.1);
-            }
-        }
     }
 }
 

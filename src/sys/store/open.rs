@@ -1,9 +1,10 @@
 //! Opening the database: reads all of it, tells a bad one from a bad disk, and puts a bad one aside.
 
-use super::{StoreError, ValueFault, durable, values};
+use super::{LOCK_PATIENCE, StoreError, ValueFault, durable, values};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// So many stores put aside are kept; older ones are dropped, so that a bad disk is not filled too.
 const KEPT_ASIDE: usize = 2;
@@ -28,7 +29,7 @@ pub(super) struct Base {
 
 /// Opens all of it. A database that cannot be read is put aside, which is told, and a new one is made.
 pub(super) fn base(dir: &Path) -> Result<(Base, Option<String>), StoreError> {
-    let (db, told) = match open_checked(dir) {
+    let (db, told) = match open_unlocked(dir) {
         Ok(db) => (db, None),
         Err(Fault::Environment(error)) => return Err(error),
         Err(Fault::Content(fault)) => {
@@ -50,6 +51,23 @@ pub(super) fn base(dir: &Path) -> Result<(Base, Option<String>), StoreError> {
     // The names of what was made in the folder.
     durable::sync_dir(dir)?;
     Ok((Base { db, file, mark }, told))
+}
+
+/// The same, once the threads of one that was closed just now in this process have let go of its lock. Nobody
+/// else can hold it: the store has a lock of its own around it.
+fn open_unlocked(dir: &Path) -> Result<sled::Db, Fault> {
+    let start = Instant::now();
+    loop {
+        match open_checked(dir) {
+            Err(Fault::Environment(StoreError::Database { source: sled::Error::Io(error), .. }))
+                if start.elapsed() < LOCK_PATIENCE
+                    && error.to_string().contains("could not acquire lock") =>
+            {
+                std::thread::sleep(LOCK_PATIENCE / 100);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Opens the database and reads all of it once.

@@ -10,6 +10,20 @@ fn open(dir: &Path) -> Store {
     opened.store
 }
 
+/// Closing one leaves its file locked for a moment longer, until its threads have ended.
+#[test]
+fn a_database_that_is_still_being_closed_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let closing = File::open(dir.path().join("store/db")).unwrap();
+    flock(&closing, FlockOperation::LockExclusive).unwrap();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(closing);
+    });
+    open(dir.path());
+}
+
 #[test]
 fn values_are_there_again_after_reopening() {
     let dir = tempfile::tempdir().unwrap();

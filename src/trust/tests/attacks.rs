@@ -303,7 +303,7 @@ fn a_pinned_root_that_is_none_is_told_as_such() {
 
 /// Puts `chain` roles, each delegating all releases to the next, below the list; the last one has the
 /// release. All are signed by `key`.
-fn delegate(forgery: &mut Forgery, chain: usize, key: &Key) {
+pub(super) fn delegate(forgery: &mut Forgery, chain: usize, key: &Key) {
     let target = forgery.targets["targets"].as_object_mut().unwrap().remove(TARGET).unwrap();
     let to = |n: usize| {
         let role = json!({

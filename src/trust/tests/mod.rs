@@ -2,6 +2,10 @@
 
 mod attacks;
 mod carrying;
+mod delegations;
+mod floors;
+mod metadata;
+mod operators;
 mod publishing;
 
 use super::keys::{self, Key};

@@ -1,7 +1,7 @@
 //! One slot's actor: takes orders, steps the deployment, records each step, and has its work done.
 
 use super::report::{Reporter, finished};
-use super::work::{Done, serve, work};
+use super::work::{Done, collect_garbage, serve, work};
 use super::{Catalog, Found, Host, Shared};
 use crate::domain::command::Progress;
 use crate::domain::deployment::Stage;
@@ -14,7 +14,12 @@ use crate::sys::blocking::blocking;
 use crate::update::slots::Links;
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+/// Between two tries to record what the journal could not take.
+const RECORD_AGAIN: Duration = Duration::from_secs(5);
 
 /// What somebody wants of a slot.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +60,10 @@ pub(super) struct Actor<H, C> {
     stoppers: Vec<Order>,
     /// What comes after it.
     waiting: Option<Order>,
+    /// So long the deployment that goes on after a restart waits for its repository.
+    patient: Option<Instant>,
+    /// The state that the journal could not take, of a way back that was gone all the same.
+    unrecorded: Option<Deployment>,
 }
 
 impl<H: Host, C: Catalog> Actor<H, C> {
@@ -77,6 +86,8 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             provider_before: None,
             stoppers: Vec::new(),
             waiting: None,
+            patient: None,
+            unrecorded: None,
         }
     }
 
@@ -88,9 +99,15 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             effects = loop {
                 let order = match self.waiting.take() {
                     Some(order) => order,
-                    None => match self.inbox.recv().await {
-                        Some(order) => order,
-                        None => return,
+                    None => tokio::select! {
+                        order = self.inbox.recv() => match order {
+                            Some(order) => order,
+                            None => return,
+                        },
+                        () = sleep(RECORD_AGAIN), if self.unrecorded.is_some() => {
+                            self.catch_up().await;
+                            continue;
+                        }
                     },
                 };
                 if let Some(effects) = self.begin(order).await {
@@ -109,16 +126,18 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         });
         let mut effects = Vec::new();
         if let Some(found) = found {
-            let was_final = found.is_final();
+            let (was_final, was) = (found.is_final(), found.stage());
             let (deployment, next) =
                 recover(found, self.links.current.as_ref(), self.shared.settings.max_boots);
             if !was_final {
-                tracing::info!(slot = %self.slot, stage = ?deployment.stage(), "going on with {}", deployment.release);
+                let stage = deployment.stage();
+                tracing::info!(slot = %self.slot, found = ?was, ?stage, "going on with {}", deployment.release);
                 if let Err(reason) = self.record(&deployment).await {
                     tracing::error!(slot = %self.slot, %reason, "the recovered deployment cannot be recorded");
                 }
             }
             effects = next;
+            self.patient = Some(Instant::now() + self.shared.settings.resume_max);
             self.reporter.step(&self.links, &deployment);
             self.deployment = Some(deployment);
         }
@@ -177,12 +196,20 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                 return None;
             }
         };
-        if let Err(reason) = self.record(&deployment).await {
+        let recorded = match deployment.origin {
+            Origin::Previous => {
+                self.record_rollback(&deployment).await;
+                Ok(())
+            }
+            Origin::Repository | Origin::File { .. } => self.record(&deployment).await,
+        };
+        if let Err(reason) = recorded {
             order.answer(Err(reason));
             return None;
         }
         tracing::info!(slot = %self.slot, deployment = %deployment.id, "deploying {}", deployment.release);
         self.found = None;
+        self.patient = None;
         self.reporter.step(&self.links, &deployment);
         self.reporter.add(order.ticket);
         self.deployment = Some(deployment);
@@ -229,7 +256,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         };
         let (shared, reporter) = (self.shared.clone(), self.reporter.clone());
         let hurried = is_hurried(&effect);
-        let work = work(shared, reporter, deployment, self.found.clone(), effect);
+        let work = work(shared, reporter, deployment, self.found.clone(), self.patient, effect);
         let mut task = if hurried {
             background::spawn_here(work)
         } else {
@@ -322,8 +349,9 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             match next.stage() {
                 // Going back is done in any case; a restart would decide the same again.
                 Stage::RollingBack | Stage::RolledBack | Stage::Refused => {
-                    tracing::error!(slot = %self.slot, %reason, "the journal cannot be written");
+                    self.without_record(&next, &reason)
                 }
+                Stage::Committed if next.origin == Origin::Previous => self.without_record(&next, &reason),
                 Stage::Resolving
                 | Stage::Fetching
                 | Stage::Verifying
@@ -407,9 +435,49 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         self.provider = None;
     }
 
-    async fn record(&self, deployment: &Deployment) -> Result<(), Reason> {
+    async fn record(&mut self, deployment: &Deployment) -> Result<(), Reason> {
         let (journal, deployment) = (self.shared.journal.clone(), deployment.clone());
-        blocking(move || journal.record(&deployment)).await
+        // One before it has its place in the history.
+        let late = self.unrecorded.clone().filter(|late| late.id != deployment.id);
+        blocking(move || {
+            late.map_or(Ok(()), |late| journal.record(&late))?;
+            journal.record(&deployment)
+        })
+        .await?;
+        self.unrecorded = None;
+        Ok(())
+    }
+
+    /// Records the beginning of a rollback that somebody asked for; where that cannot be, it is begun without:
+    /// a full disk must not keep a bad model in its place. The links alone tell a restart what serves, before
+    /// the rollback and after it, so it finds either the one or the other.
+    async fn record_rollback(&mut self, deployment: &Deployment) {
+        let Err(reason) = self.record(deployment).await else { return };
+        if reason.code == ReasonCode::DiskFull {
+            // What nothing needs any more may be the room that is lacking.
+            if let Err(reason) = collect_garbage(&self.shared, deployment).await {
+                tracing::warn!(slot = %self.slot, %reason, "no room was made");
+            }
+            if self.record(deployment).await.is_ok() {
+                return;
+            }
+        }
+        self.without_record(deployment, &reason);
+    }
+
+    /// Goes on though the journal could not take this state; it is recorded later.
+    fn without_record(&mut self, deployment: &Deployment, reason: &Reason) {
+        tracing::error!(slot = %self.slot, %reason, "the journal cannot be written; going back goes on without");
+        self.unrecorded = Some(deployment.clone());
+    }
+
+    /// Records what could not be recorded when it happened.
+    async fn catch_up(&mut self) {
+        let Some(deployment) = self.unrecorded.clone() else { return };
+        match self.record(&deployment).await {
+            Ok(()) => tracing::info!(slot = %self.slot, "the rollback to {} is recorded", deployment.release),
+            Err(reason) => tracing::debug!(slot = %self.slot, %reason, "the journal still cannot be written"),
+        }
     }
 }
 

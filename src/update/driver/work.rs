@@ -25,6 +25,34 @@ const TOLD: Duration = Duration::from_secs(10);
 /// First and longest wait before a link that could not be set back is tried again.
 const RELINK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+/// First and longest wait before the repository is asked again after a restart.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Waits for a repository that is not reached, where a deployment goes on after a restart: the agent is there
+/// before the network is.
+struct Patience {
+    until: Option<Instant>,
+    wait: Duration,
+}
+
+impl Patience {
+    fn until(until: Option<Instant>) -> Self {
+        Self { until, wait: ASK_AGAIN.0 }
+    }
+
+    /// Waits, and says whether to try again after this reason.
+    async fn after(&mut self, reason: &Reason) -> bool {
+        let late = self.until.is_none_or(|until| Instant::now() + self.wait > until);
+        if reason.code != ReasonCode::RepositoryUnreachable || late {
+            return false;
+        }
+        tracing::info!(%reason, wait_s = self.wait.as_secs(), "an update that goes on waits for its repository");
+        sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(ASK_AGAIN.1);
+        true
+    }
+}
+
 /// What came of the work.
 pub(super) struct Done {
     pub(super) event: Event,
@@ -49,29 +77,47 @@ impl From<Result<Event, Reason>> for Done {
 }
 
 /// Does the work of an effect and tells what came of it; `None` for an effect that reports nothing.
-/// Owns all it needs, so that it can be dropped at any point.
+/// Owns all it needs, so that it can be dropped at any point. `until`: so long a repository that is not reached
+/// is asked again.
 pub(super) async fn work<H: Host, C: Catalog>(
     shared: Arc<Shared<H, C>>,
     reporter: Arc<Reporter>,
     deployment: Deployment,
     found: Option<Found>,
+    until: Option<Instant>,
     effect: Effect,
 ) -> Option<Done> {
     let slot = &deployment.slot;
+    let mut patience = Patience::until(until);
     Some(match effect {
-        Effect::Resolve => match resolve(&shared, &deployment).await {
-            Ok((candidate, found)) => {
-                Done { found: Some(found), ..Done::event(Event::Resolved { candidate }) }
+        Effect::Resolve => loop {
+            match resolve(&shared, &deployment).await {
+                Ok((candidate, found)) => {
+                    break Done { found: Some(found), ..Done::event(Event::Resolved { candidate }) };
+                }
+                Err(reason) => {
+                    if !patience.after(&reason).await {
+                        break Done::event(Event::Failed(reason));
+                    }
+                }
             }
-            Err(reason) => Done::event(Event::Failed(reason)),
         },
         Effect::Fetch => {
             let Some(found) = found else { return Some(lost(&deployment)) };
             let _gate = shared.gate.read().await;
             let progress = |done, total| reporter.progress(done, total);
             let (folders, transport) = (&shared.folders, found.transport.as_ref());
-            let fetched = stage::fetch(folders, &found.manifest, transport, &shared.device, &progress).await;
-            fetched.map(|()| Event::Fetched).into()
+            loop {
+                let device = &shared.device;
+                match stage::fetch(folders, &found.manifest, transport, device, &progress).await {
+                    Ok(()) => break Done::event(Event::Fetched),
+                    Err(reason) => {
+                        if !patience.after(&reason).await {
+                            break Done::event(Event::Failed(reason));
+                        }
+                    }
+                }
+            }
         }
         Effect::Stage => {
             let Some(found) = found else { return Some(lost(&deployment)) };
@@ -279,7 +325,7 @@ async fn put_back<H: Host, C: Catalog>(
     served.map(|()| Event::PutBack)
 }
 
-async fn collect_garbage<H: Host, C: Catalog>(
+pub(super) async fn collect_garbage<H: Host, C: Catalog>(
     shared: &Shared<H, C>,
     ended: &Deployment,
 ) -> Result<(), Reason> {

@@ -1,6 +1,8 @@
 //! A server that misbehaves in a stated way, over real TCP.
 
+use super::access::MAX_REDIRECTS;
 use super::*;
+use crate::config::settings::AccessSettings;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncReadExt;
@@ -69,6 +71,7 @@ impl Server {
             stall_timeout: Duration::from_millis(500),
             retries: 3,
             rate_limit: 0,
+            access: AccessSettings::default(),
         };
         let mut transport = HttpTransport::new(&self.url, &settings).unwrap();
         transport.waits = (Duration::from_millis(1), Duration::from_millis(2));
@@ -358,11 +361,28 @@ async fn nobody_listening_is_told_with_the_address() {
 async fn no_path_leaves_the_repository() {
     let server = Server { url: "http://127.0.0.1:9/repo/".parse().unwrap(), requests: Arc::default() };
     let transport = server.transport();
-    for path in ["../a", "a/../b", "/a", "", "a//b", "a/", "./a", "a\\b"] {
+    for path in [
+        "../a",
+        "a/../b",
+        "/a",
+        "",
+        "a//b",
+        "a/",
+        "./a",
+        "a\\b",
+        "a/%2e%2E/b",
+        "%2e/a",
+        "a%5Cb",
+        "a%00b",
+        "%ff",
+    ] {
         assert_eq!(transport.get(path, 1).await.unwrap_err().code, ReasonCode::Malformed, "{path}");
     }
     assert_eq!(transport.get("http://other/x", 1).await.unwrap_err().code, ReasonCode::Malformed);
     assert_eq!(transport.url("http:/x?b#c").unwrap().as_str(), "http://127.0.0.1:9/repo/http:/x%3Fb%23c");
+    // The names of roles come encoded, and stay one part of the path.
+    let role = "metadata/1...%2Fa%3F%23.json";
+    assert_eq!(transport.url(role).unwrap().as_str(), format!("http://127.0.0.1:9/repo/{role}"));
 }
 
 #[tokio::test]
@@ -374,6 +394,7 @@ async fn other_schemes_are_refused() {
             stall_timeout: GUARD,
             retries: 1,
             rate_limit: 0,
+            access: AccessSettings::default(),
         };
         assert_eq!(
             HttpTransport::new(&url.parse().unwrap(), &settings).unwrap_err().code,

@@ -1,10 +1,13 @@
 //! A full disk: one clear line with the remedy, the model that serves goes on, and with room again so does
 //! everything else, by itself.
 
-use crate::support::device::{Device, Options, PATIENCE, Repository, release};
+use super::commands::{appoint, is_paused, order, pause};
+use crate::support::device::{Device, Options, PATIENCE, Repository, SLOT, release};
 use crate::support::mosquitto::Mosquitto;
+use crate::support::operators::Person;
 use crate::support::{Edgewarden, wait_until};
 use edgewarden::domain::ReasonCode;
+use edgewarden::domain::deployment::Stage;
 use edgewarden::domain::health::{HealthReport, PipelineState, ProblemCode};
 use std::fs::File;
 use std::io::Write;
@@ -162,6 +165,68 @@ fn a_disk_that_fills_up_under_the_running_agent_is_told_and_it_goes_on_with_room
     assert_eq!(current(&device), release(1));
 }
 
+/// A bad model must not stay for want of room, also where the journal can take nothing any more.
+#[test]
+fn a_rollback_works_on_a_full_disk() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let mut device = Device::new(options(&broker, &repository));
+    let Some(disk) = Disk::under(&device, "a_rollback_works_on_a_full_disk") else { return };
+    device.start();
+    for number in [1, 2] {
+        device.update(&release(number)).unwrap();
+    }
+    disk.fill();
+    let full = (0..1000).any(|_| {
+        let reason = device.update(&release(1)).unwrap_err();
+        assert_eq!(reason.code, ReasonCode::DiskFull, "{reason}");
+        reason.detail.contains("store")
+    });
+    assert!(full, "the journal takes nothing any more");
+    let rollback = || device.command("rollback", serde_json::json!({ "slot": SLOT }));
+    assert_eq!(rollback().unwrap()["release"], release(1).as_str());
+    assert_eq!(current(&device), release(1));
+    device.until_frames(3);
+    // And back again, as somebody may who found that it was not the model.
+    assert_eq!(rollback().unwrap()["release"], release(2).as_str());
+    assert_eq!(rollback().unwrap()["release"], release(1).as_str());
+
+    // The links alone tell the next start.
+    device.kill();
+    device.forget();
+    device.start();
+    device.until_frames(3);
+    assert_eq!(current(&device), release(1));
+    disk.make_room();
+    device.until("the end of it", |heard| (!tells_full(heard.health.last()?, &disk.0)).then_some(()));
+    device.update(&release(2)).unwrap();
+    assert_eq!(current(&device), release(2));
+}
+
+#[test]
+fn a_rollback_on_a_full_disk_is_recorded_when_there_is_room() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let mut device = Device::new(options(&broker, &repository));
+    let Some(disk) = Disk::under(&device, "a_rollback_on_a_full_disk_is_recorded_when_there_is_room") else {
+        return;
+    };
+    device.start();
+    for number in [1, 2] {
+        device.update(&release(number)).unwrap();
+    }
+    disk.fill();
+    while !device.update(&release(1)).unwrap_err().detail.contains("store") {}
+    device.command("rollback", serde_json::json!({ "slot": SLOT })).unwrap();
+    disk.make_room();
+    wait_until("the record", PATIENCE, || device.log().contains("is recorded").then_some(()));
+    device.stop();
+    let store = edgewarden::sys::store::Store::open(&disk.0.join("store")).unwrap().store;
+    let history = edgewarden::update::journal::Journal::new(&store).history().unwrap();
+    let last = &history.last().unwrap().deployment;
+    assert_eq!((last.release.to_string(), last.stage()), (release(1), Stage::Committed));
+}
+
 /// Where standard error is a file on the full disk, each line that is to be logged fails.
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {
@@ -180,4 +245,29 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     });
     assert_eq!(device.pid(), agent);
     assert!(device.stop().success());
+}
+
+#[test]
+fn a_signed_command_whose_number_cannot_be_remembered_is_not_run() {
+    let broker = Mosquitto::start();
+    let mut repository = Repository::with(&["v1"]);
+    let mut device = Device::new(options(&broker, &repository).set("commands.refresh", "1s"));
+    let test = "a_signed_command_whose_number_cannot_be_remembered_is_not_run";
+    let Some(disk) = Disk::under(&device, test) else { return };
+    device.start();
+    device.update(&release(1)).unwrap();
+    let anna = Person::new("anna", 1);
+    appoint(&device, &mut repository, &[anna.entry(&["operate"])]);
+    device.kill();
+    disk.fill();
+    device.forget();
+    device.start();
+    device.until_frames(3);
+    let reason = order(&device, &anna, 1, pause()).unwrap_err();
+    assert_eq!(reason.code, ReasonCode::DiskFull, "{reason}");
+    assert!(!is_paused(&device));
+    disk.make_room();
+    // The same again: its number was not used up.
+    wait_until("the store is back", PATIENCE, || order(&device, &anna, 1, pause()).ok());
+    assert!(is_paused(&device));
 }

@@ -87,7 +87,7 @@ fn only_what_is_missing_is_asked() {
 
     // A second time: nothing is missing, and what is there is replaced only by a yes.
     let before = contents(&machine.path(""));
-    let again = ["setup", "--device-id", "b", "--broker", "none", "--no-check"];
+    let again = ["setup", "--device-id", "b", "--no-check"];
     let mut terminal = Terminal::run(&machine, &again);
     terminal.sees("- id = \"a\"");
     terminal.answers("Replace", "n");
@@ -108,4 +108,26 @@ fn only_what_is_missing_is_asked() {
     terminal.keys.write_all(&[4]).unwrap();
     assert_eq!(terminal.ends(), Some(130));
     assert_eq!(contents(&fresh.path("")), before);
+}
+
+#[test]
+fn what_a_person_does_without_is_not_asked_for_again() {
+    let machine = Machine::new();
+    let first = ["setup", "--device-id", "a", "--camera", "synthetic", "--broker", "none", "--no-check"];
+    let mut terminal = Terminal::run(&machine, &first);
+    terminal.answers("URL of the repository", "");
+    assert_eq!(terminal.ends(), Some(0));
+    let without = machine.written()["setup"]["without"].as_array().unwrap().clone();
+    assert_eq!(without, ["broker", "repository"].map(toml::Value::from));
+
+    let mut terminal = Terminal::run(&machine, &["setup", "--no-check"]);
+    assert_eq!(terminal.ends(), Some(0), "it asks for nothing");
+    terminal.sees("broker: none, as was said before; name one with --broker");
+    terminal.sees("repository: none, as was said before");
+
+    let named = ["setup", "--yes", "--broker", "mqtt://localhost:1", "--no-check"];
+    assert_eq!(Terminal::run(&machine, &named).ends(), Some(0));
+    let written = machine.written();
+    assert_eq!(written["mqtt"]["url"].as_str(), Some("mqtt://localhost:1"));
+    assert_eq!(written["setup"]["without"].as_array().unwrap().len(), 1);
 }

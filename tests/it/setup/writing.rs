@@ -3,7 +3,7 @@
 use super::{Machine, contents, has_cameras};
 use crate::support::device::{Device, Options, PATIENCE, Repository, release};
 use crate::support::mosquitto::{Mosquitto, Setup};
-use crate::support::wait_until;
+use crate::support::{Ended, wait_until};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
@@ -13,6 +13,12 @@ fn mode(path: &Path) -> u32 {
 
 fn text(path: impl AsRef<Path>) -> String {
     path.as_ref().to_str().unwrap().to_owned()
+}
+
+/// What the command says of its failure, for machines as it was asked.
+fn message(ended: &Ended) -> String {
+    let said: serde_json::Value = serde_json::from_str(&ended.stderr).expect("one JSON object");
+    said["message"].as_str().expect("a message").to_owned()
 }
 
 #[test]
@@ -213,7 +219,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_written() {
         let all: Vec<&str> = flags.iter().copied().chain(rest).collect();
         let (ended, _) = machine.setup(&all);
         assert_eq!(ended.code, Some(code), "{flags:?}: {ended:?}");
-        assert!(ended.stderr.contains(words), "{flags:?}: {ended:?}");
+        assert!(message(&ended).contains(words), "{flags:?}: {ended:?}");
         assert!(!ended.stderr.contains("hunter2") && ended.stdout.is_empty(), "{ended:?}");
         assert_eq!(contents(&folder), before, "{flags:?} wrote something");
     }
@@ -221,7 +227,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_written() {
     std::fs::write(machine.config(), "[device]\nidd = 1\n").unwrap();
     let (ended, _) = machine.setup(&quiet);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("agent.toml:2: device.idd: unknown key"), "{ended:?}");
+    assert!(message(&ended).contains("agent.toml:2: device.idd: unknown key"), "{ended:?}");
 }
 
 #[test]

@@ -87,6 +87,13 @@ impl Repository {
         format!("belt-inspector@{version}")
     }
 
+    /// The same bundle under a new version, signed at another time.
+    pub fn publish_at(&mut self, from: &str, version: &str, time: jiff::Timestamp) {
+        let folder = self.dir.path().join(format!("bundle-{version}"));
+        variant(&model(from), &folder, version, |_, _| {});
+        self.publisher.publish(&folder, time, &|_| {}).expect("publish a variant");
+    }
+
     /// Where the repository keeps the model file of a committed bundle.
     pub fn model_blob(name: &str) -> String {
         let manifest: Value =
@@ -436,10 +443,20 @@ impl Device {
         Sent { pending: self.tokio.block_on(sent).expect("send a command"), tokio: &self.tokio }
     }
 
+    /// Its id.
+    pub fn id(&self) -> &DeviceId {
+        &self.id
+    }
+
     /// Publishes a message as it is, below the device's topic.
     pub fn publish(&self, below: &str, payload: impl Into<Bytes>, retain: bool) {
+        self.publish_to(format!("edgewarden/{}/{below}", self.id), payload, retain);
+    }
+
+    /// Publishes a message as it is.
+    pub fn publish_to(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
         let message = edgewarden::mqtt::message::Message {
-            topic: format!("edgewarden/{}/{below}", self.id),
+            topic,
             payload: payload.into(),
             content_type: None,
             response_topic: None,

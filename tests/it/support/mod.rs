@@ -1,8 +1,12 @@
 //! What the modules share: the binary, temporary configurations, and waiting without sleeping blindly.
 
+pub mod certificates;
 pub mod colour_model;
 pub mod device;
+pub mod forge;
 pub mod mosquitto;
+pub mod operators;
+pub mod secure_web;
 pub mod series_model;
 pub mod stream;
 pub mod web;

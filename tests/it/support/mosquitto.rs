@@ -73,6 +73,11 @@ impl Mosquitto {
         }
     }
 
+    /// Another password, which counts from the next [`Mosquitto::restart`] on.
+    pub fn change_password(&self, user: &str, password: &str) {
+        set_password(&self.dir.path().join("passwords"), user, password);
+    }
+
     /// True once it listens, false when it ended instead.
     fn launch(&mut self) -> bool {
         let mut child = Command::new(program("mosquitto"))
@@ -120,14 +125,7 @@ fn configure(dir: &Path, port: u16, setup: &Setup) {
         None => text += "allow_anonymous true\n",
         Some((user, password)) => {
             let file = dir.join("passwords");
-            let made = Command::new(program("mosquitto_passwd"))
-                .args(["-b", "-c"])
-                .arg(&file)
-                .args([user, password])
-                .stderr(Stdio::null())
-                .status()
-                .expect("mosquitto_passwd runs");
-            assert!(made.success(), "mosquitto_passwd failed");
+            set_password(&file, user, password);
             text += &format!("allow_anonymous false\npassword_file {}\n", file.display());
         }
     }
@@ -139,6 +137,18 @@ fn configure(dir: &Path, port: u16, setup: &Setup) {
         text.push('\n');
     }
     std::fs::write(dir.join("mosquitto.conf"), text).expect("mosquitto.conf");
+}
+
+/// Makes a file of passwords with this one.
+fn set_password(file: &Path, user: &str, password: &str) {
+    let made = Command::new(program("mosquitto_passwd"))
+        .args(["-b", "-c"])
+        .arg(file)
+        .args([user, password])
+        .stderr(Stdio::null())
+        .status()
+        .expect("mosquitto_passwd runs");
+    assert!(made.success(), "mosquitto_passwd failed");
 }
 
 /// Debian keeps daemons in `/usr/sbin`, which is not on everybody's path.

@@ -23,6 +23,10 @@ pub enum Trouble {
     Shorter(usize),
     /// The byte in the middle is another one.
     Flip,
+    /// Junk without end and without saying how much, also where there is no such file.
+    Endless,
+    /// A byte now and then, so that it is never silent.
+    Drip,
 }
 
 #[derive(Default)]
@@ -43,7 +47,12 @@ pub struct Web {
 impl Web {
     /// Serves a folder on a free port.
     pub fn start(folder: &Path) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        Self::start_at(folder, (Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// Serves a folder at this address, where nobody else listens.
+    pub fn start_at(folder: &Path, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared { folder: Mutex::new(folder.to_owned()), ..Shared::default() });
         let serving = shared.clone();
@@ -63,6 +72,11 @@ impl Web {
     /// Where it serves.
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// From now on another folder is served.
@@ -123,6 +137,13 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     if let Some(Trouble::Status(status)) = trouble {
         return write!(stream, "HTTP/1.1 {status} Trouble\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
+    if trouble == Some(Trouble::Endless) {
+        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        // Until the client hangs up.
+        loop {
+            stream.write_all(&[b' '; 16 << 10])?;
+        }
+    }
     let file = shared.folder.lock().unwrap().join(path.trim_start_matches('/'));
     let Ok(mut body) = std::fs::read(&file) else {
         return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -132,7 +153,10 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         Some(Trouble::Flip) => body[whole / 2] ^= 1,
         Some(Trouble::Longer(more)) => body.resize(whole + more, b'x'),
         Some(Trouble::Shorter(fewer)) => body.truncate(whole.saturating_sub(fewer)),
-        Some(Trouble::Stall(_) | Trouble::Reset(_) | Trouble::Status(_)) | None => {}
+        Some(
+            Trouble::Stall(_) | Trouble::Reset(_) | Trouble::Status(_) | Trouble::Endless | Trouble::Drip,
+        )
+        | None => {}
     }
     let from = usize::try_from(from).unwrap_or(usize::MAX).min(body.len());
     let (size, body) = (body.len(), &body[from..]);
@@ -164,8 +188,19 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
             }
             stream.write_all(&body[after..])
         }
-        Some(Trouble::Status(_) | Trouble::Longer(_) | Trouble::Shorter(_) | Trouble::Flip) | None => {
-            stream.write_all(body)
+        Some(Trouble::Drip) => {
+            for byte in body {
+                stream.write_all(&[*byte])?;
+                std::thread::sleep(Duration::from_millis(50));
+                if shared.trouble(&path) != Some(Trouble::Drip) {
+                    break;
+                }
+            }
+            Ok(())
         }
+        Some(
+            Trouble::Status(_) | Trouble::Longer(_) | Trouble::Shorter(_) | Trouble::Flip | Trouble::Endless,
+        )
+        | None => stream.write_all(body),
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::{Reason, ReasonCode};
 const MAX_LINE: usize = 64 << 10;
 
 /// Lines of samples.
-pub(super) struct Lines {
+pub struct Lines {
     rows: Rows,
     /// The beginning of a line whose end has not come.
     begun: Vec<u8>,
@@ -18,12 +18,15 @@ pub(super) struct Lines {
 
 impl Lines {
     /// `cut` when the first line may have begun before we listened.
-    pub(super) fn new(rows: Rows, cut: bool) -> Self {
+    pub fn new(rows: Rows, cut: bool) -> Self {
         Self { rows, begun: Vec::new(), skipping: cut }
     }
 
     /// Takes bytes as they come; of several bad lines in them the last is told, after `what`.
-    pub(super) fn push(&mut self, what: &str, bytes: &[u8], take: &mut Take<'_>) -> Result<(), Trouble> {
+    ///
+    /// # Errors
+    /// [`Trouble::Frame`] for a bad line; the next may be good.
+    pub fn push(&mut self, what: &str, bytes: &[u8], take: &mut Take<'_>) -> Result<(), Trouble> {
         let mut fault = None;
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {

@@ -5,7 +5,7 @@
 
 mod command;
 mod iio;
-mod lines;
+pub mod lines;
 pub mod row;
 mod serial;
 

@@ -10,13 +10,13 @@
 //!
 //! Nothing here decodes a picture, and no program is run through a shell.
 
+pub mod jpeg;
 pub mod presets;
 pub mod tools;
+pub mod y4m;
 
 mod inputs;
-mod jpeg;
 mod run;
-mod y4m;
 
 pub use inputs::{login, password, readable};
 pub use run::{Found, Unreadable};

@@ -212,6 +212,7 @@ impl Bench {
             shadow_min_agreement: 0.5,
             shadow_max_memory: 0,
             max_boots: 2,
+            resume_max: GUARD,
             disk_reserve: 0,
             max_bundle: 1 << 20,
             require_model_signature: Vec::new(),

@@ -1,0 +1,196 @@
+//! The gate of commands over MQTT: checks the signature, asks [`crate::domain::authority`], and makes the
+//! command's number durable before it lets the command in.
+//!
+//! Which commands must be signed (`[commands]` in `agent.toml`): with `require_signature = "auto"` all that
+//! change the device, as soon as the repository lists operators, or where the broker is not at this machine's
+//! loopback address. So one person with one Pi and a broker on it needs no keys; a broker on another machine
+//! needs the one key that signs the models; and whoever lists operators is protected at once, everywhere.
+//! Commands that only look stay free unless `unsigned_observe` says otherwise.
+//!
+//! The number is durable in the store before the command runs, so a power cut between the two loses the
+//! command and never runs it twice: sent again it is refused as replayed, and the answer says so. A store
+//! that refuses (a full disk) lets no signed command in. A store that was damaged and rebuilt has forgotten
+//! the numbers: what has not expired by then could be taken once more, which is why commands should not live
+//! long.
+
+use super::bundles::Bundles;
+use crate::domain::authority::{Addressee, Clock, Order, Policy, decide, role};
+use crate::domain::command::Command;
+use crate::domain::{CommandId, Reason, ReasonCode};
+use crate::mqtt::commands::{self, Addressed};
+use crate::mqtt::gate::Gate;
+use crate::sys::blocking::blocking;
+use crate::sys::store::{Batch, Store, Tree};
+use crate::telemetry::board;
+use crate::trust::Verified;
+use crate::trust::envelope::{self, Statement};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Keys and audiences whose numbers are kept; beyond that those of keys that are no longer listed are dropped.
+const MAX_NUMBERS: usize = 4096;
+
+/// The highest number that a key has used towards an audience.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Highest {
+    /// The number.
+    pub sequence: u64,
+    /// The command that had it.
+    pub id: CommandId,
+    /// When it was let in, by the trust clock.
+    pub at: jiff::Timestamp,
+}
+
+/// The highest numbers of all keys; for those who look into a store.
+pub fn numbers(store: &Store) -> Tree<Highest> {
+    store.tree("command-numbers")
+}
+
+/// Decides which commands are let in.
+pub struct Authority {
+    to: Addressee,
+    policy: Policy,
+    tolerance: Duration,
+    bundles: Arc<Bundles>,
+    store: Store,
+}
+
+impl Authority {
+    /// For this device.
+    pub fn new(
+        to: Addressee,
+        policy: Policy,
+        tolerance: Duration,
+        bundles: Arc<Bundles>,
+        store: Store,
+    ) -> Self {
+        Self { to, policy, tolerance, bundles, store }
+    }
+
+    /// Whether a command that changes this device would be taken without a signature now.
+    pub fn is_open(&self) -> bool {
+        self.policy.unsigned(crate::domain::authority::Role::Deploy, self.is_listed()).is_ok()
+    }
+
+    /// A list that does not hold counts as one.
+    fn is_listed(&self) -> bool {
+        self.bundles.operators().borrow().as_ref().map_or(true, |list| list.is_listed())
+    }
+
+    fn unsigned(&self, asked: &Addressed<'_>) -> Result<Command, Reason> {
+        let command = commands::plain(asked)?;
+        match self.policy.unsigned(role(&command), self.is_listed()) {
+            Ok(()) => Ok(command),
+            Err(refusal) => {
+                let detail = format!("command {} {}: {refusal}", asked.command, asked.id);
+                Err(Reason::new(refusal.code(), detail))
+            }
+        }
+    }
+
+    async fn signed(&self, asked: &Addressed<'_>) -> Result<Command, Reason> {
+        let told = |reason: Reason| {
+            Reason::new(reason.code, format!("command {} {}: {}", asked.command, asked.id, reason.detail))
+        };
+        let envelope = envelope::read(asked.payload).map_err(told)?;
+        let known = self.bundles.operators().borrow().clone().map_err(told)?;
+        let key = envelope.claimed().key;
+        let Some((public, operator)) = known.get(&key) else {
+            // It may be new.
+            self.bundles.want_operators();
+            let who = if known.is_listed() {
+                "is not in the repository's list of operators that this device has"
+            } else {
+                "is no operator: this device knows of none that the repository lists, and it is not the key that \
+                 signs the releases"
+            };
+            let detail =
+                format!("the key {}… {who}; if it was listed just now, send again in a minute", key.short());
+            return Err(told(Reason::new(ReasonCode::SignatureInvalid, detail)));
+        };
+        let verified = envelope.verify(public).map_err(told)?;
+        let statement = verified.get();
+        let command = commands::action(&statement.action).map_err(told)?;
+        // The topic is not signed: who holds the broker could give an old answer the name of a new command.
+        if statement.id != asked.id || command.name() != asked.command {
+            let detail = format!(
+                "it was signed as {} {}; publish it at the topic of that name",
+                command.name(),
+                statement.id
+            );
+            return Err(told(Reason::new(ReasonCode::BadRequest, detail)));
+        }
+        let order = Order {
+            audience: statement.audience.clone(),
+            sequence: statement.sequence,
+            issued_ms: statement.issued.as_millisecond(),
+            expires_ms: statement.expires.as_millisecond(),
+            role: role(&command),
+        };
+        let seen = self.highest(&verified).await.map_err(told)?;
+        decide(&order, operator, &self.to, seen, self.clock())
+            .map_err(|refusal| told(Reason::new(refusal.code(), refusal.to_string())))?;
+        self.remember(&verified, known.iter().map(|(key, _)| key.to_string()).collect())
+            .await
+            .map_err(told)?;
+        tracing::info!(
+            operator = %operator.name,
+            sequence = statement.sequence,
+            "command {} {} is signed, its number is durable",
+            asked.command,
+            asked.id
+        );
+        Ok(command)
+    }
+
+    fn clock(&self) -> Clock {
+        let clock = self.bundles.clock();
+        let sure = !clock.is_behind() && board::clock_synchronised(Path::new("/")) == Some(true);
+        let tolerance_ms = i64::try_from(self.tolerance.as_millis()).unwrap_or(i64::MAX);
+        Clock { now_ms: clock.now().as_millisecond(), sure, tolerance_ms }
+    }
+
+    /// The highest number that was let in of this key to this audience.
+    async fn highest(&self, verified: &Verified<Statement>) -> Result<Option<u64>, Reason> {
+        let (numbers, name) = (numbers(&self.store), name(verified));
+        blocking(move || Ok(numbers.get(&name)?.map(|highest| highest.sequence))).await
+    }
+
+    /// Makes the number durable. `listed`: the keys whose numbers must stay.
+    async fn remember(&self, verified: &Verified<Statement>, listed: Vec<String>) -> Result<(), Reason> {
+        let Statement { sequence, id, .. } = verified.get().clone();
+        let highest = Highest { sequence, id, at: self.bundles.clock().now() };
+        let (store, name) = (self.store.clone(), name(verified));
+        blocking(move || {
+            let numbers = numbers(&store);
+            let mut batch = Batch::default();
+            if numbers.len()? >= MAX_NUMBERS {
+                for (old, _) in numbers.entries()? {
+                    if old.split_once('/').is_none_or(|(key, _)| !listed.iter().any(|listed| listed == key)) {
+                        batch.remove(&numbers, &old);
+                    }
+                }
+            }
+            batch.put(&numbers, &name, &highest)?;
+            Ok(store.batch(batch)?)
+        })
+        .await
+    }
+}
+
+/// Under which a number is kept: the key, and its audience.
+fn name(verified: &Verified<Statement>) -> String {
+    let statement = verified.get();
+    format!("{}/{}", statement.key, statement.audience)
+}
+
+impl Gate for Authority {
+    fn admit<'a>(&'a self, asked: &'a Addressed<'a>) -> BoxFuture<'a, Result<Command, Reason>> {
+        Box::pin(async move {
+            if envelope::is_envelope(asked.payload) { self.signed(asked).await } else { self.unsigned(asked) }
+        })
+    }
+}
