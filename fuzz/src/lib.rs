@@ -4,6 +4,8 @@
 //! A function checks more than "it does not crash": what was read is written and read again, what comes in
 //! pieces is compared with what comes at once, and what is asked of the outside is counted.
 
+/// Encrypted models, and the signatures of their makers.
+mod makers;
 /// The files of models and bundles.
 mod models;
 /// Frames and the streams that they are cut from.
@@ -17,7 +19,8 @@ mod words;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 16] = [
+    ("age", makers::age),
     ("archive", trust::archive),
     ("array", models::array),
     ("command", words::command),
@@ -26,6 +29,7 @@ pub const TARGETS: [Target; 14] = [
     ("manifest", models::manifest),
     ("messages", words::messages),
     ("mjpeg", pictures::mjpeg),
+    ("model_signature", makers::model_signature),
     ("onnx", models::onnx),
     ("picture", pictures::picture),
     ("repository", trust::repository),

@@ -19,7 +19,7 @@ use crate::inference::{Engine, golden, graph_cache};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
 use crate::sys::lockdown::{self, Role};
-use crate::sys::no_swap::{self, Kept};
+use crate::sys::memory_only::{self, Kept};
 use crate::sys::{heap, monotonic};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ fn load(
 fn unlock(dir: &Path, manifest: &Manifest, model_keys: &[PathBuf]) -> Result<Option<Secrets>, Reason> {
     let secrets = Secrets::unlock(dir, manifest, model_keys)?;
     if secrets.is_some() {
-        match no_swap::keep() {
+        match memory_only::keep() {
             Kept::NoSwap => tracing::debug!("an encrypted model, and a machine without swap"),
             Kept::Locked => tracing::debug!("an encrypted model: this process is kept out of the swap"),
             Kept::Swappable(why) => {

@@ -91,8 +91,18 @@ impl ReasonCode {
     pub fn is_trust(self) -> bool {
         use ReasonCode::*;
         match self {
-            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed
-            | ModelSignatureInvalid | Unsigned | Replayed | WrongAudience | NotAllowed | NotYetValid => true,
+            SignatureInvalid
+            | DigestMismatch
+            | SizeMismatch
+            | Expired
+            | OlderThanSeen
+            | Malformed
+            | ModelSignatureInvalid
+            | Unsigned
+            | Replayed
+            | WrongAudience
+            | NotAllowed
+            | NotYetValid => true,
             NotFound
             | RepositoryUnreachable
             | DiskFull

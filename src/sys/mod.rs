@@ -10,8 +10,8 @@ pub mod clock;
 pub mod durable;
 pub mod heap;
 pub mod lockdown;
+pub mod memory_only;
 pub mod monotonic;
-pub mod no_swap;
 pub mod notify;
 pub mod secret;
 #[cfg(test)]

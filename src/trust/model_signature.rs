@@ -20,6 +20,7 @@ mod statement;
 
 pub use keys::{PublicKey, SigningKey};
 
+use super::envelope::pae;
 use crate::bundle::MANIFEST;
 use crate::bundle::files::sha256;
 use crate::domain::manifest::FileEntry;
@@ -92,19 +93,13 @@ fn invalid(detail: impl Into<String>) -> Reason {
     Reason::new(ReasonCode::ModelSignatureInvalid, detail)
 }
 
-/// The text that a signature covers (DSSE's pre-authentication encoding).
-fn covered(payload: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), payload.len());
-    [head.as_bytes(), payload].concat()
-}
-
 /// Reads a signature file and checks that one of the keys made it.
 ///
 /// # Errors
 /// `ModelSignatureInvalid` with what is wrong.
 pub fn verify(bytes: &[u8], trusted: &[PublicKey]) -> Result<Signed, Reason> {
     let (payload, envelope) = opened(bytes)?;
-    let text = covered(&payload);
+    let text = pae(PAYLOAD_TYPE, &payload);
     for signature in envelope.dsse_envelope.signatures.iter().take(MAX_SIGNATURES) {
         let Ok(signature) = BASE64.decode(&signature.sig) else { continue };
         if let Some(key) = trusted.iter().find(|key| key.verifies(&text, &signature)) {
@@ -161,7 +156,15 @@ pub fn compare(signed: &Signed, manifest: &Manifest) -> Result<(), Reason> {
 /// As [`compare`], and for a file that is no signature.
 pub fn is_about(bytes: &[u8], manifest: &Manifest) -> Result<(), Reason> {
     let (payload, _) = opened(bytes)?;
-    Statement::parse(&payload).and_then(|statement| statement.compare(manifest)).map_err(invalid)
+    states(&payload, manifest).map_err(invalid)
+}
+
+/// Whether the statement in a signature file is about this bundle's files.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn states(payload: &[u8], manifest: &Manifest) -> Result<(), String> {
+    Statement::parse(payload)?.compare(manifest)
 }
 
 /// Checks the signature in the folder of a bundle whose manifest was verified; gives the id of the key that
@@ -207,7 +210,7 @@ fn read(dir: &Path, entry: &FileEntry) -> Result<Vec<u8>, Reason> {
 /// `Internal` when the system gives no random numbers.
 pub fn make(manifest: &Manifest, key: &SigningKey) -> Result<Vec<u8>, Reason> {
     let payload = Statement::of(manifest).to_json()?;
-    let signature = key.sign(&covered(&payload))?;
+    let signature = key.sign(&pae(PAYLOAD_TYPE, &payload))?;
     let file = SigstoreBundle {
         media_type: MEDIA_TYPE.into(),
         verification_material: Material {

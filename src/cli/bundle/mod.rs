@@ -32,6 +32,7 @@ pub enum Command {
     /// Take the present answers on some pictures or windows as the golden samples
     Golden(golden::Args),
     /// List the bundle's files anew after one was changed or added; sign its model, encrypt it
+    #[command(visible_alias = "pack")]
     Seal(seal::Args),
     /// Print whom a key for encrypted models is of, or make one
     Key(key::Args),

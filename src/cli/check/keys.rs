@@ -31,3 +31,53 @@ pub fn findings(settings: &Settings) -> Vec<Finding> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::config::{self, Surroundings};
+    use crate::sys::age::Identity;
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    /// What is found of one kind in this folder.
+    fn found(folder: &Path, keys: &str) -> Vec<(Level, String)> {
+        let text =
+            format!("[[pipeline]]\nsource = {{ kind = \"synthetic\" }}\n[paths]\nstate = {folder:?}\n{keys}");
+        let settings = config::from_text(&text, folder, &Surroundings::default()).unwrap();
+        findings(&settings).into_iter().map(|finding| (finding.level, finding.detail)).collect()
+    }
+
+    #[test]
+    fn a_key_that_opens_nothing_and_a_signer_that_is_none_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        assert_eq!(found(dir, ""), [], "a device may have no key");
+        let key = Identity::generate().unwrap();
+        let place = |name: &str, mode: u32| {
+            write(dir.join(name), key.key_file().as_bytes()).unwrap();
+            set_permissions(dir.join(name), Permissions::from_mode(mode)).unwrap();
+        };
+        place("model-key.txt", 0o600);
+        place("group.txt", 0o600);
+        let of_group = "[runtime]\nmodel_keys = [\"group.txt\"]\n";
+        let recipient = key.recipient().to_string();
+        let [(Level::Ok, told)] = &found(dir, of_group)[..] else { panic!("the group's, not its own") };
+        assert!(told.contains(&recipient) && told.contains("group.txt"), "{told}");
+        place("model-key.txt", 0o644);
+        place("group.txt", 0o640);
+        let open = found(dir, of_group);
+        assert_eq!(open.len(), 2, "{open:?}");
+        assert!(
+            open.iter().all(|(level, told)| *level == Level::Warn && told.contains("chmod 600")),
+            "{open:?}"
+        );
+        let signers = found(dir, "[update]\nrequire_model_signature = [\"nobody.pub\"]\n");
+        assert!(
+            matches!(&signers[1..], [(Level::Fail, told)] if told.contains("nobody.pub")),
+            "a device would take no model: {signers:?}"
+        );
+    }
+}

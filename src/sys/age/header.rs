@@ -21,7 +21,11 @@ use zeroize::Zeroizing;
 
 const VERSION: &str = "age-encryption.org/v1";
 const KIND: &str = "X25519";
+/// Who knows a passphrase must be the only one: else the others' files could be made to look like theirs.
+const PASSPHRASE: &str = "scrypt";
 const INFO: &[u8] = b"age-encryption.org/v1/X25519";
+/// Bytes of the MAC.
+const MAC: usize = 32;
 /// Letters of a full line.
 const LINE: usize = 64;
 /// Longest header, bytes: some hundreds of recipients.
@@ -32,7 +36,7 @@ pub const MAX_RECIPIENTS: usize = 256;
 /// A header that was read and not opened yet.
 pub struct Header {
     stanzas: Vec<Stanza>,
-    mac: Vec<u8>,
+    mac: [u8; MAC],
     /// All of it up to the MAC, which covers it.
     covered: Vec<u8>,
     length: u64,
@@ -54,17 +58,22 @@ impl Header {
         if lines.next()? != VERSION {
             return Err(AgeError::Damaged("not encrypted with age"));
         }
-        let mut stanzas = Vec::new();
+        let (mut stanzas, mut count, mut alone) = (Vec::new(), 0, false);
         loop {
             let before = lines.read.len();
             let line = lines.next()?;
             if let Some(mac) = line.strip_prefix("--- ") {
-                let mac = binary(mac)?;
+                let mac: [u8; MAC] = binary(mac)?.try_into().map_err(|_| FAULT)?;
+                if alone && count > 1 {
+                    return Err(FAULT);
+                }
                 let covered = lines.read[..before + "---".len()].to_vec();
                 return Ok(Self { stanzas, mac, covered, length: lines.read.len() as u64 });
             }
             let arguments = line.strip_prefix("-> ").ok_or(FAULT)?.to_owned();
             let body = lines.body()?;
+            count += 1;
+            alone |= arguments.split(' ').next() == Some(PASSPHRASE);
             stanzas.extend(Stanza::of(&arguments, &body)?);
         }
     }

@@ -1,6 +1,9 @@
 //! The format against its own rules, against a file that the tool `age` made, and against that tool where it
 //! is installed.
 
+/// Files that the format's authors made to test programs like this one.
+mod vectors;
+
 use super::*;
 use std::process::{Command, Stdio};
 

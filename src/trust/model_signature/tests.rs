@@ -36,7 +36,7 @@ impl Desk {
     fn signed(&self, statement: &Value) -> Vec<u8> {
         let payload = statement.to_string().into_bytes();
         let mut file: Value = serde_json::from_slice(&make(&manifest(), &self.key).unwrap()).unwrap();
-        let signature = self.key.sign(&covered(&payload)).unwrap();
+        let signature = self.key.sign(&pae(PAYLOAD_TYPE, &payload)).unwrap();
         file["dsseEnvelope"]["payload"] = BASE64.encode(&payload).into();
         file["dsseEnvelope"]["signatures"][0]["sig"] = BASE64.encode(signature).into();
         file.to_string().into_bytes()

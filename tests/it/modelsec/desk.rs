@@ -3,7 +3,8 @@
 use super::{encrypted, good, has, holding, marks, new_key};
 use crate::support::Edgewarden;
 use crate::support::device::{copy_tree, model};
-use edgewarden::bundle;
+use edgewarden::bundle::files::sha256;
+use edgewarden::bundle::{self, layout};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -81,13 +82,34 @@ fn each_of_two_devices_and_their_group_opens_it_and_nobody_else() {
     let bench: Value = serde_json::from_str(&bench.stdout).unwrap();
     assert!(bench["settings"][0]["measured"]["frames"].as_u64().unwrap() >= 3, "{bench}");
     assert_eq!(bench["settings"][0]["measured"]["saved_load_ms"], Value::Null, "no graph is kept");
-    let optimize = Edgewarden::run(["bundle", "optimize", text(&out), text(&desk.path("fast"))]);
+    let optimize = Edgewarden::run(["bundle", "optimize", text(&out), "--output", text(&desk.path("fast"))]);
     assert!(optimize.code == Some(64) && optimize.stderr.contains("encrypted"), "{optimize:?}");
     let golden = ["bundle", "golden", text(&out), text(&picture), "--model-key", text(&one)];
     good(&golden);
     assert!(bundle::open(&out, None).unwrap().manifest.has_secret_model(), "it stays encrypted");
     let shown = good(&["bundle", "show", text(&out)]);
     assert!(shown.stdout.contains("secret") && shown.stdout.contains(&first), "{shown:?}");
+}
+
+/// The list of models holds the digest of the manifest, and that the digest of the encrypted file.
+fn encrypted_file_is_what_is_signed(repo: &Path, said: &str) {
+    let said: Value = serde_json::from_str(said).unwrap();
+    let digest = said["digest"].as_str().unwrap();
+    let lists = std::fs::read_dir(repo.join("metadata")).unwrap().flatten();
+    let signed = lists.filter(|file| file.file_name().to_string_lossy().contains("targets.json"));
+    let signed: Vec<_> = signed.map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
+    assert!(signed.iter().any(|list| list.contains(digest)), "{digest} in {signed:?}");
+    let release = said["release"].as_str().unwrap().parse().unwrap();
+    let bytes = std::fs::read(repo.join(layout::manifest(&release, &digest.parse().unwrap()))).unwrap();
+    assert_eq!(sha256(&bytes).to_string(), digest);
+    let manifest = bundle::parse_manifest(&bytes).unwrap();
+    let listed = manifest.files.iter().find(|file| file.path == "model.onnx").unwrap();
+    let blob = std::fs::read(repo.join(layout::blob(&listed.sha256))).unwrap();
+    assert_eq!((sha256(&blob), blob.len() as u64), (listed.sha256, listed.size));
+    assert!(blob.starts_with(b"age-encryption.org/v1\n"));
+    let plain = std::fs::read(model("v1").join("model.onnx")).unwrap();
+    let stated = manifest.plain("model.onnx").unwrap();
+    assert_eq!((stated.sha256, stated.size), (sha256(&plain), plain.len() as u64));
 }
 
 #[test]
@@ -106,7 +128,9 @@ fn what_is_published_for_devices_is_encrypted_and_the_same_again_is_no_error() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
         serde_json::from_str::<Value>(&ended.stdout).unwrap()["fresh"].clone()
     };
-    assert_eq!(fresh(&publish(&[&one])), true);
+    let first = publish(&[&one]);
+    assert_eq!(fresh(&first), true);
+    encrypted_file_is_what_is_signed(&repo, &first.stdout);
     assert_eq!(fresh(&publish(&[&one])), false);
     let other = publish(&[&one, &two]);
     assert!(other.code == Some(1) && other.stderr.contains("give the bundle a new version"), "{other:?}");

@@ -41,7 +41,9 @@ fn an_encrypted_model_serves_and_nothing_of_it_is_on_the_disk() {
     let mut device = Device::new(
         Options::new(&broker, &repository)
             .set("runtime.model_keys", vec!["group.txt"])
-            .set("update.shadow_frames", 5),
+            .set("update.shadow_frames", 5)
+            // Another model is no fault here.
+            .set("update.shadow_min_agreement", 0.0),
     );
     std::fs::create_dir(device.path("state")).unwrap();
     let own = new_key(&device.path("state/model-key.txt"));
@@ -79,6 +81,9 @@ fn an_encrypted_model_serves_and_nothing_of_it_is_on_the_disk() {
         let bytes = std::fs::read(&file).unwrap_or_default();
         assert!(!has(&bytes, &marks), "process {child} has the plain model open: {}", file.display());
     }
+    let limits = std::fs::read_to_string(format!("/proc/{child}/limits")).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "a crash leaves no dump");
 
     // The same with the group's, a rollback to a secret one, and a restart.
     device.update(&next).unwrap();
@@ -132,6 +137,24 @@ fn a_device_without_the_key_says_which_and_keeps_what_it_has() {
     });
 }
 
+/// As a unit with `LoadCredentialEncrypted=` finds it; who decrypts it, and with what, is systemd's matter.
+#[test]
+fn a_key_among_the_units_credentials_opens_a_model() {
+    let broker = Mosquitto::start();
+    let mut repository = Repository::with(&["v1"]);
+    let credentials = tempfile::tempdir().unwrap();
+    let key = credentials.path().join("model-key");
+    let group = new_key(&key);
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    let options = Options::new(&broker, &repository)
+        .env("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())
+        .set("runtime.model_keys", vec!["credential:model-key"]);
+    let device = Device::serving(options, &release(1));
+    let secret = publish(&mut repository, "v2", "14.0.0", &[group]);
+    device.update(&secret).unwrap();
+    assert_eq!(device.status().slots[0].current.as_ref().unwrap().release.to_string(), secret);
+}
+
 /// Damage by whoever publishes: signed all the same, so that it arrives.
 #[test]
 fn a_damaged_encryption_is_refused_in_the_trial() {
@@ -140,7 +163,7 @@ fn a_damaged_encryption_is_refused_in_the_trial() {
     let mut device = Device::serving(Options::new(&broker, &repository), &release(1));
     let own = new_key(&device.path("state/model-key.txt"));
     let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
-        ("20.0.0", |bytes| bytes.truncate(bytes.len() - 1000)),
+        ("20.0.0", |bytes| bytes.truncate(bytes.len() - 100)),
         ("20.0.1", |bytes| bytes[20_000] ^= 1),
         ("20.0.2", |bytes| bytes[60] ^= 1),
         ("20.0.3", |bytes| bytes.extend([0; 16])),

@@ -1,7 +1,7 @@
-//! Keeps this process's memory out of the swap, where what is secret would lie on a disk.
+//! Keeps what is secret in this process's memory off the disk: out of core dumps, and out of the swap.
 
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Whether the memory of this process can come to lie on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,12 @@ pub enum Kept {
 }
 
 /// Keeps all that this process has and will get in memory, where it may: with a limit on locked memory
-/// (`RLIMIT_MEMLOCK`) every allocation beyond it would fail, so nothing is locked then.
+/// (`RLIMIT_MEMLOCK`) every allocation beyond it would fail, so nothing is locked then. A crash leaves no core
+/// dump, for good; systemd's own handler of dumps keeps to that, too.
 pub fn keep() -> Kept {
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "a core dump of this process could hold the model in plain");
+    }
     let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
     if !has_swap(&swaps) {
         return Kept::NoSwap;
