@@ -5,22 +5,22 @@
 # lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
 #
 # With --tests it also installs what only some tests need: ffmpeg, GStreamer and an RTSP server for stream
-# sources; faketime for clocks that are wrong; age for encrypted models; securesystemslib for the signed commands
-# and model_signing for signed models, each in a Python environment of its own. Without them those tests say that
-# they are skipped.
+# sources; age for encrypted models; securesystemslib for the signed commands and model_signing for signed models,
+# each in a Python environment of its own. Without them those tests say that they are skipped.
 # With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
 # architecture, and three Cargo tools at fixed versions, which it builds. With --cargo-deb only those of them that
-# `build-debs.sh --quick` needs.
+# `build-debs.sh --quick` needs. With --cargo-deny it builds the tool that reads licences and sources.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-with_tests=no with_packages=no
+with_tests=no with_packages=no with_deny=no
 for argument in "$@"; do
     case $argument in
     --tests) with_tests=yes ;;
     --packages) with_packages=yes ;;
     --cargo-deb) [ "$with_packages" = yes ] || with_packages=quick ;;
-    *) printf 'usage: packaging/setup.sh [--tests] [--packages | --cargo-deb]\n' >&2; exit 64 ;;
+    --cargo-deny) with_deny=yes ;;
+    *) printf 'usage: packaging/setup.sh [--tests] [--packages | --cargo-deb] [--cargo-deny]\n' >&2; exit 64 ;;
     esac
 done
 
@@ -56,7 +56,6 @@ if [ "$with_tests" = yes ]; then
     want ffmpeg ffmpeg
     want curl curl
     want age age
-    want faketime faketime
     want gst-launch-1.0 gstreamer1.0-tools
     # Not programs: asked for by their packages.
     for package in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
@@ -97,7 +96,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 else
     say "compiler, cmake, mosquitto and openssl are there"
-    [ "$with_tests" = no ] || say "ffmpeg, GStreamer, its RTSP server, age and faketime are there"
+    [ "$with_tests" = no ] || say "ffmpeg, GStreamer, its RTSP server and age are there"
 fi
 
 # ---- Rust ----
@@ -146,7 +145,7 @@ if [ "$with_tests" = yes ]; then
     say "model_signing is there"
 fi
 
-# ---- tools that only the packages need ----
+# ---- tools that only the packages and the check of licences need ----
 
 # In .deps/tools, so that another version of a tool on this machine stays as it is. Quickly built: each runs for
 # seconds only.
@@ -162,6 +161,7 @@ tool() {
         cargo install --quiet --locked --force --root .deps/tools "$name@$version"
 }
 
+[ "$with_deny" = no ] || tool cargo-deny 0.20.2
 [ "$with_packages" = no ] || tool cargo-deb 3.7.0
 if [ "$with_packages" = yes ]; then
     # Writes into the program which crates it is made of; 0.7.3 is the first that can with Zig as the linker.

@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./packaging/setup.sh --tests
 [ -x "$(command -v cargo)" ] || . "$HOME/.cargo/env"
+export PATH=$PWD/.deps/tools/bin:$PATH
 export EDGEWARDEN_ONNXRUNTIME=${EDGEWARDEN_ONNXRUNTIME:-$PWD/.deps/onnxruntime/libonnxruntime.so}
 
 step() { printf '\n=== %s\n' "$*" >&2; }
@@ -35,7 +36,7 @@ step "licences and sources (cargo deny)"
 if has_component deny; then
     cargo deny --offline check bans licenses sources
 else
-    echo "skipped: cargo-deny is not installed ('cargo install --locked cargo-deny')" >&2
+    echo "skipped: cargo-deny is not there ('packaging/setup.sh --cargo-deny' builds it)" >&2
 fi
 
 # Advisories need their database, which is fetched from the network.

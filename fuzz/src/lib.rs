@@ -10,6 +10,8 @@ mod makers;
 mod models;
 /// Frames and the streams that they are cut from.
 mod pictures;
+/// Signed commands and who may sign them.
+mod signed;
 /// Signed metadata and the file that carries it.
 mod trust;
 /// What comes over sockets, and the configuration.
@@ -19,18 +21,20 @@ mod words;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 18] = [
     ("age", makers::age),
     ("archive", trust::archive),
     ("array", models::array),
     ("command", words::command),
     ("configuration", words::configuration),
+    ("envelope", signed::envelope),
     ("frame", pictures::frame),
     ("manifest", models::manifest),
     ("messages", words::messages),
     ("mjpeg", pictures::mjpeg),
     ("model_signature", makers::model_signature),
     ("onnx", models::onnx),
+    ("operators", signed::operators),
     ("picture", pictures::picture),
     ("repository", trust::repository),
     ("root_metadata", trust::root_metadata),

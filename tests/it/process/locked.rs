@@ -1,6 +1,7 @@
 //! What a child cannot do that was taken over: read a key, write, connect, start programs.
 
 use super::*;
+use crate::support::compile_library;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -15,17 +16,16 @@ fn told(reason: &Reason) -> Told {
 
 /// The library, compiled for these paths.
 fn hostile(place: &Place, key: &Path, bundle: &Path, socket: &Path, port: u16) -> PathBuf {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/hostile/library.c");
     let library = place.folder("library").join("libonnxruntime.so");
     let text = |name: &str, value: &Path| format!("-D{name}=\"{}\"", value.display());
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"])
-        .arg(&library)
-        .args([text("KEY", key), text("BUNDLE", bundle), text("OUTSIDE", &place.folder("outside"))])
-        .args([text("SOCKET", socket), format!("-DPORT={port}"), source.to_owned()])
-        .status()
-        .expect("run cc, which packaging/setup.sh asks for");
-    assert!(compiled.success());
+    let defines = [
+        text("KEY", key),
+        text("BUNDLE", bundle),
+        text("OUTSIDE", &place.folder("outside")),
+        text("SOCKET", socket),
+        format!("-DPORT={port}"),
+    ];
+    compile_library("tests/data/hostile/library.c", &library, &defines);
     library
 }
 

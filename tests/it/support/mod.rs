@@ -30,6 +30,18 @@ pub fn onnxruntime() -> PathBuf {
         .map_or_else(|| root().join(".deps/onnxruntime/libonnxruntime.so"), PathBuf::from)
 }
 
+/// Compiles a library in C from the repository, with `-D…` for what it is to know.
+pub fn compile_library(source: &str, to: &Path, defines: &[String]) {
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"])
+        .arg(to)
+        .args(defines)
+        .arg(root().join(source))
+        .status()
+        .expect("run cc, which packaging/setup.sh asks for");
+    assert!(compiled.success());
+}
+
 /// The real binary, with an environment that the machine's own settings do not reach.
 pub struct Edgewarden;
 
