@@ -2,10 +2,11 @@
 //! X25519 recipients, so that the tools `age` and `age-keygen` read and write the same files and keys.
 //!
 //! Only the format is written here: X25519 is `x25519-dalek`'s; HKDF, HMAC and ChaCha20-Poly1305 are those of
-//! `ring`, which the program has for TLS. The crate `age` (0.11.5, without any feature) would bring 67 packages
-//! that the program does not have, among them a second X25519 and a second SHA-2 of an older generation, scrypt,
-//! and the translation of its messages. `hpke` would leave all of the file's format to us, and no tool that
-//! people have opens it. The tests run this against the tool `age` and the format's public test vectors.
+//! `ring`, which the program has for TLS. The crate `age` (0.11.5, without any feature) adds half a megabyte to a
+//! program that only encrypts and decrypts one file, built as ours is, and 67 packages that we do not have, among
+//! them a second X25519 and a second SHA-2 of an older generation, scrypt, and the translation of its messages.
+//! `hpke` would leave all of the file's format to us, and no tool that people have opens it. The tests run this
+//! against the tool `age` and the format's public test vectors.
 //!
 //! A file is a header, which wraps the file's own key for each recipient ([`header`]), and the content in
 //! pieces ([`stream`]). Whoever opens the header holds a [`ContentKey`]: it opens this one file, and says

@@ -36,7 +36,7 @@ fn opened(file: &[u8], size: usize, identities: &[Identity]) -> Result<Vec<u8>, 
 fn contents() -> impl Iterator<Item = Vec<u8>> {
     [0, 1, 65535, 65536, 65537, 131_072, 200_000]
         .into_iter()
-        .map(|length| (0..length).map(|at: usize| (at * 31 >> 3) as u8).collect())
+        .map(|length| (0..length).map(|at: usize| ((at * 31) >> 3) as u8).collect())
 }
 
 #[test]

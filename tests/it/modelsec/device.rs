@@ -26,6 +26,8 @@ fn open_files(pid: u32) -> Vec<std::path::PathBuf> {
     );
     files.sort();
     files.dedup();
+    // What the kernel itself tells is no file; reading some of it waits for ever.
+    files.retain(|file| !file.starts_with("/proc") && !file.starts_with("/sys"));
     files.retain(|file| file.metadata().is_ok_and(|meta| meta.is_file()));
     files
 }
@@ -162,7 +164,8 @@ fn a_damaged_encryption_is_refused_in_the_trial() {
     let mut repository = Repository::with(&["v1"]);
     let mut device = Device::serving(Options::new(&broker, &repository), &release(1));
     let own = new_key(&device.path("state/model-key.txt"));
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("20.0.0", |bytes| bytes.truncate(bytes.len() - 100)),
         ("20.0.1", |bytes| bytes[20_000] ^= 1),
         ("20.0.2", |bytes| bytes[60] ^= 1),
