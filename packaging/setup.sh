@@ -5,8 +5,9 @@
 # lies in .deps/ beside the sources; nothing else outside apt's packages is changed.
 #
 # With --tests it also installs what only some tests need: ffmpeg, GStreamer and an RTSP server for stream
-# sources; from PyPI, each in a Python environment of its own, securesystemslib for the signed commands and the
-# reference TUF client for the repository. Without them those tests say that they are skipped.
+# sources; age for encrypted models; from PyPI, each in a Python environment of its own, securesystemslib for the
+# signed commands, model_signing for signed models and the reference TUF client for the repository. Without them those
+# tests say that they are skipped.
 # With --packages it also installs what only packaging/build-debs.sh needs: lintian, strip for the other
 # architecture, and three Cargo tools at fixed versions, which it builds. With --cargo-deb only those of them that
 # `build-debs.sh --quick` needs. With --cargo-deny it builds the tool that reads licences and sources.
@@ -55,6 +56,7 @@ want python3 python3
 if [ "$with_tests" = yes ]; then
     want ffmpeg ffmpeg
     want curl curl
+    want age age
     want gst-launch-1.0 gstreamer1.0-tools
     # Not programs: asked for by their packages.
     for package in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
@@ -95,7 +97,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 else
     say "compiler, cmake, mosquitto and openssl are there"
-    [ "$with_tests" = no ] || say "ffmpeg, GStreamer and its RTSP server are there"
+    [ "$with_tests" = no ] || say "ffmpeg, GStreamer, its RTSP server and age are there"
 fi
 
 # ---- Rust ----
@@ -142,6 +144,8 @@ if [ "$with_tests" = yes ]; then
     say "securesystemslib 1.6.0 is there"
     packaging/venv.sh tuf --requirement packaging/reference-tuf.txt >/dev/null
     say "the reference TUF client is there"
+    packaging/venv.sh model-signing -r tests/it/modelsec/requirements.txt >/dev/null
+    say "model_signing is there"
 fi
 
 # ---- tools that only the packages and the check of licences need ----

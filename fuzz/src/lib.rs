@@ -4,6 +4,8 @@
 //! A function checks more than "it does not crash": what was read is written and read again, what comes in
 //! pieces is compared with what comes at once, and what is asked of the outside is counted.
 
+/// Encrypted models, and the signatures of their makers.
+mod makers;
 /// The files of models and bundles.
 mod models;
 /// Frames and the streams that they are cut from.
@@ -19,7 +21,8 @@ mod words;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 18] = [
+    ("age", makers::age),
     ("archive", trust::archive),
     ("array", models::array),
     ("command", words::command),
@@ -29,6 +32,7 @@ pub const TARGETS: [Target; 16] = [
     ("manifest", models::manifest),
     ("messages", words::messages),
     ("mjpeg", pictures::mjpeg),
+    ("model_signature", makers::model_signature),
     ("onnx", models::onnx),
     ("operators", signed::operators),
     ("picture", pictures::picture),

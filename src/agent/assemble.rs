@@ -270,6 +270,7 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
             fps: (pipeline.fps < camera.fps).then_some(pipeline.fps),
         },
         runtime,
+        model_keys: settings.model_keys(),
         input: InputSettings { overlap: settings.runtime.overlap, crop: pipeline.crop },
         frame_deadline: settings.runtime.frame_deadline,
         load_deadline: settings.runtime.load_deadline,

@@ -293,6 +293,7 @@ pub fn manifest(name: ModelName, model: &str, input: Input, guess: &Guess, heade
         runtime: RuntimeHints { intra_threads: Some(1), ..RuntimeHints::default() },
         golden: Vec::new(),
         tolerance: Tolerance::default(),
+        encryption: None,
     }
 }
 

@@ -118,13 +118,16 @@ pub(super) fn verify(dir: &Path, entry: &FileEntry) -> Result<(), Reason> {
 /// added or changed files. Hidden files are left out. The same files give the same bytes.
 ///
 /// # Errors
-/// As [`super::open`], and `Malformed` for files whose names a bundle may not hold.
+/// As [`super::open`], `Malformed` for files whose names a bundle may not hold, and `BadRequest` where an
+/// encrypted file is another one now.
 pub fn seal(dir: &Path) -> Result<Manifest, Reason> {
     let bytes = read_manifest(dir)?;
     let mut sealed = manifest::parse_words(&bytes).map_err(|reason| {
         Reason::new(reason.code, format!("{}: {}", dir.join(MANIFEST).display(), reason.detail))
     })?;
-    sealed.files = entries(dir)?;
+    let files = entries(dir)?;
+    super::secret::still_holds(dir, &sealed, &files)?;
+    sealed.files = files;
     manifest::check(&sealed).map_err(|reason| {
         Reason::new(reason.code, format!("{}: {}", dir.join(MANIFEST).display(), reason.detail))
     })?;

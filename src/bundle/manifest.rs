@@ -4,6 +4,7 @@
 //! is fetched.
 
 mod decode;
+mod encryption;
 mod series;
 
 use super::{MANIFEST, MAX_FILE, MAX_FILES, MAX_MANIFEST, path};
@@ -117,7 +118,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Reason> {
             return malformed(format!("golden: {} expects a number that is not finite", sample.input));
         }
     }
-    Ok(())
+    manifest.encryption.as_ref().map_or(Ok(()), |encryption| encryption::check(manifest, encryption))
 }
 
 fn check_hints(hints: &RuntimeHints, listed: &dyn Fn(&str) -> bool) -> Result<(), Reason> {

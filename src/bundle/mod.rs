@@ -2,8 +2,9 @@
 //! file that people carry.
 //!
 //! Opening one checks every word of `manifest.json` and every byte of every file it lists. The SHA-256
-//! of the manifest's bytes is the bundle's identity. This folder runs no model, knows no key and never
-//! opens a socket: who may say that a bundle is good is `trust/`'s matter.
+//! of the manifest's bytes is the bundle's identity. This folder runs no model, knows no signing key and
+//! never opens a socket: who may say that a bundle is good is `trust/`'s matter. What opens an encrypted model is
+//! read in [`secret`] and nowhere else.
 
 pub mod archive;
 pub mod checked;
@@ -15,6 +16,7 @@ pub mod manifest;
 pub mod model;
 pub mod onnx;
 pub mod path;
+pub mod secret;
 
 pub use files::seal;
 pub use manifest::{parse_manifest, write_manifest};
@@ -40,6 +42,8 @@ pub struct OpenBundle {
     pub manifest: Manifest,
     /// SHA-256 of `manifest.json`.
     pub digest: Digest,
+    /// What opens its encrypted model, once it was unlocked.
+    pub secrets: Option<secret::Secrets>,
 }
 
 impl OpenBundle {
@@ -78,7 +82,7 @@ pub fn open(dir: &Path, expected: Option<Digest>) -> Result<OpenBundle, Reason> 
     for entry in &manifest.files {
         files::verify(dir, entry)?;
     }
-    Ok(OpenBundle { dir: dir.to_owned(), manifest, digest })
+    Ok(OpenBundle { dir: dir.to_owned(), manifest, digest, secrets: None })
 }
 
 /// Reads and checks the manifest alone; the files are not looked at.
@@ -129,6 +133,7 @@ pub(crate) mod tests {
             runtime: RuntimeHints::default(),
             golden: vec![],
             tolerance: Tolerance::default(),
+            encryption: None,
         }
     }
 

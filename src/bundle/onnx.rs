@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Longest ONNX file, bytes: a protocol-buffer message cannot be longer.
-const MAX_ONNX: u64 = 2 << 30;
+pub const MAX_ONNX: u64 = 2 << 30;
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {

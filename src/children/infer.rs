@@ -6,18 +6,20 @@
 //! agent sees a frame that was published and not answered.
 
 use crate::bundle;
+use crate::bundle::secret::Secrets;
 use crate::children::link::{Answers, Gone, NoOrder, Orders, first};
 use crate::children::outbox::Outbox;
 use crate::children::worker::{Job, Stage, Turn, Worker, lock};
 use crate::domain::admission::Admission;
 use crate::domain::frame::FrameView;
 use crate::domain::runtime::{InputSettings, RuntimeSettings};
-use crate::domain::{Digest, Output, Reason, ReasonCode, StageTimes};
+use crate::domain::{Digest, Manifest, Output, Reason, ReasonCode, StageTimes};
 use crate::inference::engine::{Executor, Preparer, Respond};
 use crate::inference::{Engine, golden, graph_cache};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
 use crate::sys::lockdown::{self, Role};
+use crate::sys::memory_only::{self, Kept};
 use crate::sys::{heap, monotonic};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -35,19 +37,21 @@ const MAX_BAD_TAKES: u32 = 20;
 /// Why the model cannot be loaded or served; the agent has been told.
 pub fn run(socket: UnixStream) -> Result<(), Reason> {
     let Some(message) = first::<ToInfer>(&socket)? else { return Ok(()) };
-    let ToInfer::Configure { bundle, digest, runtime, input, channel, admission } = message else {
+    let ToInfer::Configure { bundle, digest, runtime, input, channel, admission, model_keys } = message
+    else {
         return Err(Reason::new(ReasonCode::Internal, "child: the first message was not configure"));
     };
     let outbox = Mutex::new(Outbox::new(Answers::new(&socket)?));
-    let served = load(&bundle, digest, &runtime, &channel).and_then(|(loaded, subscriber, hello)| {
-        // The threads must be locked in too, so they are started only now.
-        let orders = Orders::listen(socket)?;
-        match lock(&outbox).say(&hello) {
-            Ok(()) => {}
-            Err(Gone) => return Ok(()),
-        }
-        serve(loaded, subscriber, input, Admission::new(admission), &orders, &outbox)
-    });
+    let served =
+        load(&bundle, digest, &runtime, &channel, &model_keys).and_then(|(loaded, subscriber, hello)| {
+            // The threads must be locked in too, so they are started only now.
+            let orders = Orders::listen(socket)?;
+            match lock(&outbox).say(&hello) {
+                Ok(()) => {}
+                Err(Gone) => return Ok(()),
+            }
+            serve(loaded, subscriber, input, Admission::new(admission), &orders, &outbox)
+        });
     if let Err(reason) = &served {
         // A closed socket changes nothing: this is the end either way.
         let _ = lock(&outbox).say(&FromInfer::Failed { reason: reason.clone() });
@@ -97,11 +101,13 @@ fn load(
     digest: Digest,
     runtime: &RuntimeSettings,
     channel: &FrameChannel,
+    model_keys: &[PathBuf],
 ) -> Result<(Loaded, FrameSubscriber, FromInfer), Reason> {
     // Only the folder of its own model: what a model that took this process over leaves in the cache is
     // read by nobody but itself. The manifest is checked against its digest when the bundle is opened; a
     // false one leads to that error and no further.
     let (manifest, _) = bundle::read(dir)?;
+    let secrets = unlock(dir, &manifest, model_keys)?;
     let cache = graph_cache::folder(&runtime.engine_cache, &manifest);
     let cache = cache.unwrap_or_else(|| runtime.engine_cache.clone());
     // Made by whoever comes first; a folder that does not exist cannot be allowed.
@@ -117,7 +123,8 @@ fn load(
     lockdown::lock_down(Role::Model, &read, &write).tell("the model's");
 
     let subscriber = FrameSubscriber::open(channel)?;
-    let bundle = bundle::open(dir, Some(digest))?;
+    let mut bundle = bundle::open(dir, Some(digest))?;
+    bundle.secrets = secrets;
     let engine = Engine::load(&bundle, runtime)?;
     heap::trim();
     let report = engine.report();
@@ -132,6 +139,22 @@ fn load(
         needs_memory: bundle.manifest.needs.memory_mb.unwrap_or(0).saturating_mul(1 << 20),
     };
     Ok((Loaded { engine, bundle }, subscriber, hello))
+}
+
+/// The key of an encrypted model, while this process may still read the device's own, which is forgotten
+/// again: a model that took this process over would find the key of its own file and no other.
+fn unlock(dir: &Path, manifest: &Manifest, model_keys: &[PathBuf]) -> Result<Option<Secrets>, Reason> {
+    let secrets = Secrets::unlock(dir, manifest, model_keys)?;
+    if secrets.is_some() {
+        match memory_only::keep() {
+            Kept::NoSwap => tracing::debug!("an encrypted model, and a machine without swap"),
+            Kept::Locked => tracing::debug!("an encrypted model: this process is kept out of the swap"),
+            Kept::Swappable(why) => {
+                tracing::warn!("an encrypted model may come to lie in the swap in plain: {why}");
+            }
+        }
+    }
+    Ok(secrets)
 }
 
 /// A bundle that was loaded.

@@ -43,6 +43,9 @@ pub struct Args {
     /// ONNX Runtime library [default: the installed one, or the one of this clone]
     #[arg(long, value_name = "LIB", env = "EDGEWARDEN_ONNXRUNTIME")]
     runtime: Option<PathBuf>,
+    /// File with the key that opens an encrypted model; may be given several times
+    #[arg(long, value_name = "FILE")]
+    model_key: Vec<PathBuf>,
     /// Print the table as JSON
     #[arg(long)]
     json: bool,
@@ -122,7 +125,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Place::Unpacked(dir) => dir.path().to_owned(),
     };
     let library = find_library(args.runtime.as_deref())?;
-    let opened = bundle::open(&dir, None).map_err(Own)?;
+    let mut opened = bundle::open(&dir, None).map_err(Own)?;
+    opened.unlock(&args.model_key)?;
     let picture = match (&args.input, opened.manifest.golden.first()) {
         (Some(picture), _) => picture.clone(),
         (None, Some(sample)) => opened.file(&sample.input),
@@ -151,7 +155,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let name = format!("{}, {}", setting.provider.as_str(), ui::count(setting.threads, "thread"));
         steps.step(&name, Some(at as f32 / settings.len() as f32));
         let before = warmest();
-        let outcome = match measure::apart(&dir, &picture, &library, setting, time) {
+        let outcome = match measure::apart(&dir, &picture, &library, &args.model_key, setting, time) {
             Ok(measured) => Outcome::Measured(measured),
             Err(fault) => Outcome::Fault(fault),
         };

@@ -5,6 +5,7 @@
 
 mod commands;
 mod files;
+mod keys;
 mod machine;
 mod reach;
 mod runtime;
@@ -131,6 +132,7 @@ pub(super) fn examine(
     for finding in runtime::library(&settings.runtime) {
         found(finding)?;
     }
+    keys::findings(settings).into_iter().try_for_each(&mut *found)?;
     files::findings(settings).into_iter().try_for_each(&mut *found)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     found(runtime.block_on(reach::broker(&settings.device, settings.mqtt.as_ref())))?;

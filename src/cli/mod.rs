@@ -12,6 +12,7 @@ pub mod child;
 pub mod completions;
 pub mod control;
 pub mod demo;
+pub mod encrypt;
 pub mod exit;
 pub mod local;
 pub mod log;

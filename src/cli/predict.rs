@@ -60,10 +60,11 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let place = Place::of(&args.bundle)?;
-    let bundle = match &place {
+    let mut bundle = match &place {
         Place::Folder(dir) => bundle::open(dir, None).map_err(Own)?,
         Place::Unpacked(dir) => bundle::open(dir.path(), None)?,
     };
+    bundle.unlock(&args.runtime.model_key)?;
     let images = pictures::all(&args.images)?;
     let thin = args.fps.map_or(Thin::Every(args.every.unwrap_or(1)), Thin::Fps);
     let films = bundle.manifest.series.is_none();

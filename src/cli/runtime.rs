@@ -18,6 +18,9 @@ pub struct RuntimeArgs {
     /// Execution providers in the order of preference
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = provider, default_value = "cpu")]
     pub providers: Vec<Provider>,
+    /// File with the key that opens an encrypted model; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub model_key: Vec<PathBuf>,
 }
 
 /// A provider by its name.

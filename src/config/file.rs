@@ -330,6 +330,12 @@ impl<'f> Section<'f> {
         self.optional(key, |node| secret_file(node, credentials))
     }
 
+    /// A key that names several such files.
+    pub fn secret_files(&mut self, key: &'static str, max: usize) -> Vec<PathBuf> {
+        let credentials = self.credentials;
+        self.list(key, max, |node| secret_file(node, credentials)).unwrap_or_default()
+    }
+
     /// A key with a default, which also stands in for a faulty value, so that reading can go on.
     pub fn or<T>(
         &mut self,

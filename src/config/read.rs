@@ -19,6 +19,7 @@ use std::time::Duration;
 
 const MAX_PIPELINES: usize = 16;
 const MAX_GROUPS: usize = 32;
+const MAX_KEY_FILES: usize = 16;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -155,6 +156,7 @@ fn runtime(mut section: Section<'_>, around: &Surroundings) -> RuntimeSection {
     };
     let settings = RuntimeSection {
         library,
+        model_keys: section.secret_files("model_keys", MAX_KEY_FILES),
         providers,
         required: section.or("required", false, boolean),
         intra_threads: section.optional("intra_threads", whole(1..=256)).map(|threads| threads as usize),
@@ -312,6 +314,9 @@ fn update(mut section: Section<'_>) -> UpdateSettings {
         disk_reserve: section.or("disk_reserve", 256 << 20, bytes(0..=1 << 50)),
         max_bundle: section.or("max_bundle", 2 << 30, bytes(1 << 10..=1 << 40)),
         sideload_grace: section.or("sideload_grace", ms(0), duration(ms(0)..=secs(3650 * 86400))),
+        require_model_signature: section
+            .list("require_model_signature", MAX_KEY_FILES, path)
+            .unwrap_or_default(),
     };
     if settings.probation_min > settings.probation_max {
         let (min, max) = (say_duration(settings.probation_min), say_duration(settings.probation_max));

@@ -11,6 +11,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Name in the state folder of the device's own key for encrypted models.
+pub const MODEL_KEY: &str = "model-key.txt";
+
 /// All that the configuration says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -34,6 +37,14 @@ pub struct Settings {
     pub log: LogSettings,
     /// `[[pipeline]]`, each with its own slot; none on a device that is still to be set up.
     pub pipelines: Vec<PipelineSettings>,
+}
+
+impl Settings {
+    /// All files with keys that may open an encrypted model, the device's own first.
+    pub fn model_keys(&self) -> Vec<PathBuf> {
+        let own = self.paths.state.join(MODEL_KEY);
+        std::iter::once(own).chain(self.runtime.model_keys.iter().cloned()).collect()
+    }
 }
 
 /// Who the device is.
@@ -66,6 +77,8 @@ impl PathSettings {
 pub struct RuntimeSection {
     /// `libonnxruntime.so`.
     pub library: PathBuf,
+    /// Files with the keys that open encrypted models, besides the device's own.
+    pub model_keys: Vec<PathBuf>,
     /// In the order of preference.
     pub providers: Vec<Provider>,
     /// Fail rather than fall back to a later provider.
@@ -213,6 +226,9 @@ pub struct UpdateSettings {
     pub max_bundle: u64,
     /// How long after its signatures have expired a bundle file is still taken.
     pub sideload_grace: Duration,
+    /// Public keys (PEM, P-256) of which one must have signed the model (`model.sig`); none: it need not be
+    /// signed so.
+    pub require_model_signature: Vec<PathBuf>,
 }
 
 impl UpdateSettings {

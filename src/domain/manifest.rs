@@ -4,9 +4,11 @@
 //! the model live in `bundle/`. The SHA-256 of the manifest's bytes is the bundle's identity.
 
 mod decode;
+mod encryption;
 mod series;
 
 pub use decode::*;
+pub use encryption::*;
 pub use series::*;
 
 use super::id::{Digest, ModelName, Release};
@@ -63,6 +65,9 @@ pub struct Manifest {
     /// How far an answer to a golden input may be off.
     #[serde(default)]
     pub tolerance: Tolerance,
+    /// Which files are encrypted; absent where none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 impl Manifest {

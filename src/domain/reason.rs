@@ -20,6 +20,9 @@ pub enum ReasonCode {
     OlderThanSeen,
     /// A file of a bundle or of the metadata breaks the format's rules (path, duplicate, size).
     Malformed,
+    /// The signature of the model's maker (`model.sig`) is missing, wrong, of other files, or by a key that is
+    /// not trusted.
+    ModelSignatureInvalid,
     /// A command carries no signature, and must.
     Unsigned,
     /// A command's number is not above the highest that was seen of its key.
@@ -47,6 +50,8 @@ pub enum ReasonCode {
     Unsupported,
     /// The runtime refused the model, or the manifest disagrees with it.
     LoadFailed,
+    /// The model is encrypted for keys that this device does not have.
+    KeyMissing,
     // The trial
     /// An answer to a golden input was outside its tolerance.
     GoldenMismatch,
@@ -86,8 +91,18 @@ impl ReasonCode {
     pub fn is_trust(self) -> bool {
         use ReasonCode::*;
         match self {
-            SignatureInvalid | DigestMismatch | SizeMismatch | Expired | OlderThanSeen | Malformed
-            | Unsigned | Replayed | WrongAudience | NotAllowed | NotYetValid => true,
+            SignatureInvalid
+            | DigestMismatch
+            | SizeMismatch
+            | Expired
+            | OlderThanSeen
+            | Malformed
+            | ModelSignatureInvalid
+            | Unsigned
+            | Replayed
+            | WrongAudience
+            | NotAllowed
+            | NotYetValid => true,
             NotFound
             | RepositoryUnreachable
             | DiskFull
@@ -95,6 +110,7 @@ impl ReasonCode {
             | BrokerRefused
             | Unsupported
             | LoadFailed
+            | KeyMissing
             | GoldenMismatch
             | TooSlow
             | ChildCrashed
@@ -123,6 +139,7 @@ impl ReasonCode {
             Expired => "expired",
             OlderThanSeen => "older_than_seen",
             Malformed => "malformed",
+            ModelSignatureInvalid => "model_signature_invalid",
             Unsigned => "unsigned",
             Replayed => "replayed",
             WrongAudience => "wrong_audience",
@@ -135,6 +152,7 @@ impl ReasonCode {
             BrokerRefused => "broker_refused",
             Unsupported => "unsupported",
             LoadFailed => "load_failed",
+            KeyMissing => "key_missing",
             GoldenMismatch => "golden_mismatch",
             TooSlow => "too_slow",
             ChildCrashed => "child_crashed",

@@ -5,6 +5,7 @@
 //! and lets two tensors take turns. After the first frames neither allocates memory; the answer itself
 //! is the only thing that is made anew (`tests/allocations.rs` counts).
 
+use super::graph_cache::ModelFile;
 use super::postprocess::Decoding;
 use super::preparer::milliseconds;
 pub use super::preparer::{Prepared, Preparer};
@@ -54,7 +55,8 @@ impl Engine {
     ///
     /// # Errors
     /// `LoadFailed` where the runtime, the model or the manifest do not fit each other; `Unsupported`
-    /// where the model is newer than the runtime or no wanted provider runs it.
+    /// where the model is newer than the runtime or no wanted provider runs it; as
+    /// [`OpenBundle::secret_model`] for an encrypted one.
     pub fn load(bundle: &OpenBundle, settings: &RuntimeSettings) -> Result<Self, Reason> {
         let start = Instant::now();
         let manifest = &bundle.manifest;
@@ -81,7 +83,7 @@ impl Engine {
                 outputs: outputs.into_iter().map(str::to_owned).collect(),
             })
         };
-        let (mut session, chosen) = Session::load(bundle, &settings, plan).map_err(named)?;
+        let (mut session, chosen) = Session::load(ModelFile::of(bundle)?, &settings, plan).map_err(named)?;
         let wanted = &manifest.needs.providers;
         if !wanted.is_empty() && !wanted.contains(&chosen.provider) {
             let wanted: Vec<_> = wanted.iter().map(|provider| provider.as_str()).collect();

@@ -18,6 +18,8 @@
 //!
 //! The key holds the runtime's version, the processor with its features, and how the graph was optimised:
 //! memory layouts for one processor are wrong or slow on another.
+//!
+//! Nothing is kept of a model that is encrypted: a graph and an engine hold its weights in plain.
 
 use crate::bundle::{OpenBundle, files};
 use crate::domain::manifest::Provider;
@@ -27,7 +29,9 @@ use crate::inference::hardware;
 use crate::sys::durable;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
 
 /// Changes with what is written here, so that older files are not read.
 const FORMAT: &str = "1";
@@ -43,8 +47,27 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 pub struct ModelFile {
     /// The ONNX file.
     pub path: PathBuf,
-    /// Absent for a file that no manifest describes; nothing is kept of such a one.
+    /// Absent for a file that no manifest describes, and for an encrypted one; nothing is kept of such a one.
     pub identity: Option<Identity>,
+    /// The content in plain of a file that is encrypted.
+    pub secret: Option<Secret>,
+}
+
+/// A model that is nowhere but in memory, where it is wiped when the last of these goes.
+#[derive(Clone, PartialEq)]
+pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
+
+impl Secret {
+    /// The ONNX file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret of {} bytes", self.0.len())
+    }
 }
 
 /// What tells one model from another.
@@ -62,13 +85,21 @@ pub struct Identity {
 
 impl From<&Path> for ModelFile {
     fn from(path: &Path) -> Self {
-        Self { path: path.to_owned(), identity: None }
+        Self { path: path.to_owned(), identity: None, secret: None }
     }
 }
 
-impl From<&OpenBundle> for ModelFile {
-    fn from(bundle: &OpenBundle) -> Self {
+impl ModelFile {
+    /// The model of a bundle; an encrypted one in plain, in memory.
+    ///
+    /// # Errors
+    /// As [`OpenBundle::secret_model`].
+    pub fn of(bundle: &OpenBundle) -> Result<Self, Reason> {
         let manifest = &bundle.manifest;
+        if let Some(bytes) = bundle.secret_model()? {
+            let secret = Some(Secret(Arc::new(bytes)));
+            return Ok(Self { path: bundle.model(), identity: None, secret });
+        }
         let golden = |path: &str| manifest.golden.iter().any(|sample| sample.input == path);
         let read: Vec<_> = manifest.files.iter().filter(|file| !golden(&file.path)).collect();
         let list: Vec<_> = read.iter().map(|file| format!("{} {}", file.path, file.sha256)).collect();
@@ -78,7 +109,7 @@ impl From<&OpenBundle> for ModelFile {
             size: read.iter().map(|file| file.size).sum(),
             dir: bundle.dir.clone(),
         });
-        Self { path: bundle.model(), identity }
+        Ok(Self { path: bundle.model(), identity, secret: None })
     }
 }
 

@@ -152,6 +152,9 @@ pub enum ToInfer {
         /// Which of them it is not run on.
         #[serde(default)]
         admission: AdmissionSettings,
+        /// Files with the keys that open an encrypted model; read before the child locks itself in.
+        #[serde(default)]
+        model_keys: Vec<PathBuf>,
     },
     /// Run all golden inputs. Answered by `Golden`.
     RunGolden,

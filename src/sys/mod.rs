@@ -3,12 +3,14 @@
 //!
 //! This folder decides nothing about models, updates or reports, and opens no socket.
 
+pub mod age;
 pub mod background;
 pub mod blocking;
 pub mod clock;
 pub mod durable;
 pub mod heap;
 pub mod lockdown;
+pub mod memory_only;
 pub mod monotonic;
 pub mod notify;
 pub mod secret;

@@ -1,8 +1,11 @@
-//! The device's own key: made once on the device, never changed and never sent anywhere; its public part
-//! is what an operator knows the device by.
+//! The device's own keys: made once on the device, never changed and never sent anywhere; their public parts
+//! are what an operator knows the device by, and encrypts models for.
 
 use super::keys::Key;
+use crate::bundle::secret;
+use crate::config::settings::MODEL_KEY;
 use crate::domain::{Reason, ReasonCode};
+use crate::sys::age;
 use crate::sys::durable::{self, Access};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -19,6 +22,9 @@ pub struct Identity {
     pub id: String,
     /// The public key, 64 hexadecimal digits.
     pub public: String,
+    /// Whom to encrypt a model for, so that this device can run it (`age1…`); `None` where that key is still
+    /// to be made, or lies somewhere else.
+    pub recipient: Option<String>,
 }
 
 impl Identity {
@@ -31,7 +37,10 @@ impl Identity {
         match file.symlink_metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             // Whatever else is wrong is told by who reads it.
-            Ok(_) | Err(_) => Key::load(&file).map(|key| Some(Self::shown(file, &key))),
+            Ok(_) | Err(_) => {
+                let key = Key::load(&file)?;
+                Ok(Some(Self::shown(file, &key, recipient(state)?)))
+            }
         }
     }
 
@@ -48,12 +57,41 @@ impl Identity {
         }
         let key = Key::generate()?;
         durable::write_atomic_for(&file, key.pem().as_bytes(), Access { mode: 0o600, owner })?;
-        Ok(Self::shown(file, &key))
+        Ok(Self::shown(file, &key, recipient(state)?))
     }
 
-    fn shown(file: PathBuf, key: &Key) -> Self {
-        Self { file, id: key.id().to_owned(), public: key.public_hex() }
+    /// The same with the key for encrypted models, which is made where there is none; its file, where it was.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn with_recipient(
+        self,
+        state: &Path,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(Self, Option<PathBuf>), Reason> {
+        if self.recipient.is_some() {
+            return Ok((self, None));
+        }
+        let made = |error: age::AgeError| Reason::new(ReasonCode::Internal, format!("make a key: {error}"));
+        let key = age::Identity::generate().map_err(made)?;
+        let file = state.join(MODEL_KEY);
+        durable::write_atomic_for(&file, key.key_file().as_bytes(), Access { mode: 0o600, owner })?;
+        Ok((Self { recipient: Some(key.recipient().to_string()), ..self }, Some(file)))
     }
+
+    fn shown(file: PathBuf, key: &Key, recipient: Option<String>) -> Self {
+        Self { file, id: key.id().to_owned(), public: key.public_hex(), recipient }
+    }
+}
+
+/// Of the key for encrypted models in this state folder.
+fn recipient(state: &Path) -> Result<Option<String>, Reason> {
+    let file = state.join(MODEL_KEY);
+    if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let keys = secret::read_keys(&file).map_err(|fault| Reason::new(ReasonCode::BadRequest, fault))?;
+    Ok(keys.first().map(|key| key.recipient().to_string()))
 }
 
 #[cfg(test)]
@@ -71,6 +109,12 @@ mod tests {
         assert_eq!(Identity::of(state.path()).unwrap(), Some(made.clone()));
         assert_eq!(Identity::make(state.path(), None).unwrap_err().code, ReasonCode::BadRequest);
         assert_eq!(Identity::of(state.path()).unwrap(), Some(made.clone()), "it is still the same");
+        assert_eq!(made.recipient, None);
+        let (whole, file) = made.clone().with_recipient(state.path(), None).unwrap();
+        assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(whole.recipient.as_ref().unwrap().starts_with("age1"), "{whole:?}");
+        assert_eq!(Identity::of(state.path()).unwrap(), Some(whole.clone()));
+        assert_eq!(whole.clone().with_recipient(state.path(), None).unwrap(), (whole, None), "it stays");
         std::fs::write(&made.file, "torn").unwrap();
         assert_eq!(Identity::of(state.path()).unwrap_err().code, ReasonCode::BadRequest);
     }

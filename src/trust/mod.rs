@@ -24,6 +24,7 @@ pub mod envelope;
 pub mod operators;
 
 pub mod identity;
+pub mod model_signature;
 pub mod pin;
 
 mod authority;

@@ -44,8 +44,8 @@ macro_rules! replayed {
 }
 
 replayed! {
-    archive array command configuration envelope frame manifest messages mjpeg onnx operators picture repository
-    root_metadata samples y4m
+    age archive array command configuration envelope frame manifest messages mjpeg model_signature onnx operators
+    picture repository root_metadata samples y4m
 }
 
 #[test]

@@ -30,6 +30,8 @@ mod dsse;
 mod fuzz;
 /// What makes a model slow: found, mended, proved.
 mod intake;
+/// Models that are signed by their makers and encrypted for devices.
+mod modelsec;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
 /// What the package brings: unit, user, folders, manual pages.

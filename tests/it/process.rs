@@ -99,6 +99,7 @@ impl Place {
             },
             input: self.input,
             channel: self.channel.clone(),
+            model_keys: Vec::new(),
             admission: AdmissionSettings::default(),
         }
     }

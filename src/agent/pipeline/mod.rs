@@ -45,6 +45,8 @@ pub struct Plan {
     pub admission: AdmissionSettings,
     /// How models are run.
     pub runtime: RuntimeSettings,
+    /// Files with the keys that open encrypted ones.
+    pub model_keys: Vec<PathBuf>,
     /// How frames are brought to them.
     pub input: InputSettings,
     /// A frame that takes longer means that the child hangs.

@@ -77,6 +77,7 @@ impl Runner {
             input: plan.input,
             channel: plan.channel.clone(),
             admission: plan.admission,
+            model_keys: plan.model_keys.clone(),
         };
         let priority = if low { Priority::low_if_it_can_rise() } else { Priority::Normal };
         let what = bundle.release.to_string();

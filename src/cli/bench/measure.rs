@@ -11,7 +11,7 @@ use crate::inference::picture::Picture;
 use anyhow::Context;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ pub fn apart(
     bundle: &Path,
     picture: &Path,
     library: &Path,
+    model_keys: &[PathBuf],
     setting: &Setting,
     time: Duration,
 ) -> Result<Measured, String> {
@@ -40,6 +41,7 @@ pub fn apart(
         .arg(picture)
         .arg("--runtime")
         .arg(library)
+        .args(model_keys.iter().flat_map(|file| [Path::new("--model-key"), file.as_path()]))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

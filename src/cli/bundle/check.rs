@@ -1,14 +1,15 @@
 //! `edgewarden bundle check`: does the bundle hold together, and does its model run?
 
 use super::{jpeg, slow_shapes, told, told_of};
-use crate::bundle;
 use crate::bundle::intake::Finding;
+use crate::bundle::{self, OpenBundle};
 use crate::cli::exit::Told;
 use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};
 use crate::domain::frame::FrameView;
-use crate::domain::{FrameFormat, FrameMeta, Output, Reason};
+use crate::domain::{FrameFormat, FrameMeta, Output, Reason, ReasonCode};
 use crate::inference::{Engine, golden};
+use crate::trust::model_signature;
 use std::path::PathBuf;
 
 /// Arguments.
@@ -19,6 +20,10 @@ pub struct Args {
     /// Print the findings as JSON
     #[arg(long)]
     json: bool,
+    /// Public key (PEM) that must have signed the model, as a device would have it in
+    /// update.require_model_signature; may be given several times
+    #[arg(long, value_name = "FILE")]
+    model_signer: Vec<PathBuf>,
     #[command(flatten)]
     runtime: RuntimeArgs,
 }
@@ -67,13 +72,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn examine(args: &Args, found: &mut Findings) {
-    let bundle = match bundle::open(&args.dir, None) {
+    let mut bundle = match bundle::open(&args.dir, None) {
         Ok(bundle) => bundle,
         Err(reason) => return found.faults.push(reason),
     };
+    if let Err(reason) = bundle.unlock(&args.runtime.model_key) {
+        found.faults.push(reason);
+    }
     let manifest = &bundle.manifest;
     let files = ui::count(manifest.files.len(), "file");
     found.passed.push(format!("{}: manifest and {files}", manifest.release()));
+    signature(args, &bundle, found);
+    if manifest.has_secret_model() && bundle.secrets.is_none() {
+        return;
+    }
     // Of a file that cannot be read the engine tells more.
     found.slow = slow_shapes(&bundle.model(), &manifest.inputs).unwrap_or_default();
     let engine = args.runtime.settings().and_then(|settings| Engine::load(&bundle, &settings));
@@ -116,6 +128,30 @@ fn examine(args: &Args, found: &mut Findings) {
     }
     if manifest.labels.iter().enumerate().any(|(class, label)| *label == format!("class {class}")) {
         found.notes.push("labels are still the draft's".into());
+    }
+}
+
+/// The signature of the model's maker, where there is one or must be one.
+fn signature(args: &Args, bundle: &OpenBundle, found: &mut Findings) {
+    let manifest = &bundle.manifest;
+    let path = bundle.file(model_signature::FILE);
+    if !args.model_signer.is_empty() {
+        match model_signature::check(&bundle.dir, manifest, &args.model_signer) {
+            Ok(key) => found.passed.push(format!("the model is signed by key {key}")),
+            Err(reason) => found.faults.push(reason),
+        }
+    } else if manifest.files.iter().any(|file| file.path == model_signature::FILE) {
+        let read = std::fs::read(&path)
+            .map_err(|error| Reason::new(ReasonCode::Internal, format!("read {}: {error}", path.display())));
+        match read.and_then(|bytes| model_signature::is_about(&bytes, manifest)) {
+            Ok(()) => found.passed.push(
+                "model.sig is about these files; whose it is was not looked at (--model-signer)".into(),
+            ),
+            Err(reason) => {
+                let detail = format!("{}: {}", path.display(), reason.detail);
+                found.faults.push(Reason::new(reason.code, detail));
+            }
+        }
     }
 }
 

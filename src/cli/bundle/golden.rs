@@ -31,7 +31,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let bundle = bundle::open(&args.dir, None).map_err(Own)?;
+    let mut bundle = bundle::open(&args.dir, None).map_err(Own)?;
+    bundle.unlock(&args.runtime.model_key)?;
     let mut engine = Engine::load(&bundle, &args.runtime.settings()?)?;
     let mut samples = Vec::new();
     let mut copies = Vec::new();

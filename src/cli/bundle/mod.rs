@@ -4,6 +4,7 @@ mod check;
 mod golden;
 mod init;
 mod jpeg;
+mod key;
 mod optimize;
 mod seal;
 mod show;
@@ -30,8 +31,11 @@ pub enum Command {
     Show(show::Args),
     /// Take the present answers on some pictures or windows as the golden samples
     Golden(golden::Args),
-    /// List the bundle's files anew after one was changed or added
+    /// List the bundle's files anew after one was changed or added; sign its model, encrypt it
+    #[command(visible_alias = "pack")]
     Seal(seal::Args),
+    /// Print whom a key for encrypted models is of, or make one
+    Key(key::Args),
     /// Check a bundle file or a published release against the root that devices pin
     Verify(verify::Args),
 }
@@ -45,6 +49,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Show(args) => show::run(args),
         Command::Golden(args) => golden::run(args),
         Command::Seal(args) => seal::run(args),
+        Command::Key(args) => key::run(args),
         Command::Verify(args) => verify::run(args),
     }
 }

@@ -7,7 +7,7 @@ use crate::bundle::intake::edit::{self, Wishes};
 use crate::bundle::intake::{self, Finding, Fixed};
 use crate::bundle::onnx::graph::{Axis, Graph, Model};
 use crate::bundle::{self, OpenBundle, onnx};
-use crate::cli::exit::Own;
+use crate::cli::exit::{Own, Usage};
 use crate::cli::runtime::RuntimeArgs;
 use crate::cli::ui::{self, say};
 use crate::domain::manifest::Tolerance;
@@ -80,6 +80,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let to = place(&args)?;
     let report = if args.from.is_dir() {
         let bundle = bundle::open(&args.from, None).map_err(Own)?;
+        if bundle.manifest.has_secret_model() {
+            let detail =
+                format!("{}: its model is encrypted; optimise the plain bundle", args.from.display());
+            return Err(Usage(detail).into());
+        }
         let fixed: Vec<_> = bundle
             .manifest
             .inputs

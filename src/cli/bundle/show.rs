@@ -48,6 +48,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     say!("labels   {}", shortened(&manifest.labels));
     say!("golden   {}", ui::count(manifest.golden.len(), "sample"));
     say!("needs    {}", serde_json::to_string(&manifest.needs)?);
+    if let Some(encryption) = &manifest.encryption {
+        say!("secret   the model; for {}", shortened(&encryption.recipients));
+    }
     let mut table = ui::table(&["FILE", "BYTES", "SHA-256"]);
     for file in &manifest.files {
         table.add_row([file.path.clone(), file.size.to_string(), file.sha256.to_string()]);

@@ -1,12 +1,13 @@
 //! `edgewarden repo publish` and `delist`: what is on the list of releases.
 
+use super::super::encrypt::{self, EncryptArgs, Ready};
 use super::super::exit::Own;
 use super::super::ui::{self, print_json, say};
 use super::place::Place;
 use super::tell::{self, Bar, bytes};
 use crate::bundle;
 use crate::domain::Release;
-use crate::trust::publish::Outcome;
+use crate::trust::publish::{Outcome, Published};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     delegation: Option<String>,
     #[command(flatten)]
+    encrypt: EncryptArgs,
+    #[command(flatten)]
     json: ui::Json,
 }
 
@@ -51,17 +54,34 @@ pub struct DelistArgs {
 
 /// Runs `publish`.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let recipients = args.encrypt.recipients()?;
     let mut publisher = args.place.open()?;
-    let mut total = 0;
+    let mut opened = Vec::new();
     for dir in &args.bundles {
         // Before the keys are touched: a mistake in the user's own folder is no refusal for trust.
-        total += bundle::open(dir, None).map_err(Own)?.manifest.total_size();
+        opened.push(bundle::open(dir, None).map_err(Own)?);
     }
-    let bar = Bar::new(total);
-    let dirs: Vec<&Path> = args.bundles.iter().map(PathBuf::as_path).collect();
+    // What is encrypted is read twice.
+    let reads = if recipients.is_empty() { 1 } else { 2 };
+    let bar = Bar::new(opened.iter().map(|bundle| bundle.manifest.total_size() * reads).sum());
+    let ready = opened
+        .iter()
+        .map(|one| encrypt::ready(one, &args.place.repository, &recipients, &|bytes| bar.at(bytes)));
+    let ready = ready.collect::<Result<Vec<Ready>, _>>()?;
+    let (mut dirs, mut published): (Vec<&Path>, Vec<Published>) = Default::default();
+    for (dir, ready) in args.bundles.iter().zip(&ready) {
+        match ready {
+            Ready::AsItIs => dirs.push(dir),
+            Ready::Encrypted(copy) => dirs.push(copy.path()),
+            Ready::Published(before) => published.push(before.clone()),
+        }
+    }
     let role = args.delegation.as_deref();
-    let (published, outcome) =
-        publisher.publish_all(&dirs, role, Timestamp::now(), &|bytes| bar.at(bytes))?;
+    let (fresh, outcome) = match dirs.is_empty() {
+        true => (Vec::new(), Outcome::Unchanged),
+        false => publisher.publish_all(&dirs, role, Timestamp::now(), &|bytes| bar.at(bytes))?,
+    };
+    published.extend(fresh);
     drop(bar);
     for one in published {
         if args.json.json {

@@ -138,6 +138,8 @@ impl Changes<'_> {
                 key
             }
         };
+        let (key, made) = key.with_recipient(state, owner.ids())?;
+        written.extend(made);
         if self.writes_drop_in() {
             let access = Access { mode: PUBLIC, owner: None };
             durable::write_atomic_for(&self.before.drop_in, self.text.as_bytes(), access)?;

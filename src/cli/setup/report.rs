@@ -75,6 +75,9 @@ pub fn end(
         Some(key) => {
             say!("  public key  ed25519 {}", key.public);
             say!("  key id      {}", key.id);
+            if let Some(recipient) = &key.recipient {
+                say!("  recipient   {recipient}  (encrypts models for it)");
+            }
         }
         None => say!("  public key  its key is still to be made"),
     }

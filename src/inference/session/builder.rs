@@ -77,6 +77,9 @@ impl Session {
     }
 }
 
+/// A folder that is memory on every Linux, and that the locked-in process may write to.
+const IN_MEMORY: &str = "/dev/shm";
+
 /// What an attempt gives.
 struct Loaded {
     session: Session,
@@ -111,7 +114,7 @@ impl Attempt<'_> {
         {
             // It is optimised already. From the bytes that were checked, not from the file.
             let session =
-                self.builder(&self.settings.engine_cache, Optimization::Disabled).and_then(|mut b| {
+                self.builder(Some(&self.settings.engine_cache), Optimization::Disabled).and_then(|mut b| {
                     let session = b.commit_from_memory(&graph)?;
                     self.finish(session, plan)
                 });
@@ -125,7 +128,8 @@ impl Attempt<'_> {
                 }
             }
         }
-        let mut builder = self.builder(&self.settings.engine_cache, self.level())?;
+        let keep = self.model.secret.is_none().then_some(&*self.settings.engine_cache);
+        let mut builder = self.builder(keep, self.level())?;
         // Without a place to keep it the model runs as well.
         let draft = cache.as_ref().and_then(|cache| {
             cache.draft().inspect_err(|reason| tracing::warn!("the graph is not kept: {reason}")).ok()
@@ -133,7 +137,7 @@ impl Attempt<'_> {
         if let Some(draft) = &draft {
             builder = builder.with_optimized_model_path(draft)?;
         }
-        let session = builder.commit_from_file(&self.model.path)?;
+        let session = self.commit(&mut builder)?;
         let session = self.finish(session, plan)?;
         if let (Some(cache), Some(draft)) = (&cache, &draft)
             && let Err(reason) = cache.keep(draft)
@@ -149,14 +153,20 @@ impl Attempt<'_> {
         provider: Provider,
         plan: &mut impl FnMut(&Ports) -> Result<Plan, Reason>,
     ) -> Result<Loaded, Fault> {
-        let engines =
-            graph_cache::engines(provider, self.model, self.settings, self.version).map_err(Fault::Final)?;
-        let folder = tempfile::tempdir_in(&engines).map_err(|error| {
-            let engines = engines.display();
-            Fault::Final(internal(format!("engine cache {engines}: {error}; it must be a writable folder")))
+        let engines = match &self.model.secret {
+            None => Some(graph_cache::engines(provider, self.model, self.settings, self.version)),
+            Some(_) => None,
+        };
+        let engines = engines.transpose().map_err(Fault::Final)?;
+        // The profile names the operators: of a secret model it stays in memory, too.
+        let place = engines.as_deref().unwrap_or(Path::new(IN_MEMORY));
+        let folder = tempfile::tempdir_in(place).map_err(|error| {
+            let place = place.display();
+            Fault::Final(internal(format!("engine cache {place}: {error}; it must be a writable folder")))
         })?;
-        let mut builder = self.builder(&engines, self.level())?.with_profiling(folder.path().join("run"))?;
-        let session = builder.commit_from_file(&self.model.path)?;
+        let mut builder =
+            self.builder(engines.as_deref(), self.level())?.with_profiling(folder.path().join("run"))?;
+        let session = self.commit(&mut builder)?;
         let mut session = self.finish(session, plan)?;
         let file = session.session.end_profiling()?;
         let profile = std::fs::read_to_string(&file).unwrap_or_default();
@@ -190,11 +200,20 @@ impl Attempt<'_> {
         Ok(session)
     }
 
+    /// From the file, or from memory where the file is encrypted.
+    fn commit(&self, builder: &mut SessionBuilder) -> Result<ort::session::Session, ort::Error> {
+        match &self.model.secret {
+            None => builder.commit_from_file(&self.model.path),
+            Some(secret) => builder.commit_from_memory(secret.bytes()),
+        }
+    }
+
     fn level(&self) -> Optimization {
         self.settings.tuning.optimization.unwrap_or(Optimization::All)
     }
 
-    fn builder(&self, engines: &Path, level: Optimization) -> Result<SessionBuilder, Fault> {
+    /// `engines`: where providers may keep what they make of the model; `None` for nowhere.
+    fn builder(&self, engines: Option<&Path>, level: Optimization) -> Result<SessionBuilder, Fault> {
         let tuning = &self.settings.tuning;
         let threads = self.settings.intra_threads.unwrap_or(1);
         let mut builder = ort::session::Session::builder(self.environment)?

@@ -11,11 +11,11 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 /// The providers in their order, each with its options; only the first has to register. `engines` is where
-/// the first may keep its engines.
+/// the first may keep its engines; `None` for a model of which nothing may be kept.
 pub(super) fn dispatch(
     order: &[Provider],
     settings: &RuntimeSettings,
-    engines: &Path,
+    engines: Option<&Path>,
 ) -> Vec<ExecutionProviderDispatch> {
     let tuning = &settings.tuning;
     let mut dispatch: Vec<_> = order
@@ -44,14 +44,16 @@ macro_rules! options {
     }};
 }
 
-fn tensorrt(set: &TensorRtTuning, engines: &Path) -> ExecutionProviderDispatch {
-    let engines = engines.display();
+fn tensorrt(set: &TensorRtTuning, engines: Option<&Path>) -> ExecutionProviderDispatch {
     let whole = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let provider = TensorRT::default()
-        .with_engine_cache(true)
-        .with_engine_cache_path(&engines)
-        .with_timing_cache(true)
-        .with_timing_cache_path(&engines);
+    let provider = match engines.map(Path::display) {
+        Some(engines) => TensorRT::default()
+            .with_engine_cache(true)
+            .with_engine_cache_path(&engines)
+            .with_timing_cache(true)
+            .with_timing_cache_path(&engines),
+        None => TensorRT::default().with_engine_cache(false).with_timing_cache(false),
+    };
     options!(
         provider,
         set.device.map(|device| device as i32) => with_device_id,
@@ -94,10 +96,11 @@ fn cuda(tuning: &Tuning) -> ExecutionProviderDispatch {
     .build()
 }
 
-fn openvino(tuning: &Tuning, engines: &Path) -> ExecutionProviderDispatch {
+fn openvino(tuning: &Tuning, engines: Option<&Path>) -> ExecutionProviderDispatch {
     let set = &tuning.openvino;
     options!(
-        OpenVINO::default().with_cache_dir(engines.display()),
+        OpenVINO::default(),
+        engines.map(Path::display) => with_cache_dir,
         set.device.as_ref() => with_device_type,
         set.precision.as_ref() => with_precision,
         set.threads.map(|threads| threads as usize) => with_num_threads,

@@ -101,6 +101,7 @@ impl Lab {
             runtime: RuntimeHints::default(),
             golden: vec![],
             tolerance: Tolerance::default(),
+            encryption: None,
         };
         fs::write(dir.join("manifest.json"), serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
         dir

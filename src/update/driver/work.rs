@@ -9,6 +9,7 @@ use crate::domain::probation::{Limits, Probation, Verdict};
 use crate::domain::shadow;
 use crate::domain::{Reason, ReasonCode, SlotName};
 use crate::sys::blocking::blocking;
+use crate::trust::model_signature;
 use crate::update::slots::{self, Links};
 use crate::update::stage;
 use std::sync::Arc;
@@ -127,6 +128,9 @@ pub(super) async fn work<H: Host, C: Catalog>(
         Effect::BeginTrial => Done::event(Event::TrialBegun),
         Effect::Try { candidate } => {
             let dir = shared.folders.model(&candidate.digest);
+            if let Err(reason) = signed_by_its_maker(&shared, &candidate).await {
+                return Some(Done::event(Event::Failed(reason)));
+            }
             match shared.host.try_candidate(slot, &candidate, &dir).await {
                 Ok(report) => Done { provider: Some(report.provider), ..Done::event(Event::TrialPassed) },
                 Err(reason) => Done::event(Event::Failed(reason)),
@@ -175,6 +179,26 @@ pub(super) async fn work<H: Host, C: Catalog>(
             return None;
         }
     })
+}
+
+/// The first part of the trial, where the owner asks for it: nothing is loaded that the model's maker has not
+/// signed.
+async fn signed_by_its_maker<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    candidate: &BundleRef,
+) -> Result<(), Reason> {
+    let keys = shared.settings.require_model_signature.clone();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let (dir, candidate) = (shared.folders.model(&candidate.digest), candidate.clone());
+    blocking(move || {
+        let manifest = stage::read_manifest(&dir, &candidate.digest)?;
+        let key = model_signature::check(&dir, &manifest, &keys)?;
+        tracing::info!(%key, "{}: the model's signature is good", candidate.release);
+        Ok(())
+    })
+    .await
 }
 
 /// Has the host serve a bundle; nothing when `None`.

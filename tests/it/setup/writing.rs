@@ -151,7 +151,7 @@ fn root_gives_the_agents_files_to_the_agent() {
         "--no-check",
     ]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    for secret in ["mqtt-password", "state/device-key.pem"] {
+    for secret in ["mqtt-password", "state/device-key.pem", "state/model-key.txt"] {
         let metadata = std::fs::metadata(machine.path(secret)).unwrap();
         assert_eq!(
             (metadata.uid(), metadata.gid(), metadata.mode() & 0o777),

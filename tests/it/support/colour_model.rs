@@ -73,6 +73,7 @@ fn bundle_of(dir: &Path, model: &[u8], scale: f32) -> Digest {
         runtime: Default::default(),
         golden: vec![GoldenSample { input: "green.jpg".into(), expected }],
         tolerance: Default::default(),
+        encryption: None,
     };
     bundle::write_manifest(dir, &manifest).unwrap();
     bundle::seal(dir).unwrap();

@@ -223,6 +223,7 @@ impl Bench {
             disk_reserve: 0,
             max_bundle: 1 << 20,
             sideload_grace: Duration::ZERO,
+            require_model_signature: Vec::new(),
         };
         Self { dir, journal, settings, faults: vec![], resolve: Answer::Good, delisted: vec![] }
     }
