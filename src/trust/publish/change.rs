@@ -286,7 +286,7 @@ impl Change {
         names.into_iter().map(named).collect()
     }
 
-    /// Reads a file that [`Change::save`] wrote. Errors: `BadRequest` where it is none.
+    /// Reads the file of a change. Errors: `BadRequest` where it is none.
     pub fn load(path: &Path) -> Result<Self, Reason> {
         let bad = |what: String| {
             let detail = format!("signing request {}: {what}", path.display());
