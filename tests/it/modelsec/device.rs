@@ -90,7 +90,6 @@ fn an_encrypted_model_serves_and_nothing_of_it_is_on_the_disk() {
 
     // The same with the group's, a rollback to a secret one, and a restart.
     device.update(&next).unwrap();
-    device.forget();
     device.command("rollback", json!({ "slot": SLOT })).unwrap();
     device.until("the rollback", |heard| (heard.current()? == secret).then_some(()));
     device.until_frames(3);
