@@ -37,6 +37,7 @@ impl Suppression {
     }
 
     /// Reports the boxes that stay and forgets all.
+    #[unsafe(export_name = "hot_suppress")]
     pub(super) fn finish(&mut self, seen: Seen<'_>, into: &mut Vec<Detection>) {
         suppress(&mut self.found, &mut self.kept, &self.keep);
         report(&self.kept, seen, into);
@@ -65,6 +66,7 @@ fn suppress(candidates: &mut Vec<Candidate>, kept: &mut Vec<Candidate>, keep: &K
 }
 
 /// Sorts by score, without memory of its own; all scores are finite.
+#[unsafe(export_name = "hot_best_first")]
 pub(super) fn best_first(candidates: &mut [Candidate]) {
     candidates.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.order.cmp(&b.order)));
 }
