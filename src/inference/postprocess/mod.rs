@@ -225,6 +225,7 @@ struct Candidate {
 }
 
 /// Brings boxes to the original picture; those that lie outside it go.
+#[unsafe(export_name = "hot_report")]
 fn report(kept: &[Candidate], seen: Seen<'_>, into: &mut Vec<Detection>) {
     let found = kept.iter().map(|candidate| (candidate, seen.geometry.to_original(candidate.bbox)));
     into.extend(found.filter(|(_, bbox)| bbox[2] > bbox[0] && bbox[3] > bbox[1]).map(|(candidate, bbox)| {
