@@ -5,7 +5,8 @@
 #   cross/build.sh aarch64|x86_64 [ARGUMENT OF CARGO…]
 #
 # Prints the path of the program, in target/cross; everything else goes to standard error. The program needs glibc 2.31
-# or newer, which is checked. It is a release without symbols, unless the arguments name another profile.
+# or newer, which is checked. It is a release without symbols, built small (packaging/small.sh), unless the arguments
+# name another profile.
 # What is fetched (zig, cargo-zigbuild, Rust's library for the target) lies in .deps; see README.md beside this.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,6 +25,7 @@ for argument in "$@"; do
     before=$argument
 done
 [ -n "$profile" ] || set -- --release "$@"
+[ "${profile:-release}" != release ] || . packaging/small.sh
 folder=${profile:-release}
 [ "$folder" != dev ] || folder=debug
 

@@ -32,7 +32,8 @@ program=${PROGRAM:-target/release/edgewarden}
 loop=${LOOP:-}
 if [ -z "${PROGRAM:-}" ] || [ -z "$loop" ]; then
     say "building; this takes some minutes the first time"
-    loop=$(cargo bench --locked --bench frame --no-run --message-format json |
+    # As it is shipped.
+    loop=$(packaging/small.sh cargo bench --locked --bench frame --no-run --message-format json |
         "$python" -c 'import json, sys
 for line in sys.stdin:
     made = json.loads(line)

@@ -100,8 +100,8 @@ inspect() {
         die "the program for $1 needs libgcc_s.so.1: add libgcc-s1 to depends in Cargo.toml"
     fi
     size=$(stat -c %s "$file")
-    say "program for $1: $size bytes, glibc $floor or newer"
-    [ "$size" -le "$largest" ] || say "program for $1: that is more than the $largest bytes that it should have"
+    say "program for $1: $size bytes of the $largest that it should have at most, glibc $floor or newer"
+    [ "$size" -le "$largest" ] || say "program for $1: that is $((size - largest)) bytes too many"
     LC_ALL=C readelf --section-headers --wide "$file" | grep -q '\.dep-v0' ||
         say "program for $1: built without cargo-auditable, so it does not name its crates"
 }

@@ -9,4 +9,4 @@ target=${CARGO_TARGET_DIR:-$here/../target}
 echo "demo: building (some minutes the first time)" >&2
 cargo build --release --locked --manifest-path "$here/../Cargo.toml"
 export EDGEWARDEN_ONNXRUNTIME=${EDGEWARDEN_ONNXRUNTIME:-$here/../.deps/onnxruntime/libonnxruntime.so}
-exec "$target/release/edgewarden" demo "$@"
+exec "$target/release/edgewarden" demo --models "$here/models" "$@"

@@ -113,10 +113,11 @@ pub fn frame(data: &[u8]) {
         let want = if grey { Want::Grey } else { Want::Rgb };
         if let Ok(planes) = decoder.planes(view, want, |_, _| (8, 8)) {
             let mut rows = 0;
-            let whole = Sampler::default().sample(&planes, [0.1, 0.2, 0.7, 0.8], (9, 7), want, |_, row| {
-                assert!(row.iter().all(|channel| channel.len() == 9));
-                rows += 1;
-            });
+            let whole =
+                Sampler::default().sample(&planes, [0.1, 0.2, 0.7, 0.8], (9, 7), want, &mut |_, row| {
+                    assert!(row.iter().all(|channel| channel.len() == 9));
+                    rows += 1;
+                });
             assert!(!whole || rows == 7);
         }
     }

@@ -3,12 +3,10 @@
 use crate::domain::frame::FrameView;
 use crate::domain::{FrameFormat, Reason, ReasonCode};
 use crate::inference::pixels::{PixelDecoder, Pixels};
+use crate::inference::shrink::shrink;
 use crate::process::protocol::MAX_MESSAGE;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3};
-use fast_image_resize::{PixelTrait, Resizer};
 
 /// JPEG quality of what is made here; a camera's own JPEG is passed on as it is.
 const QUALITY: i32 = 85;
@@ -38,31 +36,20 @@ fn jpeg(frame: FrameView<'_>, max_edge: u32) -> Result<Vec<u8>, Reason> {
     let grey = meta.format == FrameFormat::Grey8;
     let mut decoder = PixelDecoder::new()?;
     let pixels = decoder.decode(frame, grey, |_, _| (width, height))?;
+    // Of a frame that is smaller than it says, no larger one is made.
+    let (width, height) = (width.min(pixels.width), height.min(pixels.height));
     if (pixels.width, pixels.height) == (width, height) {
         return encode(&pixels);
     }
     let mut bytes = vec![0; width as usize * height as usize * pixels.channels];
-    match pixels.channels {
-        1 => resize::<U8>(&pixels, &mut bytes, width, height)?,
-        _three => resize::<U8x3>(&pixels, &mut bytes, width, height)?,
+    let size = |width: u32, height: u32| (width as usize, height as usize);
+    let (from, to) = (size(pixels.width, pixels.height), size(width, height));
+    if !shrink(pixels.bytes, from, pixels.channels, &mut bytes, to) {
+        let detail =
+            format!("snapshot: cannot bring {}×{} pixels to {width}×{height}", pixels.width, pixels.height);
+        return Err(Reason::new(ReasonCode::Internal, detail));
     }
     encode(&Pixels { bytes: &bytes, width, height, ..pixels })
-}
-
-/// Fills `bytes` with `width` × `height` pixels of the kind `P`. For a kind chosen at run time the crate brings
-/// code for every kind that it knows, nearly a megabyte.
-fn resize<P: PixelTrait>(
-    pixels: &Pixels<'_>,
-    bytes: &mut [u8],
-    width: u32,
-    height: u32,
-) -> Result<(), Reason> {
-    let fault =
-        |e: &dyn std::fmt::Display| Reason::new(ReasonCode::Internal, format!("snapshot: resize: {e}"));
-    let from = TypedImageRef::<P>::from_buffer(pixels.width, pixels.height, pixels.bytes);
-    let from = from.map_err(|e| fault(&e))?;
-    let mut to = TypedImage::<P>::from_buffer(width, height, bytes).map_err(|e| fault(&e))?;
-    Resizer::new().resize_typed(&from, &mut to, None).map_err(|e| fault(&e))
 }
 
 fn encode(pixels: &Pixels<'_>) -> Result<Vec<u8>, Reason> {

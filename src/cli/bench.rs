@@ -136,7 +136,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let time = Duration::from_secs_f64(args.seconds);
     if let Some(setting) = &args.measure {
-        let setting: Setting = serde_json::from_str(setting).context("read --measure")?;
+        let setting: Setting = serde_json::from_slice(setting.as_bytes()).context("read --measure")?;
         return ui::print_json(&measure::here(&opened, &picture, &library, &setting, time)?);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

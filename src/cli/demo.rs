@@ -4,6 +4,7 @@ use super::exit::{Told as AlreadyTold, Usage};
 use super::ui;
 use crate::demo::dataset::{self, Dataset};
 use crate::demo::device::SIZE;
+use crate::demo::models;
 use crate::demo::report::{Narrator, Outcome, Report, Step, Told};
 use crate::demo::story::{self, Options};
 use crate::inference::library::find_library;
@@ -39,6 +40,9 @@ pub struct Args {
     /// ONNX Runtime library [default: the installed one, or the one of this clone]
     #[arg(long, value_name = "LIB", env = "EDGEWARDEN_ONNXRUNTIME")]
     pub runtime: Option<PathBuf>,
+    /// Folder with the demo's models [default: packaging/models of this clone, or the installed ones]
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
     /// Write what the built-in camera sees (raw RGB in frames.rgb) with its truth (truth.jsonl) into this
     /// folder, and do nothing else
     #[arg(long, value_name = "DIR")]
@@ -71,6 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let options = Options {
         program: std::env::current_exe().context("find this program's file")?,
         library: library(args.runtime.as_deref())?,
+        models: models::find(args.models.as_deref())?,
         folder: folder.clone(),
         runtime: scratch.path().join("run"),
         broker: args.broker,

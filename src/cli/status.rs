@@ -15,7 +15,9 @@ use std::time::Duration;
 
 /// The agent's answer as text for people.
 pub fn text(answer: serde_json::Value) -> anyhow::Result<String> {
-    let status: DeviceStatus = serde_json::from_value(answer)
+    // As text once more: reading it out of a `Value` would take the code of all its parts a second time.
+    let answer = serde_json::to_vec(&answer).context("write the agent's answer")?;
+    let status: DeviceStatus = serde_json::from_slice(&answer)
         .context("the agent answers in the words of another version; restart it after an upgrade")?;
     let health = &status.health;
     let mut text = String::new();

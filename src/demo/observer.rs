@@ -78,7 +78,7 @@ impl Observer {
 }
 
 fn body<T: DeserializeOwned>(message: &Received) -> anyhow::Result<T> {
-    let stamped: Stamped<T> = serde_json::from_slice(&message.payload)
+    let stamped = Stamped::<T>::read(&message.payload)
         .with_context(|| format!("read the device's message on {}", message.topic))?;
     Ok(stamped.body)
 }

@@ -2,14 +2,14 @@
 
 use super::broker::Broker;
 use super::device::{Device, FPS, PIPELINE, SLOT, Setup};
-use super::models::{self, Embedded};
+use super::models::{self, Model};
 use super::observer::Observer;
 use super::report::{Narrator, Outcome, Report, Served, Step, Told};
 use super::seen::{Ended, Heard, Measured, Seen};
 use super::web::Web;
-use crate::bundle::layout;
+use crate::bundle::{self, layout};
 use crate::domain::deployment::Stage;
-use crate::domain::{CommandId, DeviceId, FrameResult, Manifest, Reason, ReasonCode, Release};
+use crate::domain::{CommandId, DeviceId, FrameResult, Reason, ReasonCode, Release};
 use crate::inference::source::scene::truth;
 use crate::mqtt::payloads::ReplyStatus;
 use crate::trust::publish::{InitOptions, Publisher};
@@ -42,6 +42,8 @@ pub struct Options {
     pub program: PathBuf,
     /// `libonnxruntime.so`.
     pub library: PathBuf,
+    /// Folder with the demo's bundles.
+    pub models: PathBuf,
     /// Folder for everything that is written; empty or not there yet.
     pub folder: PathBuf,
     /// Folder for the local socket; its path must be short.
@@ -124,6 +126,8 @@ struct Scene {
     device: Device,
     observer: Observer,
     web: Web,
+    /// Folder with the bundles.
+    models: PathBuf,
     /// Ends when the story does.
     _broker: Broker,
     seen: Seen,
@@ -146,8 +150,9 @@ impl Scene {
         };
         narrator.note(&format!("broker: {}", broker.description));
 
-        let (repository, work) = (folder.join("repository"), folder.clone());
-        let root = tokio::task::spawn_blocking(move || publish(&work)).await.context("publish")??;
+        let (repository, work, bundles) = (folder.join("repository"), folder.clone(), options.models.clone());
+        let root =
+            tokio::task::spawn_blocking(move || publish(&work, &bundles)).await.context("publish")??;
         let web = Web::start(&repository).await?;
         narrator.note(&format!("repository: {} releases, signed, served on {}", models::ALL.len(), web.url));
 
@@ -171,6 +176,7 @@ impl Scene {
             device,
             observer,
             web,
+            models: options.models.clone(),
             _broker: broker,
             seen: Seen::default(),
             seed: options.seed,
@@ -278,7 +284,7 @@ impl Scene {
     }
 
     async fn tampered(&mut self, narrator: &mut dyn Narrator) -> anyhow::Result<String> {
-        let blob = self.web.folder.join(model_blob(&models::V5)?);
+        let blob = self.web.folder.join(model_blob(models::V5, &self.models)?);
         flip_a_byte(&blob)?;
         narrator.note("somebody with access to the web server changes one byte of v5's model");
         let ended = self.update(&models::V5.release()?, narrator).await?;
@@ -461,25 +467,21 @@ impl Scene {
 }
 
 /// Makes keys and a repository, and publishes every bundle; gives the root to be pinned.
-fn publish(folder: &Path) -> anyhow::Result<PathBuf> {
+fn publish(folder: &Path, models: &Path) -> anyhow::Result<PathBuf> {
     let now = jiff::Timestamp::now();
     let repository = folder.join("repository");
     let mut publisher = Publisher::init(&repository, &folder.join("keys"), InitOptions::default(), now)?;
     for model in models::ALL {
-        let bundle = folder.join("bundles").join(model.version);
-        model.write(&bundle)?;
-        publisher.publish(&bundle, jiff::Timestamp::now(), &|_| {})?;
+        publisher.publish(&model.folder(models), jiff::Timestamp::now(), &|_| {})?;
     }
     Ok(publisher.pinned_root())
 }
 
 /// Where the repository keeps a bundle's model.
-fn model_blob(bundle: &Embedded) -> anyhow::Result<String> {
-    let (_, parts) = bundle.files.first().context("a demo bundle is empty")?;
-    let manifest: Manifest =
-        serde_json::from_slice(&parts.concat()).context("read a demo bundle's manifest")?;
-    let model = manifest.files.iter().find(|file| file.path == manifest.model);
-    Ok(layout::blob(&model.context("a demo bundle names no model")?.sha256))
+fn model_blob(model: Model, models: &Path) -> anyhow::Result<String> {
+    let (manifest, _) = bundle::read(&model.folder(models))?;
+    let file = manifest.files.iter().find(|file| file.path == manifest.model);
+    Ok(layout::blob(&file.context("a demo bundle names no model")?.sha256))
 }
 
 /// Changes one byte in the middle of a file; once more puts it back.

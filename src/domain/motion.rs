@@ -145,6 +145,7 @@ impl Grid {
     }
 
     /// The mean of each cell.
+    #[unsafe(export_name = "hot_average")]
     fn average(&mut self, grey: Grey<'_>) {
         for row in 0..self.rows {
             let (top, bottom) = (row * grey.height / self.rows, (row + 1) * grey.height / self.rows);
@@ -157,6 +158,7 @@ impl Grid {
         }
     }
 
+    #[unsafe(export_name = "hot_motion")]
     fn see(&mut self, grey: Grey<'_>, now_ns: u64, zones: &[Zone]) -> Scene {
         self.average(grey);
         let seconds = now_ns.saturating_sub(self.seen_ns) as f32 / 1e9;

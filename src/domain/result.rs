@@ -128,6 +128,7 @@ impl StageTimes {
 
 /// The answer to one frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Flat")]
 pub struct FrameResult {
     /// The frame's sequence number.
     pub seq: u64,
@@ -142,4 +143,33 @@ pub struct FrameResult {
     pub output: Output,
     /// Where the time went.
     pub timing_ms: StageTimes,
+}
+
+/// A frame's answer as it is written. Read so and not by `flatten`, which keeps all of it once more on its way.
+#[derive(Deserialize)]
+struct Flat {
+    seq: u64,
+    captured_unix_ns: i64,
+    latency_ms: f32,
+    size: [u32; 2],
+    #[serde(default)]
+    detections: Vec<Detection>,
+    #[serde(default)]
+    classes: Vec<Classification>,
+    #[serde(default)]
+    values: Vec<Value>,
+    #[serde(default)]
+    anomaly: Option<Anomaly>,
+    #[serde(default)]
+    tensors: Vec<RawTensor>,
+    timing_ms: StageTimes,
+}
+
+impl From<Flat> for FrameResult {
+    fn from(flat: Flat) -> Self {
+        let Flat { seq, captured_unix_ns, latency_ms, size, timing_ms, .. } = flat;
+        let Flat { detections, classes, values, anomaly, tensors, .. } = flat;
+        let output = Output { detections, classes, values, anomaly, tensors };
+        Self { seq, captured_unix_ns, latency_ms, size, output, timing_ms }
+    }
 }

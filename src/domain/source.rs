@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// What a capture child reads; the checked form of a pipeline's `source` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum SourceSettings {
     /// The built-in camera over a conveyor belt, with known truth.
     Synthetic {

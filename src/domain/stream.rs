@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// What is to be read by another program. The presets are turned into its command line by the capture
 /// child, which knows what is installed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "preset", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum StreamSettings {
     /// A program of the user's own.
     Command {

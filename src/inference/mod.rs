@@ -7,6 +7,10 @@
 //! knows which of the two a model takes; `engine` joins everything and takes the time of each stage.
 //! Where frames come from is in `source`, and no other file here knows it. This folder does not know who
 //! decides what runs, or how answers travel on.
+//!
+//! The program is shipped built for size, but for the functions with a name `hot_…`: they see every pixel or every
+//! value of a frame (`packaging/small.sh`). Such a function is not generic, and what it is to be fast with is inlined
+//! into it.
 
 pub mod draw;
 pub mod engine;
@@ -27,6 +31,7 @@ pub mod prove;
 pub mod reduce;
 pub mod samples;
 pub mod session;
+pub mod shrink;
 pub mod source;
 
 pub use engine::{Engine, LoadReport};

@@ -62,7 +62,7 @@ impl Picture {
             };
         }
         let known = "use a JPEG, PNG, WebP, BMP or PNM file";
-        let mut reader = image::ImageReader::new(Cursor::new(&bytes))
+        let mut reader = image::ImageReader::new(Cursor::new(bytes.as_slice()))
             .with_guessed_format()
             .map_err(|error| format!("not a picture ({error}); {known}"))?;
         if reader.format().is_none() {

@@ -130,7 +130,7 @@ impl PixelDecoder {
         let want = if grey { Want::Grey } else { Want::Rgb };
         let row = width as usize * channels;
         let bytes = room(&mut self.buffer, row * height as usize);
-        self.sampler.sample(&picture, [0.0, 0.0, 1.0, 1.0], picture.size, want, |y, [r, g, b]| {
+        self.sampler.sample(&picture, [0.0, 0.0, 1.0, 1.0], picture.size, want, &mut |y, [r, g, b]| {
             let line = &mut bytes[y * row..][..row];
             if grey {
                 line.copy_from_slice(r);
@@ -364,7 +364,7 @@ pub(crate) mod tests {
                             [0., 0., 1., 1.],
                             planes.size,
                             want,
-                            |_, [r, g, b]| {
+                            &mut |_, [r, g, b]| {
                                 for (x, pixel) in
                                     row.next().unwrap().chunks_exact(packed.channels).enumerate()
                                 {

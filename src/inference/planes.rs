@@ -173,6 +173,9 @@ impl<'a> Planes<'a> {
 /// The longest way from one sample of a channel to the next, bytes: that of the colours in YUYV.
 const MOST_STEP: usize = 4;
 
+/// Samples that are counted at once where they are fetched one by one.
+const LANES: usize = 16;
+
 /// Two neighbouring samples and the share of the second, in 256ths.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Tap {
@@ -228,6 +231,20 @@ struct Key {
     count: u32,
 }
 
+/// What takes the rows of a picture. No closure: of one that calls others, the compiler makes no part of a function
+/// that is compiled for wider registers.
+pub(super) trait Rows {
+    /// Row `y`: red, green and blue, or three times the luminance.
+    fn row(&mut self, y: usize, rows: [&[u8]; 3]);
+}
+
+impl Rows for &mut dyn FnMut(usize, [&[u8]; 3]) {
+    #[inline(always)]
+    fn row(&mut self, y: usize, rows: [&[u8]; 3]) {
+        self(y, rows);
+    }
+}
+
 /// Resizes and converts pictures; its memory is kept from picture to picture.
 #[derive(Default)]
 pub struct Sampler {
@@ -248,44 +265,56 @@ impl Sampler {
         cut: [f64; 4],
         size: (u32, u32),
         want: Want,
-        each: impl FnMut(usize, [&[u8]; 3]),
+        each: &mut dyn FnMut(usize, [&[u8]; 3]),
     ) -> bool {
-        if !picture.is_whole(want) {
-            return false;
-        }
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
+        if wide() {
             // SAFETY: the processor has what the function was compiled for.
-            unsafe { self.sample_wide(picture, cut, size, want, each) };
-            return true;
+            return unsafe { self.sample_wide(picture, cut, size, want, each) };
         }
-        self.sample_rows(picture, cut, size, want, each);
-        true
+        self.sample_narrow(picture, cut, size, want, each)
     }
 
-    /// The same, compiled for wider registers than every x86 has: it takes half the time.
+    /// For wider registers than every x86 has: it takes half the time.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
+    #[unsafe(export_name = "hot_sample_wide")]
     fn sample_wide(
         &mut self,
         picture: &Planes<'_>,
         cut: [f64; 4],
         size: (u32, u32),
         want: Want,
-        each: impl FnMut(usize, [&[u8]; 3]),
-    ) {
-        self.sample_rows(picture, cut, size, want, each);
+        each: &mut dyn FnMut(usize, [&[u8]; 3]),
+    ) -> bool {
+        self.sample_rows(picture, cut, size, want, each)
     }
 
-    #[inline(always)]
-    fn sample_rows(
+    #[unsafe(export_name = "hot_sample")]
+    fn sample_narrow(
         &mut self,
         picture: &Planes<'_>,
         cut: [f64; 4],
         size: (u32, u32),
         want: Want,
-        mut each: impl FnMut(usize, [&[u8]; 3]),
-    ) {
+        each: &mut dyn FnMut(usize, [&[u8]; 3]),
+    ) -> bool {
+        self.sample_rows(picture, cut, size, want, each)
+    }
+
+    /// [`Sampler::sample`] with `each` as a part of its loop, compiled for what the caller is.
+    #[inline(always)]
+    pub(super) fn sample_rows(
+        &mut self,
+        picture: &Planes<'_>,
+        cut: [f64; 4],
+        size: (u32, u32),
+        want: Want,
+        mut each: impl Rows,
+    ) -> bool {
+        if !picture.is_whole(want) {
+            return false;
+        }
         let used = picture.used(want);
         self.prepare(picture, cut, size.0);
         for y in 0..size.1 as usize {
@@ -331,8 +360,9 @@ impl Sampler {
                 }
             };
             // In one place, so that it becomes a part of this loop.
-            each(y, if grey { [first, first, first] } else { [first, second, third] });
+            each.row(y, if grey { [first, first, first] } else { [first, second, third] });
         }
+        true
     }
 
     fn prepare(&mut self, picture: &Planes<'_>, cut: [f64; 4], count: u32) {
@@ -368,6 +398,12 @@ impl Sampler {
     }
 }
 
+/// Has this processor the wide registers that some functions are compiled for?
+#[cfg(target_arch = "x86_64")]
+pub(super) fn wide() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
 /// One row at its new width, from values in 256ths.
 #[inline(always)]
 fn across(between: &[u16], taps: &Taps, row: &mut [u8]) {
@@ -396,27 +432,47 @@ fn across(between: &[u16], taps: &Taps, row: &mut [u8]) {
 /// The same at any places. `SPAN`: samples from the first to the second neighbour, both counted.
 #[inline(always)]
 fn across_uneven<const SPAN: usize>(between: &[u16], taps: &Taps, row: &mut [u8]) {
+    let (places, last_places) = taps.places.as_chunks::<LANES>();
+    let (shares, last_shares) = taps.shares.as_chunks::<LANES>();
+    let (row, rest) = row.as_chunks_mut::<LANES>();
+    for (at, row) in row.iter_mut().enumerate() {
+        // The fetching is apart from the counting, which then is done for several at once.
+        let (first, second) = pairs::<SPAN>(between, &places[at]);
+        lanes(&shares[at], &first, &second, row);
+    }
+    for (at, to) in rest.iter_mut().enumerate() {
+        let (a, b) = pair::<SPAN>(between, last_places[at]);
+        *to = value(last_shares[at], a, b);
+    }
+}
+
+#[inline(always)]
+fn pairs<const SPAN: usize>(between: &[u16], places: &[u32; LANES]) -> ([u16; LANES], [u16; LANES]) {
+    let (mut first, mut second) = ([0; LANES], [0; LANES]);
+    let mut at = 0;
+    while at < LANES {
+        (first[at], second[at]) = pair::<SPAN>(between, places[at]);
+        at += 1;
+    }
+    (first, second)
+}
+
+#[inline(always)]
+fn lanes(shares: &[u32; LANES], first: &[u16; LANES], second: &[u16; LANES], row: &mut [u8; LANES]) {
+    let mut at = 0;
+    while at < LANES {
+        row[at] = value(shares[at], first[at], second[at]);
+        at += 1;
+    }
+}
+
+/// The first and the last of `SPAN` samples.
+#[inline(always)]
+fn pair<const SPAN: usize>(between: &[u16], at: u32) -> (u16, u16) {
     // One look at the bounds for both.
-    let pair = |at: u32| match between[at as usize..].first_chunk::<SPAN>() {
+    match between[at as usize..].first_chunk::<SPAN>() {
         Some(span) => (span[0], span[SPAN - 1]),
         None => (0, 0),
-    };
-    let (places, last_places) = taps.places.as_chunks::<16>();
-    let (shares, last_shares) = taps.shares.as_chunks::<16>();
-    let (row, rest) = row.as_chunks_mut::<16>();
-    for ((row, places), shares) in row.iter_mut().zip(places).zip(shares) {
-        // The fetching is apart from the counting, which then is done for several at once.
-        let (mut first, mut second) = ([0; 16], [0; 16]);
-        for ((first, second), place) in first.iter_mut().zip(&mut second).zip(places) {
-            (*first, *second) = pair(*place);
-        }
-        for (((to, a), b), share) in row.iter_mut().zip(first).zip(second).zip(shares) {
-            *to = value(*share, a, b);
-        }
-    }
-    for ((to, place), share) in rest.iter_mut().zip(last_places).zip(last_shares) {
-        let (a, b) = pair(*place);
-        *to = value(*share, a, b);
     }
 }
 

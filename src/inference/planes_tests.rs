@@ -16,7 +16,7 @@ fn noise(length: usize) -> Vec<u8> {
 
 fn sampled(picture: &Planes<'_>, cut: [f64; 4], size: (u32, u32), want: Want) -> Vec<[u8; 3]> {
     let mut got = Vec::new();
-    let whole = Sampler::default().sample(picture, cut, size, want, |y, [r, g, b]| {
+    let whole = Sampler::default().sample(picture, cut, size, want, &mut |y, [r, g, b]| {
         assert_eq!(got.len(), y * size.0 as usize);
         got.extend((0..r.len()).map(|x| [r[x], g[x], b[x]]));
     });
@@ -164,7 +164,7 @@ fn a_picture_with_too_few_bytes_is_told_and_not_read() {
         Planes::nv12(&bytes, (6, 4)),
         Planes::yuv(&bytes, (6, 4), (3, 2), Range::Full),
     ] {
-        assert!(!sampler.sample(&picture, WHOLE, (2, 2), Want::Rgb, |_, _| panic!("was read")));
+        assert!(!sampler.sample(&picture, WHOLE, (2, 2), Want::Rgb, &mut |_, _| panic!("was read")));
     }
 }
 
@@ -196,7 +196,7 @@ fn even_steps_give_the_same_pixels_as_any_others() {
                 // Kept from the picture before, but for this.
                 sampler.across.iter_mut().for_each(|taps| taps.even = None);
             }
-            assert!(sampler.sample(&picture, [0.0, 0.0, 1.0, 1.0], (wide, 20), Want::Rgb, |_, rows| {
+            assert!(sampler.sample(&picture, [0.0, 0.0, 1.0, 1.0], (wide, 20), Want::Rgb, &mut |_, rows| {
                 rows.iter().for_each(|row| pixels.extend_from_slice(row));
             }));
             if let Some(even) = even {

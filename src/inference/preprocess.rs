@@ -5,11 +5,13 @@
 //! else, and its boxes still come in pixels of the whole picture.
 
 pub mod series;
+mod spread;
 
 use super::planes::{Planes, Sampler, Want};
 use crate::domain::manifest::{Anchor, Color, Fit, InputSpec, JpegDetail, Layout};
 use crate::domain::{Reason, ReasonCode};
 use half::f16;
+use spread::Spread;
 
 /// How much larger than needed a JPEG is decoded, so that the last step down is the bilinear one that models
 /// are used to.
@@ -215,116 +217,22 @@ impl Preprocess {
             Fit::Letterbox { value, position: _ } => value,
             Fit::Stretch | Fit::CenterCrop => 0,
         });
-        let (factor, addend) = (self.factor, self.addend);
-        let float = |channel: usize, pixel: u8| f32::from(pixel) * factor[channel] + addend[channel];
-        let shape = Shape {
+        let spread = Spread {
             swap: self.color == Color::Bgr,
             channels: self.color.channels(),
             layout: self.layout,
             tensor: self.size,
             placement,
             pad,
+            factor: self.factor,
+            addend: self.addend,
         };
-        let (want, sampler) = (self.want(), &mut self.sampler);
-        let written = match tensor {
-            TensorMut::F32(values) => shape.write(sampler, picture, want, values, float),
-            TensorMut::F16(values) => {
-                let table = table(|channel, pixel| f16::from_f32(float(channel, pixel)));
-                let value = |channel: usize, pixel| table[channel][usize::from(pixel)];
-                shape.write(sampler, picture, want, values, value)
-            }
-            // `as` cuts at the ends of the range.
-            TensorMut::U8(values) => {
-                let table = table(|channel, pixel| float(channel, pixel).round() as u8);
-                let value = |channel: usize, pixel| table[channel][usize::from(pixel)];
-                shape.write(sampler, picture, want, values, value)
-            }
-            TensorMut::I8(values) => {
-                let table = table(|channel, pixel| float(channel, pixel).round() as i8);
-                let value = |channel: usize, pixel| table[channel][usize::from(pixel)];
-                shape.write(sampler, picture, want, values, value)
-            }
-        };
-        if !written {
+        let want = self.want();
+        if !spread.write(&mut self.sampler, picture, want, tensor) {
             return internal("the input tensor or the picture is not of the declared size".into());
         }
         padding.0 = Some(placement);
         Ok(placement.geometry(picture.original))
-    }
-}
-
-fn table<T: Copy + Default>(value: impl Fn(usize, u8) -> T) -> [[T; 256]; 3] {
-    let mut table = [[T::default(); 256]; 3];
-    for (channel, row) in table.iter_mut().enumerate() {
-        for (pixel, entry) in (0..=255u8).zip(row) {
-            *entry = value(channel, pixel);
-        }
-    }
-    table
-}
-
-/// All that is needed to spread rows over a tensor.
-struct Shape {
-    swap: bool,
-    channels: usize,
-    layout: Layout,
-    tensor: (u32, u32),
-    placement: Placement,
-    /// Written over the whole tensor first, when set.
-    pad: Option<u8>,
-}
-
-impl Shape {
-    /// Writes `picture` into `values` through `value`; false when a length is wrong.
-    fn write<T: Copy>(
-        &self,
-        sampler: &mut Sampler,
-        picture: &Planes<'_>,
-        want: Want,
-        values: &mut [T],
-        value: impl Fn(usize, u8) -> T,
-    ) -> bool {
-        let (width, height) = (self.tensor.0 as usize, self.tensor.1 as usize);
-        let (inner_width, inner_height) = (self.placement.size.0 as usize, self.placement.size.1 as usize);
-        let (left, top) = (self.placement.at.0 as usize, self.placement.at.1 as usize);
-        if values.len() != width * height * self.channels {
-            return false;
-        }
-        let plane = width * height;
-        if let Some(pad) = self.pad
-            && (inner_width, inner_height) != (width, height)
-        {
-            for (at, entry) in values.iter_mut().enumerate() {
-                let channel = match self.layout {
-                    Layout::Nchw => at / plane,
-                    Layout::Nhwc => at % self.channels,
-                };
-                *entry = value(channel, pad);
-            }
-        }
-        let (placed, channels) = (self.placement, self.channels);
-        sampler.sample(picture, placed.crop, placed.size, want, |y, [r, g, b]| {
-            let rows = if self.swap { [b, g, r] } else { [r, g, b] };
-            let start = (top + y) * width + left;
-            match self.layout {
-                Layout::Nchw => {
-                    for (c, row) in rows[..channels].iter().enumerate() {
-                        let line = &mut values[c * plane + start..][..inner_width];
-                        for (entry, &pixel) in line.iter_mut().zip(*row) {
-                            *entry = value(c, pixel);
-                        }
-                    }
-                }
-                Layout::Nhwc => {
-                    let line = &mut values[start * channels..][..inner_width * channels];
-                    for (c, row) in rows[..channels].iter().enumerate() {
-                        for (entries, &pixel) in line.chunks_exact_mut(channels).zip(*row) {
-                            entries[c] = value(c, pixel);
-                        }
-                    }
-                }
-            }
-        })
     }
 }
 

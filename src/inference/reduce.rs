@@ -26,6 +26,7 @@ impl Reducer {
     ///
     /// # Errors
     /// When a JPEG cannot be decoded.
+    #[unsafe(export_name = "hot_grey")]
     pub fn grey(&mut self, frame: FrameView<'_>) -> Result<Option<Grey<'_>>, Reason> {
         let (width, height) = (frame.meta.width as usize, frame.meta.height as usize);
         // No pixels in four thousand million rows would be counted one by one.

@@ -204,6 +204,7 @@ fn emptied<'to>(mut list: Vec<TensorView<'_>>) -> Vec<TensorView<'to>> {
 }
 
 /// Shape and values; those that are not 32-bit floats are converted into `room`, or into new memory.
+#[unsafe(export_name = "hot_values")]
 fn values<'a>(value: &'a DynValue, room: Option<&'a mut Vec<f32>>) -> Option<(&'a [i64], Cow<'a, [f32]>)> {
     macro_rules! converted {
         ($type:ty, $convert:expr) => {{

@@ -201,7 +201,7 @@ async fn sort(
             let _ = messages.try_send(message);
             continue;
         }
-        let Ok(reply) = serde_json::from_slice(&message.payload) else {
+        let Ok(reply) = Stamped::read(&message.payload) else {
             tracing::warn!("mqtt: a reply makes no sense");
             continue;
         };

@@ -5,6 +5,7 @@
 
 use super::background;
 use crate::domain::{Reason, ReasonCode};
+use tokio::sync::oneshot;
 
 /// Runs what may block on a [thread of low priority](background) for that.
 ///
@@ -13,7 +14,17 @@ use crate::domain::{Reason, ReasonCode};
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Reason> + Send + 'static,
 ) -> Result<T, Reason> {
-    background::spawn_blocking(work)?
-        .await
-        .map_err(|error| Reason::new(ReasonCode::Internal, format!("a file operation gave up: {error}")))?
+    let (tell, told) = oneshot::channel();
+    // Nobody may be left to hear it.
+    run(Box::new(move || drop(tell.send(work())))).await?;
+    told.await.unwrap_or_else(|_| Err(gave_up("it gave no result")))
+}
+
+/// Of one type, whatever the work: the runtime's code for a task is there once for every type of work.
+async fn run(work: Box<dyn FnOnce() + Send>) -> Result<(), Reason> {
+    background::spawn_blocking(work)?.await.map_err(|error| gave_up(&error.to_string()))
+}
+
+fn gave_up(why: &str) -> Reason {
+    Reason::new(ReasonCode::Internal, format!("a file operation gave up: {why}"))
 }

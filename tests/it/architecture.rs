@@ -4,6 +4,7 @@
 use crate::support::root;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Which rooms a room may import. A folder of `src/` that is not listed fails the test.
 const ROOMS: [(&str, &[&str]); 14] = [
@@ -286,4 +287,37 @@ fn the_top_of_the_repository_is_tidy() {
         }
     }
     assert_none(&faults);
+}
+
+/// The program is shipped built for size; `packaging/small-rustc.sh` takes that off the functions with such a name.
+#[test]
+fn what_sees_every_pixel_is_built_for_speed_where_all_else_is_built_for_size() {
+    let added = |arguments: &[&str]| {
+        let mut compiler = Command::new(root().join("packaging/small-rustc.sh"));
+        let output = compiler.arg("echo").args(arguments).env("CARGO_MANIFEST_DIR", root()).output();
+        let output = output.expect("run packaging/small-rustc.sh");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let lib = added(&["--crate-name", "edgewarden", "--crate-type", "lib", "-C", "opt-level=z"]);
+    let (mut faults, mut names) = (Vec::new(), Vec::new());
+    for source in sources(&["src"]) {
+        for (line, text) in source.code() {
+            let Some((_, name)) = text.split_once("export_name = \"") else { continue };
+            let name = name.split('"').next().expect("a name").to_owned();
+            if !lib.contains(&format!("-force-remove-attribute={name}:minsize")) {
+                faults.push(format!(
+                    "{}:{line}: {name} is built for size; begin its name with hot_",
+                    source.path
+                ));
+            }
+            names.push(name);
+        }
+    }
+    assert_none(&faults);
+    assert!(names.contains(&"hot_write".to_owned()), "the tensor's writing is one: {names:?}");
+    let program = added(&["--crate-name", "edgewarden", "--crate-type", "bin", "-C", "lto=fat"]);
+    assert!(program.trim_end().ends_with("-C opt-level=3"), "the last step allows for vectors: {program}");
+    let other = added(&["--crate-name", "serde", "--crate-type", "lib", "-C", "opt-level=z"]);
+    assert!(!other.contains("llvm-args"), "{other}");
 }

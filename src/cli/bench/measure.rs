@@ -59,7 +59,7 @@ pub fn apart(
         thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
     };
     let (answer, told) = (read(answer), read(told));
-    serde_json::from_str(&answer).map_err(|_| {
+    serde_json::from_slice(answer.as_bytes()).map_err(|_| {
         let told = told.lines().rev().find_map(|line| line.strip_prefix("edgewarden: "));
         told.map_or_else(|| format!("its process crashed ({status})"), str::to_owned)
     })

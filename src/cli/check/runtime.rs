@@ -94,7 +94,7 @@ fn probe_apart(library: &Path, provider: Provider) -> Result<Probe, String> {
     if let Some(out) = child.stdout.take() {
         let _ = out.take(1 << 16).read_to_string(&mut answer);
     }
-    serde_json::from_str(&answer).map_err(|_| {
+    serde_json::from_slice(answer.as_bytes()).map_err(|_| {
         format!(
             "loading {shown} ended the process ({status}); install a release of the library for this machine"
         )

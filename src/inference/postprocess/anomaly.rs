@@ -30,6 +30,7 @@ impl Decoder for Reconstruction {
         misfit(output, &format!("the {} values of the input that it gives back", self.input.values))
     }
 
+    #[unsafe(export_name = "hot_decode_anomaly")]
     fn decode(
         &mut self,
         outputs: &[TensorView<'_>],

@@ -48,6 +48,7 @@ impl Decoder for Boxes {
         check(find(outputs, &self.boxes)?, find(outputs, &self.scores)?, self.background).map(Some)
     }
 
+    #[unsafe(export_name = "hot_decode_boxes")]
     fn decode(
         &mut self,
         outputs: &[TensorView<'_>],

@@ -39,6 +39,7 @@ impl Decoder for Classifier {
     }
 
     /// The best classes, best first; equal ones in the order of their numbers.
+    #[unsafe(export_name = "hot_decode_classes")]
     fn decode(
         &mut self,
         outputs: &[TensorView<'_>],
@@ -49,11 +50,8 @@ impl Decoder for Classifier {
         self.scores.clear();
         self.scores.extend_from_slice(&scores.values);
         activate(self.activation, &mut self.scores);
-        self.ranked.clear();
-        self.ranked.extend((0..).zip(self.scores.iter().copied()));
-        self.ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let best = self.ranked.iter().take(self.top_k);
-        let kept = best.filter(|&&(class, score)| score >= self.thresholds.of_class(class));
+        rank(&self.scores, self.top_k, &mut self.ranked);
+        let kept = self.ranked.iter().filter(|&&(class, score)| score >= self.thresholds.of_class(class));
         into.classes.extend(kept.map(|&(class, score)| Classification {
             label: manifest::label(seen.labels, class),
             class,
@@ -63,7 +61,24 @@ impl Decoder for Classifier {
     }
 }
 
+/// The `most` best of the scores with their classes, best first; equal ones in the order of their numbers.
+fn rank(scores: &[f32], most: usize, ranked: &mut Vec<(u32, f32)>) {
+    ranked.clear();
+    for (class, &score) in (0..).zip(scores) {
+        if ranked.len() == most {
+            match ranked.last() {
+                // Nearly all end here: few classes of many are wanted.
+                Some((_, least)) if score.total_cmp(least).is_gt() => ranked.pop(),
+                Some(_) | None => continue,
+            };
+        }
+        let place = ranked.partition_point(|(_, better)| better.total_cmp(&score).is_ge());
+        ranked.insert(place, (class, score));
+    }
+}
+
 /// Makes probabilities of numbers, in place.
+#[unsafe(export_name = "hot_activate")]
 pub(super) fn activate(activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::None => {}
@@ -74,6 +89,25 @@ pub(super) fn activate(activation: Activation, values: &mut [f32]) {
             values.iter_mut().for_each(|value| *value = (*value - most).exp());
             let sum: f32 = values.iter().sum();
             values.iter_mut().for_each(|value| *value /= sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_best_are_those_that_sorting_puts_first(scores in proptest::collection::vec(-4..4i8, 0..60), most in 0..70usize) {
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            let mut sorted: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            sorted.truncate(most);
+            let mut ranked = vec![(9, 9.0)];
+            rank(&scores, most, &mut ranked);
+            prop_assert_eq!(ranked, sorted);
         }
     }
 }

@@ -30,6 +30,7 @@ impl Decoder for Detr {
         check(find(outputs, &self.boxes)?, find(outputs, &self.logits)?, self.background).map(Some)
     }
 
+    #[unsafe(export_name = "hot_decode_detr")]
     fn decode(
         &mut self,
         outputs: &[TensorView<'_>],

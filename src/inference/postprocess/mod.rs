@@ -178,6 +178,7 @@ impl Decoding {
     }
 
     /// Looks at the written input tensor before the model is run; keeps a copy where the decoder wants it.
+    #[unsafe(export_name = "hot_see_input")]
     pub fn see_input(&mut self, tensor: &TensorMut<'_>) {
         if !self.decoder.wants_input() {
             return;
@@ -224,6 +225,7 @@ struct Candidate {
 }
 
 /// Brings boxes to the original picture; those that lie outside it go.
+#[unsafe(export_name = "hot_report")]
 fn report(kept: &[Candidate], seen: Seen<'_>, into: &mut Vec<Detection>) {
     let found = kept.iter().map(|candidate| (candidate, seen.geometry.to_original(candidate.bbox)));
     into.extend(found.filter(|(_, bbox)| bbox[2] > bbox[0] && bbox[3] > bbox[1]).map(|(candidate, bbox)| {
@@ -244,6 +246,7 @@ fn find<'a, 't>(outputs: &'a [TensorView<'t>], name: &str) -> Result<&'a TensorV
 }
 
 /// Refuses NaN and infinity.
+#[unsafe(export_name = "hot_check_finite")]
 fn check_finite(output: &TensorView<'_>) -> Result<(), Reason> {
     // All exponent bits set is NaN or infinity; without a branch, so that it is done eight at a time.
     const EXPONENT: u32 = 0x7f80_0000;

@@ -8,6 +8,9 @@ use crate::domain::result::iou;
 /// Candidates looked at, best first; Ultralytics' `max_nms`. Bounds the time a wild model can take.
 const MAX_CANDIDATES: usize = 30_000;
 
+/// So many candidates are sorted by insertion.
+const FEW: usize = 32;
+
 /// Collects the boxes of a frame and drops the doubles.
 pub(super) struct Suppression {
     keep: Keep,
@@ -37,6 +40,7 @@ impl Suppression {
     }
 
     /// Reports the boxes that stay and forgets all.
+    #[unsafe(export_name = "hot_suppress")]
     pub(super) fn finish(&mut self, seen: Seen<'_>, into: &mut Vec<Detection>) {
         suppress(&mut self.found, &mut self.kept, &self.keep);
         report(&self.kept, seen, into);
@@ -65,8 +69,20 @@ fn suppress(candidates: &mut Vec<Candidate>, kept: &mut Vec<Candidate>, keep: &K
 }
 
 /// Sorts by score, without memory of its own; all scores are finite.
+#[unsafe(export_name = "hot_best_first")]
 pub(super) fn best_first(candidates: &mut [Candidate]) {
-    candidates.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.order.cmp(&b.order)));
+    let order = |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score).then(a.order.cmp(&b.order));
+    // The library's sort is built for size, as all that is generic; most frames have few candidates.
+    if candidates.len() > FEW {
+        return candidates.sort_unstable_by(order);
+    }
+    for end in 1..candidates.len() {
+        let mut at = end;
+        while at > 0 && order(&candidates[at], &candidates[at - 1]).is_lt() {
+            candidates.swap(at, at - 1);
+            at -= 1;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +129,21 @@ mod tests {
                     prop_assert!(stays || kept.iter().any(|k| k.score >= one.score && meets(k, one)));
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn few_and_many_are_sorted_alike(scores in proptest::collection::vec(0..9u8, 0..80)) {
+            let one = |(order, score): (u32, u8)| {
+                Candidate { bbox: [0.0; 4], class: 0, score: f32::from(score), order }
+            };
+            let mut all: Vec<Candidate> = (0..).zip(scores).map(one).collect();
+            let mut sorted = all.clone();
+            sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
+            all.reverse();
+            best_first(&mut all);
+            prop_assert_eq!(all, sorted);
         }
     }
 

@@ -98,6 +98,7 @@ impl Decoder for Yolo {
         check(find(outputs, &self.output)?, self.version, self.input).map(Some)
     }
 
+    #[unsafe(export_name = "hot_decode_yolo")]
     fn decode(
         &mut self,
         outputs: &[TensorView<'_>],

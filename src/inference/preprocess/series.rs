@@ -50,6 +50,7 @@ impl Series {
     /// `BadRequest` for a frame that is a picture, of another size than the model takes, without a single
     /// sample in a channel that is to be held, or with a gap where none is taken; `Internal` when the
     /// tensor is not of the declared size.
+    #[unsafe(export_name = "hot_series")]
     pub fn run(&self, frame: FrameView<'_>, tensor: TensorMut<'_>) -> Result<(), Reason> {
         let (channels, length) = (self.channels, self.length);
         let takes = format_args!("the model takes {channels} channels of {length} samples");

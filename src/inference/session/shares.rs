@@ -13,7 +13,7 @@ pub(super) fn all_cpu() -> Vec<ProviderShare> {
 /// The shares in a profile (a JSON array of events), the largest first; empty where it names nobody. A
 /// part of the model that a provider runs as one counts as one operator.
 pub(super) fn of_profile(profile: &str) -> Vec<ProviderShare> {
-    let events: Vec<serde_json::Value> = serde_json::from_str(profile).unwrap_or_default();
+    let events: Vec<serde_json::Value> = serde_json::from_slice(profile.as_bytes()).unwrap_or_default();
     let mut seen: BTreeMap<&str, (BTreeSet<&str>, f64)> = BTreeMap::new();
     for event in events.iter().filter(|event| event["cat"] == "Node") {
         let Some(provider) = event["args"]["provider"].as_str().filter(|name| !name.is_empty()) else {

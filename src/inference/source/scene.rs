@@ -113,6 +113,7 @@ impl Scene {
     }
 
     /// The belt with its texture, and the rails that it runs between.
+    #[unsafe(export_name = "hot_belt")]
     fn draw_belt(&self, seq: u64, tall: i32, xs: &[i32], ys: &[i32], into: &mut [u8]) {
         let tint = BELTS[(mix(self.seed, 0x7411) % BELTS.len() as u64) as usize];
         let moved = moved(seq);
@@ -136,6 +137,7 @@ impl Scene {
     }
 
     /// Paints one shape over what is there, its edge smoothed over one pixel.
+    #[unsafe(export_name = "hot_part")]
     fn draw_part(&self, part: &Part, xs: &[i32], ys: &[i32], into: &mut [u8], coat: Coat) {
         let [left, top, right, bottom] = part.bounds();
         let x0 = xs.partition_point(|&x| x < left);
@@ -176,6 +178,7 @@ impl Scene {
     }
 
     /// The lamp, which swings slowly and stands nearer to one side, and the sensor's noise.
+    #[unsafe(export_name = "hot_expose")]
     fn expose(&self, seq: u64, xs: &[i32], ys: &[i32], into: &mut [u8]) {
         let lamp = mix(self.seed, 0x1a3b);
         let phase = ((seq & SEQ_MASK) + (lamp >> 40)) % 400;
