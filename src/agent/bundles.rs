@@ -122,13 +122,7 @@ impl Bundles {
 
     async fn pinned(&self) -> Result<Vec<u8>, Reason> {
         let root = &self.settings()?.root;
-        tokio::fs::read(root).await.map_err(|error| {
-            let detail = format!(
-                "read the pinned root {}: {error}; copy the repository's root.json there",
-                root.display()
-            );
-            Reason::new(ReasonCode::BadRequest, detail)
-        })
+        tokio::fs::read(root).await.map_err(|error| unpinned(root, &error))
     }
 
     /// What the transport says of a release, judged as if it were `grace` earlier.
@@ -154,6 +148,13 @@ impl Bundles {
         self.clock.accept(now)?;
         Ok(Found { manifest, transport })
     }
+}
+
+/// There is no pinned root, or it cannot be read.
+fn unpinned(root: &Path, error: &std::io::Error) -> Reason {
+    let detail =
+        format!("read the pinned root {}: {error}; copy the repository's root.json there", root.display());
+    Reason::new(ReasonCode::BadRequest, detail)
 }
 
 impl Catalog for Bundles {

@@ -8,8 +8,8 @@
 //! `hpke` would leave all of the file's format to us, and no tool that people have opens it. The tests run this
 //! against the tool `age` and the format's public test vectors.
 //!
-//! A file is a header, which wraps the file's own key for each recipient ([`header`]), and the content in
-//! pieces ([`stream`]). Whoever opens the header holds a [`ContentKey`]: it opens this one file, and says
+//! A file is a header, which wraps the file's own key for each recipient (`header`), and the content in
+//! pieces (`stream`). Whoever opens the header holds a [`ContentKey`]: it opens this one file, and says
 //! nothing about the key that opened it.
 
 mod header;

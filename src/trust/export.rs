@@ -58,7 +58,8 @@ fn root_of(repository: &Path, root: Option<&[u8]>) -> Result<Vec<u8>, Reason> {
     let path = repository.join(layout::metadata("1.root.json"));
     fs::read(&path).map_err(|error| {
         let detail = format!(
-            "repository {}: no metadata/1.root.json ({error}); begin one with `edgewarden repo init`",
+            "repository {0}: no metadata/1.root.json ({error}); begin one with `edgewarden repo init`, or see \
+             `edgewarden repo pending {0}` where its first root waits for signatures",
             repository.display()
         );
         Reason::new(ReasonCode::BadRequest, detail)

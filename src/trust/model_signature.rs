@@ -1,7 +1,7 @@
 //! OpenSSF Model Signing 1.0: the signature that a model's maker puts beside it, `model.sig`.
 //!
 //! It is a Sigstore bundle with a DSSE envelope around an in-toto statement that lists each file of the model
-//! with its SHA-256 ([`statement`]), signed with ECDSA P-256 ([`keys`]). The public tool `model_signing`
+//! with its SHA-256 (`statement`), signed with ECDSA P-256 (`keys`). The public tool `model_signing`
 //! makes and checks the same files (`model_signing sign key`, `model_signing verify key`); a test has each
 //! check the other's. Signatures by certificates and by Sigstore's own service are not taken.
 //!

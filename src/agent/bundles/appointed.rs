@@ -4,7 +4,7 @@
 //! What is on disk is the truth: after each refresh it is verified again from the pinned root, so that there
 //! is one way to a list and one only, and a start without a network knows the same as the run before it.
 
-use super::Bundles;
+use super::{Bundles, unpinned};
 use crate::domain::Reason;
 use crate::sys::clock::Clock;
 use crate::trust::RepositoryClient;
@@ -73,9 +73,11 @@ impl Bundles {
     /// Reads from disk who may command, verified again from the pinned root.
     pub(super) fn appoint(&self) {
         let Some(settings) = &self.repository else { return };
-        // Without a root nothing can be verified, a list included; whoever updates is told.
-        let pinned = std::fs::read(&settings.root).unwrap_or_default();
-        let known = operators::kept(&pinned, &self.metadata).map(Arc::new);
+        // Without a root nothing can be verified, a list included.
+        let known = std::fs::read(&settings.root)
+            .map_err(|error| unpinned(&settings.root, &error))
+            .and_then(|pinned| operators::kept(&pinned, &self.metadata))
+            .map(Arc::new);
         self.appointed.known.send_if_modified(|before| {
             if *before == known {
                 return false;

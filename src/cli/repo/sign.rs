@@ -30,7 +30,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The repository's folder; without it the request alone is signed
-    #[arg(value_name = "DIR", required_unless_present = "request")]
+    #[arg(value_name = "DIR")]
     repository: Option<PathBuf>,
     /// The pending.json of a key folder that was carried here; without DIR it gets the signatures
     #[arg(long, value_name = "FILE")]
@@ -83,7 +83,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             at_home(repository, &keys, request, &args)
         }
         (None, Some(path)) => elsewhere(path, root.as_deref(), &args),
-        (None, None) => Err(Usage("sign: name the repository's folder, or a --request".to_owned()).into()),
+        (None, None) => Err(Usage(
+            "sign: name the repository's folder, or the request that waits with --request pending.json"
+                .to_owned(),
+        )
+        .into()),
     }
 }
 

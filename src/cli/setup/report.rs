@@ -90,8 +90,8 @@ pub fn end(
             }
             (Some(command), None) => say!("and this gives it a password:\n  {command}"),
             (None, _) => say!(
-                "It says no user name, so anybody whom the broker lets in may command it; to give it one: \
-                 edgewarden setup --username {}",
+                "It says no user name: whoever the broker lets in can pass for it, and may command it where commands \
+                 need no signature; to give it one: edgewarden setup --username {}",
                 settings.device.id
             ),
         }
