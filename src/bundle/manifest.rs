@@ -7,6 +7,8 @@ mod decode;
 mod encryption;
 mod series;
 
+pub(super) use encryption::without_calibration;
+
 use super::{MANIFEST, MAX_FILE, MAX_FILES, MAX_MANIFEST, path};
 use crate::domain::manifest::{ElementType, FORMAT, InputSpec, Layout, RuntimeHints};
 use crate::domain::{Manifest, Reason, ReasonCode};

@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 /// The manifest's name in a bundle.
 pub const MANIFEST: &str = "manifest.json";
+/// The name in a bundle of the signature that the model's maker made.
+pub const MODEL_SIGNATURE: &str = "model.sig";
 /// Largest manifest, bytes.
 pub const MAX_MANIFEST: u64 = 8 << 20;
 /// Most files of a bundle.

@@ -5,6 +5,7 @@
 //! is read with these types is never written. `graph` reads the operators and weights, and `wire` changes a
 //! model without losing what it does not know.
 
+mod external;
 pub mod graph;
 pub mod wire;
 
@@ -28,17 +29,9 @@ struct ModelProto {
     metadata_props: Vec<StringStringEntryProto>,
 }
 
+/// Only that there is one; `external` looks into it.
 #[derive(Clone, PartialEq, Message)]
-struct GraphProto {
-    #[prost(message, repeated, tag = "5")]
-    initializer: Vec<TensorProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorProto {
-    #[prost(message, repeated, tag = "13")]
-    external_data: Vec<StringStringEntryProto>,
-}
+struct GraphProto {}
 
 #[derive(Clone, PartialEq, Message)]
 struct OperatorSetIdProto {
@@ -108,15 +101,16 @@ pub fn no_model(path: &Path, error: &str) -> Reason {
 /// What is wrong with them, in words.
 pub fn parse(bytes: &[u8]) -> Result<Header, String> {
     let model = ModelProto::decode(bytes).map_err(|error| error.to_string())?;
-    let Some(graph) = model.graph else { return Err("it holds no graph".into()) };
+    if model.graph.is_none() {
+        return Err("it holds no graph".into());
+    }
     let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
     let names = model.metadata_props.iter().find(|entry| entry.key == "names");
-    let external = graph.initializer.iter().flat_map(|tensor| &tensor.external_data);
     Ok(Header {
         ir_version: u32::try_from(model.ir_version).ok().filter(|&version| version > 0),
         opset: opset.and_then(|set| u32::try_from(set.version).ok()),
         labels: names.map(|entry| python_names(&entry.value)).unwrap_or_default(),
-        external: external.filter(|entry| entry.key == "location").map(|entry| entry.value.clone()).collect(),
+        external: external::files(bytes)?,
     })
 }
 
@@ -146,20 +140,20 @@ mod tests {
 
     fn model() -> Vec<u8> {
         let entry = |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
-        ModelProto {
+        let location = entry("location", "model.onnx.data").encode_to_vec();
+        let weights = [7, 5, 13].iter().rev().fold(location, |inner, &number| {
+            wire::Message { fields: vec![wire::Field::bytes(number, inner)] }.to_bytes()
+        });
+        let header = ModelProto {
             ir_version: 8,
-            graph: Some(GraphProto {
-                initializer: vec![TensorProto {
-                    external_data: vec![entry("location", "model.onnx.data"), entry("offset", "0")],
-                }],
-            }),
+            graph: None,
             opset_import: vec![
                 OperatorSetIdProto { domain: "ai.onnx.ml".into(), version: 3 },
                 OperatorSetIdProto { domain: String::new(), version: 17 },
             ],
             metadata_props: vec![entry("names", r#"{0: 'person', 1: "dog's bed"}"#)],
-        }
-        .encode_to_vec()
+        };
+        [header.encode_to_vec(), weights].concat()
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //! decrypts with what is left.
 
 use super::files::{sha256, sha256_file};
-use super::{MANIFEST, MAX_FILE, OpenBundle, checked, manifest, onnx};
+use super::{MANIFEST, MAX_FILE, MODEL_SIGNATURE, OpenBundle, checked, manifest, onnx};
 use crate::domain::manifest::{Encryption, FileEntry, Scheme};
 use crate::domain::{Manifest, Reason, ReasonCode};
 use crate::sys::age::{self, AgeError, ContentKey, Identity, MAX_KEY_FILE, Recipient};
 use crate::sys::durable::failed;
+use crate::sys::memory_only;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -28,13 +29,16 @@ pub struct Secrets(ContentKey);
 
 impl Secrets {
     /// Opens the header of the bundle's encrypted model with the keys of these files; `None` where nothing is
-    /// encrypted. A file that cannot be read is passed over while another has the key.
+    /// encrypted. A file that cannot be read is passed over while another has the key. What this process
+    /// holds is kept off the disk from here on, as far as it may.
     ///
     /// # Errors
     /// `KeyMissing` with what it was encrypted for and what there is, `Malformed` for a file that is not
     /// encrypted as the manifest says.
     pub fn unlock(dir: &Path, manifest: &Manifest, key_files: &[PathBuf]) -> Result<Option<Self>, Reason> {
         let Some(encryption) = &manifest.encryption else { return Ok(None) };
+        // Before the first secret is here.
+        memory_only::keep().tell();
         let mut identities = Vec::new();
         let mut told = Vec::new();
         for path in key_files {
@@ -159,12 +163,30 @@ fn alone(manifest: &Manifest, header: &onnx::Header) -> Result<(), Reason> {
     Err(Reason::new(ReasonCode::Unsupported, detail))
 }
 
+/// What nothing names may be weights as well, in plain: who puts a file into a bundle to be encrypted must
+/// know what it is there for.
+fn nothing_unnamed(manifest: &Manifest) -> Result<(), Reason> {
+    let named = |path: &str| {
+        [&manifest.model, MODEL_SIGNATURE].contains(&path)
+            || manifest.golden.iter().any(|sample| sample.input == path)
+    };
+    let Some(file) = manifest.files.iter().find(|file| !named(&file.path)) else { return Ok(()) };
+    let detail = format!(
+        "bundle {}: {:?} is neither the model nor a golden input nor {MODEL_SIGNATURE}, and only the model is \
+         encrypted; take it out and seal the bundle again",
+        manifest.release(),
+        file.path
+    );
+    Err(Reason::new(ReasonCode::Unsupported, detail))
+}
+
 /// Writes a copy of the bundle into the empty or missing folder `to`, its model encrypted for `recipients`.
 /// The bundle itself stays as it is. `progress` hears the bytes of the model done so far.
 ///
 /// # Errors
 /// `BadRequest` where the bundle is encrypted already, where `to` is not empty, or without recipients;
-/// `Unsupported` for a model with weights in files beside it; what the disk says.
+/// `Unsupported` for a model with weights in files beside it, for files that nothing in the manifest names, and
+/// for a calibration table of TensorRT; what the disk says.
 pub fn encrypted_copy(
     bundle: &OpenBundle,
     to: &Path,
@@ -176,7 +198,9 @@ pub fn encrypted_copy(
     if manifest.encryption.is_some() {
         return refuse(format!("bundle {from}: is encrypted already; begin with the plain one"));
     }
+    manifest::without_calibration(&manifest)?;
     alone(&manifest, &onnx::header(&bundle.model())?)?;
+    nothing_unnamed(&manifest)?;
     let mut sorted = recipients.to_vec();
     sorted.sort();
     sorted.dedup();

@@ -13,13 +13,12 @@ use crate::children::worker::{Job, Stage, Turn, Worker, lock};
 use crate::domain::admission::Admission;
 use crate::domain::frame::FrameView;
 use crate::domain::runtime::{InputSettings, RuntimeSettings};
-use crate::domain::{Digest, Manifest, Output, Reason, ReasonCode, StageTimes};
+use crate::domain::{Digest, Output, Reason, ReasonCode, StageTimes};
 use crate::inference::engine::{Executor, Preparer, Respond};
 use crate::inference::{Engine, golden, graph_cache};
 use crate::process::frames::{FrameSubscriber, Lease};
 use crate::process::protocol::{FrameChannel, FromInfer, ToInfer};
 use crate::sys::lockdown::{self, Role};
-use crate::sys::memory_only::{self, Kept};
 use crate::sys::{heap, monotonic};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -107,7 +106,9 @@ fn load(
     // read by nobody but itself. The manifest is checked against its digest when the bundle is opened; a
     // false one leads to that error and no further.
     let (manifest, _) = bundle::read(dir)?;
-    let secrets = unlock(dir, &manifest, model_keys)?;
+    // The key of an encrypted model, while this process may still read the device's own, which is forgotten
+    // again: a model that took this process over would find the key of its own file and no other.
+    let secrets = Secrets::unlock(dir, &manifest, model_keys)?;
     let cache = graph_cache::folder(&runtime.engine_cache, &manifest);
     let cache = cache.unwrap_or_else(|| runtime.engine_cache.clone());
     // Made by whoever comes first; a folder that does not exist cannot be allowed.
@@ -139,22 +140,6 @@ fn load(
         needs_memory: bundle.manifest.needs.memory_mb.unwrap_or(0).saturating_mul(1 << 20),
     };
     Ok((Loaded { engine, bundle }, subscriber, hello))
-}
-
-/// The key of an encrypted model, while this process may still read the device's own, which is forgotten
-/// again: a model that took this process over would find the key of its own file and no other.
-fn unlock(dir: &Path, manifest: &Manifest, model_keys: &[PathBuf]) -> Result<Option<Secrets>, Reason> {
-    let secrets = Secrets::unlock(dir, manifest, model_keys)?;
-    if secrets.is_some() {
-        match memory_only::keep() {
-            Kept::NoSwap => tracing::debug!("an encrypted model, and a machine without swap"),
-            Kept::Locked => tracing::debug!("an encrypted model: this process is kept out of the swap"),
-            Kept::Swappable(why) => {
-                tracing::warn!("an encrypted model may come to lie in the swap in plain: {why}");
-            }
-        }
-    }
-    Ok(secrets)
 }
 
 /// A bundle that was loaded.

@@ -15,6 +15,7 @@
 //! needs a delegated tree, which an agent that is started by hand has not.
 
 use crate::domain::{Reason, ReasonCode};
+use crate::sys::memory_only;
 use rustix::process::{Pid, Resource, Rlimit, getpriority_process, getrlimit, prlimit, setpriority_process};
 use std::path::PathBuf;
 
@@ -28,8 +29,9 @@ const CAP_SYS_NICE: u32 = 23;
 /// Sets what every child gets: no core dump (a model's memory fills a disk), and a higher score when
 /// memory runs out. What cannot be set is logged.
 pub fn limit(pid: u32) {
-    if let Err(error) = set(pid, Resource::Core, 0) {
-        tracing::warn!(pid, %error, "the child may leave a core dump");
+    let process = target(pid).ok_or_else(|| "there is no such process".to_owned());
+    if let Err(why) = process.and_then(|process| memory_only::no_core_dump(Some(process))) {
+        tracing::warn!(pid, "the child may leave a core dump: {why}");
     }
     let own =
         std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
@@ -247,7 +249,9 @@ mod tests {
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let line = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         assert!(line("Max data size").contains("67108864"), "{limits}");
-        assert!(line("Max core file size").contains(" 0 "), "{limits}");
+        // 0 would still start a program that collects dumps.
+        let core = line("Max core file size");
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["1", "1"], "{limits}");
         let score: i32 =
             std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse().unwrap();
         let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();

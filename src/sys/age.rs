@@ -30,6 +30,8 @@ use zeroize::Zeroizing;
 const RECIPIENT: &str = "age";
 /// Beginning of an identity's text.
 const IDENTITY: &str = "AGE-SECRET-KEY-";
+/// Room for the file of one key, bytes: it takes 154.
+const KEY_FILE: usize = 256;
 /// Longest file with identities, bytes.
 pub const MAX_KEY_FILE: u64 = 64 << 10;
 
@@ -76,15 +78,16 @@ impl FromStr for Recipient {
         let fault =
             || format!("\"{shown}\" is no recipient; write age1… with 58 letters and digits behind it");
         let bytes = decoded(text, RECIPIENT).ok_or_else(fault)?;
-        let recipient = Self(*bytes);
+        let recipient = Self(**bytes);
         // One spelling for one key, so that texts can be compared.
         if recipient.to_string() == text { Ok(recipient) } else { Err(fault()) }
     }
 }
 
-/// What opens files that were encrypted for its recipient: a private X25519 key. Wiped when it goes.
+/// What opens files that were encrypted for its recipient: a private X25519 key. Wiped when it goes, and in one
+/// place until then: a list of keys that grows, and a key that is handed on, move a pointer.
 #[derive(Clone)]
-pub struct Identity(StaticSecret);
+pub struct Identity(Box<StaticSecret>);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,21 +101,26 @@ impl Identity {
     /// # Errors
     /// `Random`.
     pub fn generate() -> Result<Self, AgeError> {
-        let bytes = Zeroizing::new(random::<32>()?);
-        Ok(Self(StaticSecret::from(*bytes)))
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(bytes.as_mut_slice()).map_err(AgeError::Random)?;
+        Ok(Self(Box::new(StaticSecret::from(*bytes))))
     }
 
     /// Whom to encrypt for, so that this key opens it.
     pub fn recipient(&self) -> Recipient {
-        Recipient(*PublicKey::from(&self.0).as_bytes())
+        Recipient(*PublicKey::from(&*self.0).as_bytes())
     }
 
     /// A key file with this key, as `age-keygen` writes it.
     pub fn key_file(&self) -> Zeroizing<String> {
-        let text = bech32::encode_upper::<Bech32>(Hrp::parse_unchecked(IDENTITY), self.0.as_bytes());
+        // Room for all of it: growing would leave pieces behind.
+        let mut text = Zeroizing::new(String::with_capacity(KEY_FILE));
+        *text += &format!("# public key: {}\n", self.recipient());
+        let identity = Hrp::parse_unchecked(IDENTITY);
         // Its length is fixed and within what the encoding allows.
-        let text = Zeroizing::new(text.unwrap_or_default());
-        Zeroizing::new(format!("# public key: {}\n{}\n", self.recipient(), *text))
+        let _ = bech32::encode_upper_to_fmt::<Bech32, String>(&mut text, identity, self.0.as_bytes());
+        *text += "\n";
+        text
     }
 
     /// The keys of a key file: one a line, beside comments and empty lines.
@@ -129,19 +137,19 @@ impl Identity {
             let key = decoded(line, IDENTITY).filter(|_| line.starts_with(IDENTITY)).ok_or_else(|| {
                 format!("line {} is no key; expected {IDENTITY}1…, as `age-keygen` writes it", at + 1)
             })?;
-            found.push(Self(StaticSecret::from(*key)));
+            found.push(Self(Box::new(StaticSecret::from(**key))));
         }
         if found.is_empty() { Err("holds no key; `age-keygen` writes one".into()) } else { Ok(found) }
     }
 }
 
 /// The 32 bytes of a text with this beginning.
-fn decoded(text: &str, beginning: &str) -> Option<Zeroizing<[u8; 32]>> {
+fn decoded(text: &str, beginning: &str) -> Option<Box<Zeroizing<[u8; 32]>>> {
     let parsed = CheckedHrpstring::new::<Bech32>(text).ok()?;
     if parsed.hrp() != Hrp::parse_unchecked(beginning) {
         return None;
     }
-    let mut bytes = Zeroizing::new([0; 32]);
+    let mut bytes = Box::new(Zeroizing::new([0; 32]));
     let mut all = parsed.byte_iter();
     for byte in bytes.iter_mut() {
         *byte = all.next()?;

@@ -23,7 +23,7 @@ pub struct Identity {
     /// The public key, 64 hexadecimal digits.
     pub public: String,
     /// Whom to encrypt a model for, so that this device can run it (`age1…`); `None` where that key is still
-    /// to be made, or lies somewhere else.
+    /// to be made, or is one of `runtime.model_keys`.
     pub recipient: Option<String>,
 }
 

@@ -13,7 +13,7 @@
 //!
 //! Every file of the bundle must be signed but the manifest, `model.sig`, golden inputs (which a bundle's
 //! author adds, and no answer depends on), and what the statement says is to be ignored; the model itself must
-//! be in any case. Every signed file must be there.
+//! be in any case, and so must TensorRT's calibration table. Every signed file must be there.
 
 mod keys;
 mod statement;
@@ -21,8 +21,8 @@ mod statement;
 pub use keys::{PublicKey, SigningKey};
 
 use super::envelope::pae;
-use crate::bundle::MANIFEST;
 use crate::bundle::files::sha256;
+use crate::bundle::{MANIFEST, MODEL_SIGNATURE};
 use crate::domain::manifest::FileEntry;
 use crate::domain::{Manifest, Reason, ReasonCode};
 use base64::Engine as _;
@@ -33,7 +33,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Its name in a bundle.
-pub const FILE: &str = "model.sig";
+pub const FILE: &str = MODEL_SIGNATURE;
 /// Longest, bytes.
 pub const MAX_FILE: u64 = 4 << 20;
 /// Most signatures of one envelope that are looked at.

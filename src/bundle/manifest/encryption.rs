@@ -47,7 +47,22 @@ pub(super) fn check(manifest: &Manifest, encryption: &Encryption) -> Result<(), 
             file.path, file.size, listed.size
         ));
     }
-    Ok(())
+    without_calibration(manifest)
+}
+
+/// TensorRT would have to write the table, the engine and with it the weights to a folder, which is not done for
+/// an encrypted model.
+///
+/// # Errors
+/// `Unsupported` where the manifest names a calibration table.
+pub(in crate::bundle) fn without_calibration(manifest: &Manifest) -> Result<(), Reason> {
+    let Some(table) = &manifest.runtime.tensorrt.calibration_table else { return Ok(()) };
+    let detail = format!(
+        "runtime.tensorrt.calibration_table: {:?} cannot be used with an encrypted model; quantise the model itself \
+         (QuantizeLinear and DequantizeLinear in it) and leave the table out, or publish the model unencrypted",
+        shorten(table)
+    );
+    Err(Reason::new(ReasonCode::Unsupported, detail))
 }
 
 #[cfg(test)]
@@ -97,5 +112,18 @@ mod tests {
             let reason = check(&manifest).unwrap_err();
             assert!(reason.code == *code && reason.detail.contains(word), "{word}: {reason}");
         }
+    }
+
+    #[test]
+    fn a_calibration_table_is_refused_with_an_encrypted_model_alone() {
+        let with_table = |mut manifest: Manifest| {
+            manifest.files.push(FileEntry { path: "table".into(), ..manifest.files[0].clone() });
+            manifest.runtime.tensorrt.calibration_table = Some("table".into());
+            manifest
+        };
+        check(&with_table(sample())).unwrap();
+        let reason = check(&with_table(encrypted())).unwrap_err();
+        assert_eq!(reason.code, ReasonCode::Unsupported);
+        assert!(reason.detail.contains("\"table\"") && reason.detail.contains("quantise"), "{reason}");
     }
 }

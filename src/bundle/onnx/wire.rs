@@ -42,6 +42,34 @@ impl<'a> Field<'a> {
         Self { number, kind: WireType::Varint, bytes: bytes.into() }
     }
 
+    /// Takes the first field off the bytes of a message.
+    ///
+    /// # Errors
+    /// What is no field, in words.
+    pub fn take(bytes: &mut &'a [u8]) -> Result<Self, String> {
+        let mut rest = *bytes;
+        let (number, kind) = decode_key(&mut rest).map_err(|error| error.to_string())?;
+        let length = match kind {
+            WireType::Varint => {
+                let before = rest;
+                decode_varint(&mut rest).map_err(|error| error.to_string())?;
+                let length = before.len() - rest.len();
+                rest = before;
+                length
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::LengthDelimited => {
+                let length = decode_varint(&mut rest).map_err(|error| error.to_string())?;
+                usize::try_from(length).map_err(|_| "a field is too long")?
+            }
+            WireType::StartGroup | WireType::EndGroup => return Err("it holds a group".into()),
+        };
+        let (content, after) = rest.split_at_checked(length).ok_or("a field goes beyond the end")?;
+        *bytes = after;
+        Ok(Self { number, kind, bytes: content.into() })
+    }
+
     /// The same with bytes of its own.
     pub fn into_owned(self) -> Field<'static> {
         Field { number: self.number, kind: self.kind, bytes: self.bytes.into_owned().into() }
@@ -73,29 +101,7 @@ impl<'a> Message<'a> {
         let mut rest = bytes;
         let mut fields = Vec::new();
         while !rest.is_empty() {
-            let (number, kind) = decode_key(&mut rest).map_err(|error| error.to_string())?;
-            let length = match kind {
-                WireType::Varint => {
-                    let before = rest;
-                    decode_varint(&mut rest).map_err(|error| error.to_string())?;
-                    let length = before.len() - rest.len();
-                    rest = before;
-                    length
-                }
-                WireType::SixtyFourBit => 8,
-                WireType::ThirtyTwoBit => 4,
-                WireType::LengthDelimited => {
-                    let length = decode_varint(&mut rest).map_err(|error| error.to_string())?;
-                    usize::try_from(length).map_err(|_| "a field is too long")?
-                }
-                WireType::StartGroup | WireType::EndGroup => return Err("it holds a group".into()),
-            };
-            if length > rest.len() {
-                return Err("a field goes beyond the end".into());
-            }
-            let (content, after) = rest.split_at(length);
-            fields.push(Field { number, kind, bytes: content.into() });
-            rest = after;
+            fields.push(Field::take(&mut rest)?);
         }
         Ok(Self { fields })
     }

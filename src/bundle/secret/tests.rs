@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bundle::{open, seal, tests::sample, write_manifest};
+use crate::domain::manifest::GoldenSample;
 use prost::Message;
 
 /// An ONNX file with an empty graph; with `beside`, one whose weights lie in that file.
@@ -48,7 +49,8 @@ impl Desk {
         fs::create_dir_all(plain.join("golden")).unwrap();
         fs::write(plain.join("model.onnx"), model(beside)).unwrap();
         fs::write(plain.join("golden/01.jpg"), b"a picture").unwrap();
-        write_manifest(&plain, &sample()).unwrap();
+        let golden = GoldenSample { input: "golden/01.jpg".into(), expected: Default::default() };
+        write_manifest(&plain, &Manifest { golden: vec![golden], ..sample() }).unwrap();
         seal(&plain).unwrap();
         for (at, key) in desk.keys.iter().enumerate() {
             let path = desk.path(&format!("key{at}"));
@@ -155,6 +157,24 @@ fn what_cannot_be_encrypted_is_refused_before_anything_is_written() {
     assert!(reason.detail.contains("model.onnx.data") && !to.exists(), "{reason}");
 
     let desk = Desk::new(None);
+    let refused = || {
+        let bundle = open(&desk.path("plain"), None).unwrap();
+        let reason = encrypted_copy(&bundle, &to, &recipients, &|_| {}).unwrap_err();
+        assert!(reason.code == ReasonCode::Unsupported && !to.exists(), "{reason}");
+        reason.detail
+    };
+    fs::write(desk.path("plain/table"), b"weights that nothing names").unwrap();
+    let mut manifest = seal(&desk.path("plain")).unwrap();
+    let told = refused();
+    assert!(told.contains("\"table\"") && told.contains("take it out"), "{told}");
+    manifest.runtime.tensorrt.calibration_table = Some("table".into());
+    write_manifest(&desk.path("plain"), &manifest).unwrap();
+    assert!(refused().contains("calibration_table"));
+    fs::remove_file(desk.path("plain/table")).unwrap();
+    manifest.runtime.tensorrt.calibration_table = None;
+    write_manifest(&desk.path("plain"), &manifest).unwrap();
+    fs::write(desk.path("plain/model.sig"), b"a signature").unwrap();
+    seal(&desk.path("plain")).unwrap();
     let secret = desk.encrypted();
     let code = |bundle: &OpenBundle, to: &str, recipients: &[Recipient]| {
         encrypted_copy(bundle, &desk.path(to), recipients, &|_| {}).unwrap_err().code

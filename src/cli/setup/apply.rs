@@ -138,7 +138,11 @@ impl Changes<'_> {
                 key
             }
         };
-        let (key, made) = key.with_recipient(state, owner.ids())?;
+        // Where other keys are named, the device's own may have been moved, such as into the TPM.
+        let (key, made) = match self.settings.runtime.model_keys.is_empty() {
+            true => key.with_recipient(state, owner.ids())?,
+            false => (key, None),
+        };
         written.extend(made);
         if self.writes_drop_in() {
             let access = Access { mode: PUBLIC, owner: None };

@@ -75,8 +75,10 @@ pub fn end(
         Some(key) => {
             say!("  public key  ed25519 {}", key.public);
             say!("  key id      {}", key.id);
-            if let Some(recipient) = &key.recipient {
-                say!("  recipient   {recipient}  (encrypts models for it)");
+            match &key.recipient {
+                Some(recipient) => say!("  recipient   {recipient}  (encrypts models for it)"),
+                None if settings.runtime.model_keys.is_empty() => {}
+                None => say!("  recipient   that of runtime.model_keys (no key of its own was made)"),
             }
         }
         None => say!("  public key  its key is still to be made"),

@@ -46,6 +46,8 @@ fn keys_are_written_and_read_as_age_keygen_does() {
     assert_eq!(RECIPIENT.parse::<Recipient>().unwrap(), key.recipient());
     let file = key.key_file();
     assert_eq!(*file, format!("# public key: {RECIPIENT}\n{KEY}\n"));
+    assert_eq!(file.capacity(), KEY_FILE, "it did not grow, which would leave a copy");
+    assert_eq!(size_of::<Identity>(), size_of::<usize>(), "what is moved is no key");
     let two = format!("# created: today\n\n{KEY}\r\n{}", *Identity::generate().unwrap().key_file());
     assert_eq!(Identity::of_key_file(&two).unwrap().len(), 2);
     for bad in ["", "# nothing", "x", RECIPIENT, &KEY[..70], &KEY.to_lowercase(), &KEY.replace('Q', "P")] {

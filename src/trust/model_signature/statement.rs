@@ -175,7 +175,7 @@ impl Statement {
             match missing.remove(&file.path) {
                 Some(digest) if *digest == file.sha256 => {}
                 Some(_) => faults.push(format!("{} is not the file that was signed", file.path)),
-                None if file.path != manifest.model && self.may_be_unsigned(&file.path, manifest) => {}
+                None if self.may_be_unsigned(&file.path, manifest) => {}
                 None => {
                     let same = self.files.iter().find(|(_, digest)| **digest == file.sha256);
                     let same = same.map(|(name, _)| format!(" (the same was signed as {:?})", cut(name)));
@@ -196,6 +196,11 @@ impl Statement {
     }
 
     fn may_be_unsigned(&self, path: &str, manifest: &Manifest) -> bool {
+        // Answers depend on these, whatever else the manifest says that they are.
+        let table = manifest.runtime.tensorrt.calibration_table.as_deref();
+        if path == manifest.model || table == Some(path) {
+            return false;
+        }
         let below = |ignored: &String| {
             let ignored = ignored.trim_end_matches('/');
             path.strip_prefix(ignored).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -187,6 +187,21 @@ fn what_is_ignored_never_is_the_model() {
     assert!(beginning.contains("weights.txt was not signed"), "a beginning is no folder: {beginning}");
 }
 
+#[test]
+fn a_calibration_table_must_be_signed_whatever_else_it_is() {
+    let desk = Desk::new();
+    let mut statement = statement(&make(&manifest(), &desk.key).unwrap());
+    statement["predicate"]["serialization"]["ignore_paths"] = serde_json::json!(["table"]);
+    let signed = verify(&desk.signed(&statement), &desk.public()).unwrap();
+    let mut later = manifest();
+    later.files.push(entry("table", 9));
+    later.golden.push(GoldenSample { input: "table".into(), expected: Default::default() });
+    compare(&signed, &later).unwrap();
+    later.runtime.tensorrt.calibration_table = Some("table".into());
+    let reason = compare(&signed, &later).unwrap_err();
+    assert!(reason.detail.contains("table was not signed"), "{reason}");
+}
+
 /// The maker signs what was trained; what travels is encrypted.
 #[test]
 fn of_an_encrypted_model_the_plain_form_is_compared() {

@@ -1,7 +1,7 @@
 //! One slot's actor: takes orders, steps the deployment, records each step, and has its work done.
 
 use super::report::{Reporter, finished};
-use super::work::{Done, collect_garbage, serve, work};
+use super::work::{Done, collect_garbage, serve, signed_by_its_maker, work};
 use super::{Catalog, Found, Host, Shared};
 use crate::domain::command::Progress;
 use crate::domain::deployment::{BundleRef, Stage};
@@ -183,12 +183,13 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                 (if plan.frames > 0 { begun.shadowed(plan) } else { begun }, effects)
             }
             Wish::Rollback => match older {
-                Some(previous) if self.shared.catalog.is_delisted(&previous).await => {
-                    let remedy = "update to another release";
-                    order.answer(Err(revoked(&slot, &previous, remedy)));
-                    return None;
+                Some(previous) => {
+                    if let Err(reason) = self.may_come_back(&previous, "update to another release").await {
+                        order.answer(Err(reason));
+                        return None;
+                    }
+                    Deployment::begin_rollback(id, slot, serving, previous)
                 }
-                Some(previous) => Deployment::begin_rollback(id, slot, serving, previous),
                 None => {
                     let detail = format!("slot {slot} has no previous bundle to go back to");
                     order.answer(Err(Reason::new(ReasonCode::NotFound, detail)));
@@ -299,26 +300,39 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         }
     }
 
+    /// Whether an order may bring this bundle back: it was not taken off the list, and its model's maker has
+    /// signed it, where the owner asks for that.
+    async fn may_come_back(&self, bundle: &BundleRef, remedy: &str) -> Result<(), Reason> {
+        if self.shared.catalog.is_delisted(bundle).await {
+            return Err(revoked(&self.slot, bundle, remedy));
+        }
+        signed_by_its_maker(&self.shared, bundle).await.map_err(|reason| {
+            let slot = &self.slot;
+            let detail =
+                format!("slot {slot}: its previous bundle does not come back: {}; {remedy}", reason.detail);
+            Reason::new(reason.code, detail)
+        })
+    }
+
     /// Gives the order back, unless it would end a probation and with that bring back what was taken off the
-    /// list: whoever sends commands must not reach a revoked model so. Then it is refused, and a wish for
-    /// another release waits. A candidate that is no good falls back all the same, since the device must serve.
+    /// list or lacks its maker's signature: whoever sends commands must not reach such a model so. Then it is
+    /// refused, and a wish for another release waits. A candidate that is no good falls back all the same,
+    /// since the device must serve.
     async fn unless_revoked(&mut self, order: Order) -> Option<Order> {
         let Some(deployment) = &self.deployment else { return Some(order) };
         let is_same = matches!(&order.wish, Wish::Deploy { release, .. } if *release == deployment.release);
         let before =
             deployment.serving.clone().filter(|_| deployment.stage() == Stage::Probation && !is_same);
         let Some(before) = before else { return Some(order) };
-        if !self.shared.catalog.is_delisted(&before).await {
-            return Some(order);
-        }
+        let remedy = "wait until the probation has ended, then update to another release";
+        let Err(refusal) = self.may_come_back(&before, remedy).await else { return Some(order) };
         if let Wish::Deploy { release, .. } = &order.wish {
             let reason = Reason::new(ReasonCode::Superseded, format!("{release} was asked for after it"));
             if let Some(older) = self.waiting.replace(order) {
                 older.answer(Err(reason));
             }
         } else {
-            let remedy = "wait until the probation has ended, then update to another release";
-            order.answer(Err(revoked(&self.slot, &before, remedy)));
+            order.answer(Err(refusal));
         }
         None
     }

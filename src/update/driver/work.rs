@@ -181,9 +181,9 @@ pub(super) async fn work<H: Host, C: Catalog>(
     })
 }
 
-/// The first part of the trial, where the owner asks for it: nothing is loaded that the model's maker has not
-/// signed.
-async fn signed_by_its_maker<H: Host, C: Catalog>(
+/// The first part of the trial, and of a rollback that somebody asks for, where the owner wants it: nothing is
+/// loaded by an order that the model's maker has not signed.
+pub(super) async fn signed_by_its_maker<H: Host, C: Catalog>(
     shared: &Shared<H, C>,
     candidate: &BundleRef,
 ) -> Result<(), Reason> {

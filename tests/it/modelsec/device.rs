@@ -86,7 +86,7 @@ fn an_encrypted_model_serves_and_nothing_of_it_is_on_the_disk() {
     }
     let limits = std::fs::read_to_string(format!("/proc/{child}/limits")).unwrap();
     let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "a crash leaves no dump");
+    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["1", "1"], "a crash leaves no dump");
 
     // The same with the group's, a rollback to a secret one, and a restart.
     device.update(&next).unwrap();

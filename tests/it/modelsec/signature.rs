@@ -2,11 +2,12 @@
 //! installs), and what a device that requires them takes.
 
 use super::good;
-use crate::support::device::{Device, Options, Repository, copy_tree, model, release};
+use crate::support::device::{Device, Options, Repository, SLOT, copy_tree, model, release};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::{Edgewarden, Ended, root};
 use edgewarden::domain::ReasonCode;
 use edgewarden::trust::model_signature::{self, SigningKey};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -155,6 +156,7 @@ fn a_device_that_requires_signatures_takes_no_model_without() {
         })
     };
     let good = signed("30.0.0", &private, |_| {});
+    let next = signed("30.1.0", &private, |_| {});
     let bad = [
         (signed("30.0.1", &foreign, |_| {}), "is not trusted"),
         (
@@ -191,5 +193,15 @@ fn a_device_that_requires_signatures_takes_no_model_without() {
     assert_eq!(device.update(&good).unwrap_err().code, ReasonCode::BadRequest);
     std::fs::rename(keys.path().join("away"), &public).unwrap();
     device.update(&good).unwrap();
+    device.until_frames(3);
+
+    // Nor by a rollback: what served before has no signature. One that has comes back.
+    let reason = device.command("rollback", json!({ "slot": SLOT })).unwrap_err();
+    assert_eq!(reason.code, ReasonCode::ModelSignatureInvalid, "{reason}");
+    assert!(reason.detail.contains(&release(1)) && reason.detail.contains("does not come back"), "{reason}");
+    assert_eq!(device.status().slots[0].current.as_ref().unwrap().release.to_string(), good);
+    device.update(&next).unwrap();
+    device.command("rollback", json!({ "slot": SLOT })).unwrap();
+    assert_eq!(device.status().slots[0].current.as_ref().unwrap().release.to_string(), good);
     device.until_frames(3);
 }

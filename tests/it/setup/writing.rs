@@ -163,6 +163,26 @@ fn root_gives_the_agents_files_to_the_agent() {
 }
 
 #[test]
+fn no_model_key_is_made_where_the_configuration_names_others() {
+    let machine = Machine::new();
+    std::fs::write(
+        machine.path("config.d/10-key.toml"),
+        "[runtime]\nmodel_keys = [\"credential:model-key\"]\n",
+    )
+    .unwrap();
+    let flags = ["setup", "--yes", "--camera", "none", "--broker", "none", "--device-id", "a", "--no-check"];
+    let ended = machine.run(&flags);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("recipient   that of runtime.model_keys"), "{ended:?}");
+    assert!(machine.path("state/device-key.pem").exists() && !machine.path("state/model-key.txt").exists());
+    // Without, it is made.
+    std::fs::remove_file(machine.path("config.d/10-key.toml")).unwrap();
+    let ended = machine.run(&flags);
+    assert!(ended.stdout.contains("recipient   age1"), "{ended:?}");
+    assert!(machine.path("state/model-key.txt").exists());
+}
+
+#[test]
 fn others_are_sent_to_root_before_anything_is_written() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can become somebody else");
