@@ -81,6 +81,9 @@ fn systemd_takes_every_line_of_the_unit_and_its_drop_in() {
 
 #[test]
 fn the_unit_is_closed_as_far_as_it_says() {
+    // 0 would still start a program that collects core dumps.
+    let core = ("Service".into(), "LimitCORE".into(), "1".into());
+    assert!(settings(&read("edgewarden.service")).contains(&core));
     let Some(version) = tool("systemd-analyze", &["--version"]) else { return };
     let version = said(&version);
     let number: u32 = version

@@ -431,6 +431,28 @@ async fn what_was_taken_off_the_list_comes_back_by_no_order() {
 }
 
 #[tokio::test]
+async fn what_its_maker_did_not_sign_comes_back_by_no_order_and_when_the_candidate_fails() {
+    let mut bench = Bench::new();
+    let (running, _ticket) = bench.held("probation").await;
+    running.until(Stage::Probation).await;
+    running.updater.stop().await;
+    // While it is on probation, signatures are asked for.
+    bench.settings.require_model_signature = vec!["/nobody.pub".into()];
+    let running = bench.start(FakeHost { frames: vec![], ..FakeHost::default() }).await;
+    running.host.until_called("observe").await;
+    for refused in [running.updater.rollback(&slot()), running.updater.abort(&slot())] {
+        let reason = bad(refused.unwrap()).await;
+        assert!(reason.detail.contains("nobody.pub") && reason.detail.contains("come back"), "{reason}");
+    }
+    assert_eq!(running.host.serving().unwrap(), "detector@3.0.0");
+    running.updater.stop().await;
+    let failing = FakeHost { serve: Answer::Fail(ReasonCode::LoadFailed), ..FakeHost::default() };
+    let running = bench.start(failing).await;
+    running.host.until_called("serve 2.0.0").await;
+    assert_eq!(bench.links(), pair("2.0.0", "1.0.0"));
+}
+
+#[tokio::test]
 async fn a_candidate_that_fails_falls_back_also_to_what_was_taken_off_the_list() {
     let mut bench = Bench::new();
     let (running, _ticket) = bench.held("probation").await;
