@@ -69,7 +69,7 @@ fn root_of(repository: &Path, root: Option<&[u8]>) -> Result<Vec<u8>, Reason> {
 /// A client of the repository in a folder that remembers nothing.
 pub(super) fn client(repository: &Path, root: Option<&[u8]>) -> Result<RepositoryClient, Reason> {
     let transport = Arc::new(FolderTransport::new(repository));
-    Ok(RepositoryClient::forgetful(transport, root_of(repository, root)?))
+    Ok(RepositoryClient::forgetful(transport, root_of(repository, root)?).at_a_desk())
 }
 
 /// What the repository in a folder holds, verified but for its age: an expired one is shown too.
@@ -151,7 +151,7 @@ pub fn export(
 ) -> Result<Verified<SignedManifest>, Reason> {
     let root = root_of(repository, None)?;
     let folder = Arc::new(Recorder { folder: FolderTransport::new(repository), got: Mutex::default() });
-    let client = RepositoryClient::forgetful(folder.clone(), root.clone());
+    let client = RepositoryClient::forgetful(folder.clone(), root.clone()).at_a_desk();
     let verified = at_once(client.resolve(release, now))?;
     let signed = verified.get();
 
@@ -175,7 +175,8 @@ pub fn export(
 
     let transport = super::sideload::ArchiveTransport::open(out);
     let checked = transport.and_then(|transport| {
-        at_once(RepositoryClient::forgetful(Arc::new(transport), root).resolve(release, now))
+        let client = RepositoryClient::forgetful(Arc::new(transport), root).at_a_desk();
+        at_once(client.resolve(release, now))
     });
     checked.inspect_err(|_| {
         // The fault of the check counts, not that of the clean-up.

@@ -1,6 +1,7 @@
 //! What a person compares before a device pins a root: its keys, by their ids, and its digest.
 
-use super::tuf;
+use super::public_key::PublicKey;
+use super::{keys, tuf};
 use crate::bundle::files::sha256;
 use crate::domain::{Digest, Reason};
 use jiff::Timestamp;
@@ -29,7 +30,7 @@ pub struct Pinned {
 /// A key of a root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PinnedKey {
-    /// The TUF key id, 64 hexadecimal digits.
+    /// The TUF key id, 64 hexadecimal digits, computed from the key: not the name that the file gives it.
     pub id: String,
     /// Such as `ed25519`.
     pub scheme: String,
@@ -47,15 +48,15 @@ pub fn examine(bytes: &[u8], what: &str) -> Result<Pinned, Reason> {
     // It has been read once already, so that nothing here can be missing; what were is left out.
     let root: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let signed = &root["signed"];
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| plain(value.as_str().unwrap_or_default());
     let roles = || signed["roles"].as_object().into_iter().flatten();
     let lists = |role: &Value, id: &str| {
         role["keyids"].as_array().into_iter().flatten().any(|listed| listed.as_str() == Some(id))
     };
     let key = |(id, key): (&String, &Value)| PinnedKey {
-        id: id.clone(),
+        id: computed_id(key),
         scheme: text(&key["scheme"]),
-        roles: roles().filter(|(_, role)| lists(role, id)).map(|(name, _)| name.clone()).collect(),
+        roles: roles().filter(|(_, role)| lists(role, id)).map(|(name, _)| plain(name)).collect(),
     };
     Ok(Pinned {
         sha256: sha256(bytes),
@@ -63,9 +64,27 @@ pub fn examine(bytes: &[u8], what: &str) -> Result<Pinned, Reason> {
         expires: signed["expires"].as_str().and_then(|time| time.parse().ok()),
         keys: signed["keys"].as_object().into_iter().flatten().map(key).collect(),
         thresholds: roles()
-            .filter_map(|(name, role)| Some((name.clone(), role["threshold"].as_u64()?)))
+            .filter_map(|(name, role)| Some((plain(name), role["threshold"].as_u64()?)))
             .collect(),
     })
+}
+
+/// The id of a key in metadata by what the key is: whoever wrote the metadata chose the name that it stands
+/// under there.
+pub(super) fn computed_id(key: &Value) -> String {
+    match PublicKey::of_value(key) {
+        Some(key) => key.id().to_owned(),
+        None => keys::key_id(key).unwrap_or_default(),
+    }
+}
+
+/// Text from outside for a terminal: nothing in it moves the cursor, and nothing is invisible.
+pub(super) fn plain(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '"' | '\'' | '\\' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
@@ -93,6 +112,34 @@ mod tests {
         assert_eq!(pinned.keys[0].roles, ["root", "snapshot", "targets", "timestamp"]);
         assert_eq!(pinned.thresholds["root"], 1);
         assert_eq!(pinned.expires.unwrap().to_string(), "2029-05-31T12:00:00Z");
+    }
+
+    #[test]
+    fn a_key_is_shown_by_what_it_is_and_not_by_the_name_it_was_given() {
+        let first = crate::trust::keys::Key::generate().unwrap();
+        let mut root: Value = serde_json::from_slice(&root()).unwrap();
+        let signed = &mut root["signed"];
+        let known = first.id();
+        for role in ["root", "targets", "snapshot", "timestamp"] {
+            signed["roles"][role]["keyids"] = serde_json::json!([known]);
+        }
+        // Another key under the name of the one that is expected, written so that only some programs read it.
+        let other = crate::trust::keys::Key::generate().unwrap();
+        let mut value = other.public();
+        value["keyval"]["public"] = format!(" {}", other.public_hex()).into();
+        signed["keys"] = serde_json::json!({ known: value });
+        let bytes = tuf::canonical(signed).unwrap();
+        root["signatures"] = serde_json::json!([{ "keyid": known, "sig": other.sign(&bytes) }]);
+        let pinned = examine(&serde_json::to_vec(&root).unwrap(), "root.json").unwrap();
+        assert_ne!(pinned.keys[0].id, known);
+        assert_eq!(pinned.keys[0].id.len(), 64);
+        assert_eq!(pinned.keys[0].roles.len(), 4);
+    }
+
+    #[test]
+    fn text_from_outside_is_made_visible_and_stays_readable() {
+        assert_eq!(plain("a\u{1b}[2K\n\u{9b}1A\u{7f}\u{202e}b"), r"a\u{1b}[2K\n\u{9b}1A\u{7f}\u{202e}b");
+        assert_eq!(plain("is \"it's\" é*?"), "is \"it's\" é*?");
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl Publisher {
 
     /// Signs again what expires first: timestamp and snapshot, by the keys that are online; and the lists
     /// and the root where less than half of their time is left and the keys at hand suffice. A change
-    /// that waits goes on waiting.
+    /// that waits goes on waiting; meanwhile the root stays, which the signatures of the change hang on.
     ///
     /// Errors: as [`Publisher::publish_all`]; `BadRequest` where the keys of the timestamp or the snapshot
     /// are not at hand.
@@ -288,7 +288,8 @@ impl Publisher {
         let lists = state.lists().map(|(role, _)| role);
         for role in std::iter::once("root").chain(lists) {
             let days = roles::days_of(role, &days);
-            let waits = waiting.as_ref().is_some_and(|waiting| waiting.file(role).is_some());
+            let waits =
+                waiting.as_ref().is_some_and(|waiting| role == "root" || waiting.file(role).is_some());
             let Some(payload) = state.payload(role) else { continue };
             if waits || !roles::is_half_over(payload, days, now) {
                 continue;
@@ -310,7 +311,8 @@ impl Publisher {
         self.put_live(&change, Some(&state), now)
     }
 
-    /// Signs everything anew, also what the keys at hand cannot sign alone. Errors: as
+    /// Signs everything anew, also what the keys at hand cannot sign alone; the root only where less than half
+    /// of its time is left, because every device must walk through all roots. Errors: as
     /// [`Publisher::publish_all`].
     pub fn renew_all(&mut self, now: Timestamp) -> Result<Outcome, Reason> {
         let state = self.state()?;
@@ -319,8 +321,12 @@ impl Publisher {
         let lists = state.lists().map(|(role, _)| role);
         for role in std::iter::once("root").chain(lists) {
             let Some(payload) = state.payload(role) else { continue };
+            let days = roles::days_of(role, &days);
+            if role == "root" && !roles::is_half_over(payload, days, now) {
+                continue;
+            }
             let mut payload = payload.clone();
-            roles::renew(&mut payload, roles::days_of(role, &days), now)?;
+            roles::renew(&mut payload, days, now)?;
             change.set(role, payload);
         }
         self.advance(change, Some(&state), now)
@@ -330,7 +336,7 @@ impl Publisher {
     fn state(&self) -> Result<State, Reason> {
         let pinned = self.pinned_root.clone().unwrap_or_default();
         let transport = Arc::new(FolderTransport::new(&self.repository));
-        let client = RepositoryClient::new(transport, pinned, self.key_folder.join("seen"));
+        let client = RepositoryClient::new(transport, pinned, self.key_folder.join("seen")).at_a_desk();
         State::read(&self.repository, &client)
     }
 }

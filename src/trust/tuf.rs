@@ -41,6 +41,8 @@ pub const MAX_SNAPSHOT: u64 = 2 << 20;
 pub const MAX_TARGETS: u64 = 5 << 20;
 /// Most roots walked in one refresh.
 pub const MAX_ROOT_ROTATIONS: u32 = 32;
+/// The same at a desk, which forgets and begins with the first root each time.
+const MAX_ROOT_ROTATIONS_AT_A_DESK: u32 = 1024;
 /// Most roles asked for one target.
 pub const MAX_DELEGATIONS: u32 = 16;
 
@@ -62,6 +64,8 @@ pub struct RepositoryClient {
     seen: Arc<Seen>,
     /// Whether `seen` shows all that was trusted, and not the floors alone.
     all: bool,
+    /// Most roots walked in one refresh.
+    rotations: u32,
     /// One refresh at a time: two would race for the files of `seen`.
     turn: tokio::sync::Mutex<()>,
 }
@@ -87,13 +91,26 @@ impl RepositoryClient {
 
     fn with(transport: Arc<dyn Transport>, pinned_root: Vec<u8>, seen: Seen) -> Self {
         super::provider::install();
-        Self { transport, pinned_root, seen: Arc::new(seen), all: false, turn: tokio::sync::Mutex::new(()) }
+        Self {
+            transport,
+            pinned_root,
+            seen: Arc::new(seen),
+            all: false,
+            rotations: MAX_ROOT_ROTATIONS,
+            turn: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// Keeps delegated roles and targets as well, which grow with the repository: for a look at all that was
     /// trusted. A target that was kept is not fetched again.
     pub fn keeping_all(mut self) -> Self {
         self.all = true;
+        self
+    }
+
+    /// Walks as many roots at once as a repository may ever get: the folder is the desk's own.
+    pub(super) fn at_a_desk(mut self) -> Self {
+        self.rotations = MAX_ROOT_ROTATIONS_AT_A_DESK;
         self
     }
 
@@ -203,7 +220,7 @@ impl RepositoryClient {
         config.snapshot_max_length = MAX_SNAPSHOT;
         config.targets_max_length = MAX_TARGETS;
         config.target_max_length = MAX_MANIFEST;
-        config.max_root_rotations = MAX_ROOT_ROTATIONS;
+        config.max_root_rotations = self.rotations;
         config.max_delegations = MAX_DELEGATIONS;
         let updater = Updater::new(carrier, &self.pinned_root).map_err(|error| {
             let reason = reason_of(&error, "pinned root");
@@ -539,10 +556,9 @@ fn reason_of(error: &Error, what: &str) -> Reason {
             };
             (code, format!("{text}; it was changed, publish or copy it again"))
         }
-        Error::Transport { message, .. } if message.starts_with("exceeded") => (
-            Malformed,
-            format!("more than {MAX_ROOT_ROTATIONS} root rotations at once; try again to take the next ones"),
-        ),
+        Error::Transport { message, .. } if message.starts_with("exceeded") => {
+            (Malformed, "more new roots at once than are taken; try again to take the next ones".to_owned())
+        }
         Error::Transport { message, .. } => {
             (RepositoryUnreachable, format!("{message}; the copy is incomplete, publish or copy it again"))
         }

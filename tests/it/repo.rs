@@ -93,7 +93,9 @@ impl Desk {
     fn sign_at(&self, place: &str) {
         let request = format!("{place}/pending.json");
         std::fs::copy(self.path("fleet-keys/pending.json"), self.path(&request)).unwrap();
-        self.good(&format!("repo sign --request {request} --sign-with {place}/{place}.pem"));
+        let root = "fleet/metadata/1.root.json";
+        let root = if self.path(root).exists() { format!("--root {root}") } else { String::new() };
+        self.good(&format!("repo sign --request {request} {root} --sign-with {place}/{place}.pem"));
     }
 
     /// Brings it back; gives where the change stands: `live` or `waiting`.

@@ -14,7 +14,7 @@ Examples:
   A supplier may publish models whose names begin with face-, and no others:
     edgewarden repo delegate fleet acme --paths 'face-*' --key acme.pub
   The supplier signs the first, empty list, and later each release, with its own key:
-    edgewarden repo sign --request pending.json --sign-with acme.pem       (at the supplier's)
+    edgewarden repo sign --request pending.json --root root.json --sign-with acme.pem   (at the supplier's)
     edgewarden repo sign fleet --request pending.json
     edgewarden repo publish fleet face-finder --delegation acme
   No longer:

@@ -12,7 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   From cron or a systemd timer, with only the key of snapshot and timestamp at hand:
     edgewarden repo refresh fleet --json
-  Everything anew; what other keys must sign waits for them:
+  Everything anew (the root only where half of its time is over); what other keys must sign waits for them:
     edgewarden repo refresh fleet --all
 
 The lists and the root are signed again, too, when less than half of their time is left and the keys at hand
@@ -24,7 +24,7 @@ suffice; where they do not, a warning tells 14 days before something expires.";
 pub struct Args {
     #[command(flatten)]
     place: Place,
-    /// Sign all roles anew, also those that need keys of other people
+    /// Sign all lists anew, and the root where half of its time is over, also those that need keys of other people
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -48,7 +48,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             say!("Signed {} {}, good until {}", role.role, role.version, day(role.expires));
         }
     }
-    warn_of_expiry(&export::overview(repository, None)?, repository, now);
+    match export::overview(repository, None) {
+        Ok(overview) => warn_of_expiry(&overview, repository, now),
+        // It has been signed and published all the same.
+        Err(reason) => anstream::eprintln!(
+            "warning: {reason}; devices may refuse this repository, see: edgewarden repo check {}",
+            repository.display()
+        ),
+    }
     Ok(())
 }
 

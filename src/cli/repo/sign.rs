@@ -20,10 +20,16 @@ Examples:
   See what a change does before signing it, and sign it, at any place:
     edgewarden repo sign --request pending.json --root root.json --show
     edgewarden repo sign --request pending.json --root root.json --sign-with alice.pem
+  The request that begins a repository, before there is a root:
+    edgewarden repo sign --request pending.json --sign-with alice.pem
   Bring the signatures home; it is published as soon as every role has enough:
     edgewarden repo sign fleet --request pending.json
   Sign at home what waits there:
-    edgewarden repo sign fleet --sign-with bob.pem";
+    edgewarden repo sign fleet --sign-with bob.pem
+
+root.json is the one that your devices pin (metadata/1.root.json of the repository): keep a copy of your own, and take
+none that comes with a request. A request of a change that does not wait in the key folder of DIR is taken up and
+shown; the next `repo sign DIR` signs it.";
 
 /// Arguments of `sign`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +44,7 @@ pub struct Args {
     /// The folder with keys to sign with [default: DIR-keys]
     #[arg(long, value_name = "KEYS")]
     keys: Option<PathBuf>,
-    /// A root.json that you trust: the request must follow from it
+    /// The root.json that your devices pin: the request must follow from it; needed to sign without DIR
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// Only tell what it does and what it lacks
@@ -70,17 +76,30 @@ pub struct PendingArgs {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let root = args.root.as_deref().map(read_root).transpose()?;
     let request = args.request.as_deref().map(Change::load).transpose()?;
+    // At home the key folder knows the root.
+    let pinned = match (&root, &args.repository) {
+        (None, Some(repository)) => {
+            std::fs::read(key_folder(repository, args.keys.as_deref())?.join("root.json")).ok()
+        }
+        (root, _) => root.clone(),
+    };
     if let Some(request) = &request {
-        request.check(root.as_deref())?;
+        request.check(pinned.as_deref())?;
     }
     match (&args.repository, &args.request) {
         (_, Some(path)) if args.show => {
             let Some(change) = request else { return Ok(()) };
-            show(&change, Some(path), root.is_some(), args.json.json)
+            show(&change, Some(path), pinned.is_some(), args.json.json)
         }
         (Some(repository), _) => {
             let keys = key_folder(repository, args.keys.as_deref())?;
             at_home(repository, &keys, request, &args)
+        }
+        (None, Some(_))
+            if root.is_none() && request.as_ref().is_some_and(|request| !request.is_founding()) =>
+        {
+            let detail = "sign: give the root.json that your devices pin with --root, from a copy of your own; without it nobody can tell what this request builds on";
+            Err(Usage(detail.to_owned()).into())
         }
         (None, Some(path)) => elsewhere(path, root.as_deref(), &args),
         (None, None) => Err(Usage(
@@ -105,6 +124,9 @@ fn at_home(repository: &Path, keys: &Path, request: Option<Change>, args: &Args)
         return print_json(&signed);
     }
     lines(&signed.changes)?;
+    if signed.taken_up {
+        return tell::taken_up(&signed.outcome, repository);
+    }
     made(&signed.made)?;
     tell::outcome(&signed.outcome, repository)
 }
@@ -126,7 +148,6 @@ fn elsewhere(path: &Path, root: Option<&[u8]>, args: &Args) -> anyhow::Result<()
         }));
     }
     lines(&change.describe())?;
-    vouch(&change, root.is_some())?;
     made(&signatures)?;
     if missing.is_empty() {
         say!("All signatures of this round are there; bring {} home", path.display());
@@ -167,8 +188,8 @@ fn show(change: &Change, path: Option<&Path>, is_vouched: bool, json: bool) -> a
     if json {
         return print_json(&json!({ "changes": change.describe(), "missing": missing, "request": path }));
     }
-    lines(&change.describe())?;
     vouch(change, is_vouched)?;
+    lines(&change.describe())?;
     if missing.is_empty() {
         say!("It has all signatures that can be made now");
         return Ok(());
@@ -185,16 +206,14 @@ fn lines(changes: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says whose repository it is, where nobody has compared that.
+/// Says that nobody has compared whose repository it is.
 fn vouch(change: &Change, is_vouched: bool) -> anyhow::Result<()> {
-    if is_vouched {
-        return Ok(());
-    }
-    match change.root() {
-        None => say!("It begins a repository"),
-        Some(root) => {
-            say!("Root not compared with one of yours (--root); its first root has SHA-256 {}", root?.sha256)
-        }
+    if !is_vouched && let Some(root) = change.root() {
+        say!(
+            "Not compared with any root: what follows may be made up. Give the root.json that your devices pin with \
+             --root (the first root of this request has SHA-256 {})\n",
+            root?.sha256
+        );
     }
     Ok(())
 }

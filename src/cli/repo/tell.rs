@@ -25,11 +25,31 @@ pub fn outcome(outcome: &Outcome, repository: &Path) -> anyhow::Result<()> {
             say!("Not published yet: it waits for signatures");
             self::missing(missing)?;
             say!("\nCarry {} to a signer; there:", request.display());
-            say!("  edgewarden repo sign --request pending.json --sign-with KEY.pem");
+            let begun = repository.join(crate::bundle::layout::metadata("1.root.json")).exists();
+            let root = if begun { " --root root.json" } else { "" };
+            say!("  edgewarden repo sign --request pending.json{root} --sign-with KEY.pem");
+            if begun {
+                say!("(root.json: the signer's own copy of the one that your devices pin)");
+            }
             say!("Then bring it back; here:");
             say!("  edgewarden repo sign {} --request pending.json", repository.display());
         }
     }
+    Ok(())
+}
+
+/// What is to be done with a change from another place.
+pub fn taken_up(outcome: &Outcome, repository: &Path) -> anyhow::Result<()> {
+    say!("This change did not wait here. Nothing was signed or published; from now on it waits.");
+    if let Outcome::Waiting { missing, .. } = outcome
+        && !missing.is_empty()
+    {
+        say!("Missing:");
+        self::missing(missing)?;
+    }
+    let place = repository.display();
+    say!("\nRead what it does. To go on with it:   edgewarden repo sign {place}");
+    say!("To give it up:                         edgewarden repo pending {place} --discard");
     Ok(())
 }
 

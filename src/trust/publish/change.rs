@@ -75,7 +75,7 @@ impl Change {
     }
 
     /// Whether it begins a repository.
-    pub(super) fn is_founding(&self) -> bool {
+    pub fn is_founding(&self) -> bool {
         self.roots.is_empty()
     }
 
@@ -126,6 +126,14 @@ impl Change {
                 self.before.insert(role.to_owned(), file.clone());
             }
         }
+    }
+
+    /// The same new metadata upon what is published here: what else a request from another place says counts for
+    /// nothing, nor do its snapshot and timestamp, which are made here.
+    pub(super) fn taken_up(&self, mut upon: Self) -> Self {
+        let offline = self.roles.iter().filter(|(role, _)| !ONLINE.contains(&role.as_str()));
+        upon.roles = offline.map(|(role, file)| (role.clone(), file.clone())).collect();
+        upon
     }
 
     /// Takes a role out of the change.

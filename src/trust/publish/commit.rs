@@ -1,7 +1,7 @@
 //! From a change to what devices see: signatures, the online roles above it, our own client's judgement,
 //! and then the files, so that devices see the old repository or the new one and nothing between.
 
-use super::super::authority;
+use super::super::authority::{self, Authority};
 use super::super::folder::FolderTransport;
 use super::super::operators::listed_in;
 use super::super::roles::{self, Expiry};
@@ -139,6 +139,7 @@ impl Publisher {
         let overlay = Overlay { folder, files: files.iter().cloned().collect() };
         let client = RepositoryClient::forgetful(Arc::new(overlay), root);
         at_once(client.list(now))?;
+        covered(change, state)?;
         for role in change.roles().filter(|role| *role != "root" && !ONLINE.contains(role)) {
             let (Some(new), old) = (change.payload(role), change.published(role)) else { continue };
             for (release, entry) in state::releases(new) {
@@ -180,6 +181,23 @@ impl Publisher {
     }
 }
 
+/// Refuses a change after which a delegated list would lack signatures: a key was taken away while the change
+/// waited, and meanwhile that key signed the list anew. Clients read such a list only when they are led to it.
+fn covered(change: &Change, state: Option<&State>) -> Result<(), Reason> {
+    let Some(list) = change.after("targets") else { return Ok(()) };
+    for name in authority::delegations(list).filter_map(authority::name_of) {
+        let Some(file) = change.file(name).or_else(|| state?.file(name)) else { continue };
+        let authority = Authority::of_delegation(list, name);
+        if !authority.map(|authority| authority.is_met_by(file)).transpose()?.unwrap_or(false) {
+            let detail = format!(
+                "delegation {name}: its list was signed anew since this change was begun, by keys that are too few after it; give the change up with `edgewarden repo pending DIR --discard` and make it again"
+            );
+            return Err(Reason::new(ReasonCode::BadRequest, detail));
+        }
+    }
+    Ok(())
+}
+
 /// Target paths that lead a client to a delegation.
 fn samples(change: &Change, role: &str) -> Vec<String> {
     let delegation = change
@@ -193,7 +211,10 @@ fn samples(change: &Change, role: &str) -> Vec<String> {
 /// What the next snapshot or timestamp pins: what the published one does, and the files of the change.
 pub(super) fn online_meta(change: &Change, role: &str) -> Result<Value, Reason> {
     let first = || roles::first(role, "meta");
-    let mut meta = change.published(role).cloned().unwrap_or_else(first)["meta"].take();
+    let meta = change.published(role).cloned().unwrap_or_else(first).get("meta").cloned();
+    let mut meta = meta.filter(Value::is_object).ok_or_else(|| {
+        Reason::new(ReasonCode::Malformed, format!("{role}: what is published of it pins nothing"))
+    })?;
     let pinned: Vec<&str> = match role {
         "timestamp" => vec!["snapshot"],
         _ => change.roles().filter(|role| *role != "root" && !ONLINE.contains(role)).collect(),

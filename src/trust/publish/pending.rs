@@ -25,15 +25,21 @@ pub struct Signed {
     pub made: Vec<Made>,
     /// Signatures taken from the request.
     pub taken: usize,
+    /// True where the request is of a change that did not wait here: now it does, and nothing was signed.
+    pub taken_up: bool,
     /// Where the change stands now.
     pub outcome: Outcome,
 }
 
 impl Publisher {
-    /// The change that waits for signatures, if one does. Errors: `BadRequest` where its file is none.
+    /// The change that waits for signatures, if one does. Errors: `BadRequest` where its file is none; those of
+    /// [`Change::check`].
     pub fn pending(&self) -> Result<Option<Change>, Reason> {
         let state = self.pinned_root.is_some().then(|| self.state()).transpose()?;
-        self.waiting(state.as_ref())
+        let waiting = self.waiting(state.as_ref())?;
+        // The file may have been changed by whoever can write here.
+        waiting.iter().try_for_each(|waiting| waiting.check(self.pinned_root.as_deref()))?;
+        Ok(waiting)
     }
 
     /// Gives up the change that waits; tells whether there was one. What was copied for it stays as files
@@ -46,8 +52,8 @@ impl Publisher {
     }
 
     /// Adds the signatures of `request`, if any, and of the keys at hand to the change that waits, and
-    /// publishes it when it lacks nothing. A request of a change that was begun at another place is taken
-    /// up.
+    /// publishes it when it lacks nothing. A change that does not wait here, because it was begun at another
+    /// place or given up, is only taken up: it waits from then on, to be looked at and signed by the next call.
     ///
     /// # Errors
     /// `BadRequest` where nothing waits, where nothing was added, or where the repository has moved on;
@@ -55,7 +61,10 @@ impl Publisher {
     pub fn sign(&mut self, request: Option<Change>, now: Timestamp) -> Result<Signed, Reason> {
         let refuse = |detail: &str| Err(Reason::new(ReasonCode::BadRequest, detail));
         let state = self.pinned_root.is_some().then(|| self.state()).transpose()?;
-        let (mut change, taken) = match (self.waiting(state.as_ref())?, request) {
+        let waiting = self.waiting(state.as_ref())?;
+        waiting.iter().try_for_each(|waiting| waiting.check(self.pinned_root.as_deref()))?;
+        let taken_up = waiting.is_none();
+        let (mut change, taken) = match (waiting, request) {
             (Some(mut waiting), Some(request)) => {
                 let taken = waiting.merge(&request)?;
                 (waiting, taken)
@@ -63,24 +72,35 @@ impl Publisher {
             (Some(waiting), None) => (waiting, 0),
             (None, Some(request)) => {
                 request.check(self.pinned_root.as_deref())?;
-                (request, 0)
+                let upon = match &state {
+                    Some(state) => Change::upon(state, self.roots(state)?),
+                    None => Change::founding(),
+                };
+                (request.taken_up(upon), 0)
             }
             (None, None) => return refuse("nothing waits for signatures; publish or change something first"),
         };
-        // A change that was not here before is progress by itself.
-        let is_new = !change::waits(&self.key_folder.join(FILE))?;
-        if !self.is_next(&change, state.as_ref()) {
+        if change.is_empty() || !self.is_next(&change, state.as_ref()) {
             return refuse(
                 "the repository has moved on since this change was begun; give it up with `edgewarden repo pending DIR --discard` and make it again",
             );
         }
+        if taken_up {
+            change.check(self.pinned_root.as_deref())?;
+        }
         let changes = change.describe();
+        if taken_up {
+            let request = self.key_folder.join(FILE);
+            change.save(&request)?;
+            let outcome = Outcome::Waiting { request, missing: change.missing()? };
+            return Ok(Signed { changes, made: Vec::new(), taken, taken_up, outcome });
+        }
         let (made, missing) = self.finish(&mut change, state.as_ref(), now)?;
-        if made.is_empty() && taken == 0 && !is_new && !missing.is_empty() {
+        if made.is_empty() && taken == 0 && !missing.is_empty() {
             return refuse(&format!("no signature was added: {}", lacking(&missing)));
         }
         let outcome = self.settle(change, missing, state.as_ref(), now)?;
-        Ok(Signed { changes, made, taken, outcome })
+        Ok(Signed { changes, made, taken, taken_up, outcome })
     }
 
     /// Begins a change. Errors: `BadRequest` while another one waits.

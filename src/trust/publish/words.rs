@@ -2,18 +2,21 @@
 
 use super::super::authority::{self, Authority, TOP_LEVEL};
 use super::super::operators::TARGET as OPERATORS;
-use super::super::public_key::{PublicKey, short};
-use super::super::roles;
+use super::super::public_key::PublicKey;
 use super::super::state::{digest_of, releases};
+use super::super::{pin, roles};
 use super::change::{Change, ONLINE};
 use crate::bundle::layout;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Change {
-    /// What it does, a line for each thing.
+    /// What it does, a line for each thing; what is in it cannot act on a terminal.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        if self.is_founding() {
+            lines.push("begins a new repository; if yours exists already, do not sign this".to_owned());
+        }
         if let Some(root) = self.payload("root") {
             keys(&mut lines, self.published("root"), root);
             others(&mut lines, "root", self.published("root"), root);
@@ -32,7 +35,7 @@ impl Change {
             others(&mut lines, role, self.published(role), payload);
             valid(&mut lines, role, payload);
         }
-        lines
+        lines.iter().map(|line| pin::plain(line)).collect()
     }
 }
 
@@ -57,7 +60,7 @@ fn others(lines: &mut Vec<String>, role: &str, before: Option<&Value>, after: &V
     for name in names.into_iter().filter(|name| !TOLD.contains(&name.as_str())) {
         if old.get(name) != new.get(name) {
             let value = new.get(name).map_or_else(|| "nothing".to_owned(), Value::to_string);
-            lines.push(format!("{role}: {} becomes {value}", name.escape_debug()));
+            lines.push(format!("{role}: {name} becomes {value}"));
         }
     }
 }
@@ -71,19 +74,19 @@ fn keys(lines: &mut Vec<String>, before: Option<&Value>, after: &Value) {
 
 fn who(lines: &mut Vec<String>, role: &str, before: Option<&Authority>, after: Option<&Authority>) {
     // By what the keys are, not by the ids that they are given.
-    let id = |(named, key): (&String, &Value)| match PublicKey::of_value(key) {
-        Some(key) => key.id().to_owned(),
-        None => format!("{named} of a kind that counts for nothing here"),
+    let id = |key: &Value| {
+        let id = pin::computed_id(key);
+        if PublicKey::of_value(key).is_some() { id } else { format!("{id} (of a kind unknown here)") }
     };
     let ids = |authority: Option<&Authority>| -> BTreeSet<String> {
-        authority.into_iter().flat_map(|authority| authority.keys.iter().map(id)).collect()
+        authority.into_iter().flat_map(|authority| authority.keys.values().map(id)).collect()
     };
     let (old, new) = (ids(before), ids(after));
     for id in new.difference(&old) {
-        lines.push(format!("{role}: key {} may sign", short(id)));
+        lines.push(format!("{role}: key {id} may sign"));
     }
     for id in old.difference(&new) {
-        lines.push(format!("{role}: key {} may no longer sign", short(id)));
+        lines.push(format!("{role}: key {id} may no longer sign"));
     }
     let threshold = |authority: Option<&Authority>| authority.map_or(0, |authority| authority.threshold);
     if threshold(before) != threshold(after) || old.len() != new.len() {
@@ -128,13 +131,16 @@ fn offers(lines: &mut Vec<String>, of: &str, before: Option<&Value>, after: &Val
 }
 
 fn delegations(lines: &mut Vec<String>, of: &str, before: Option<&Value>, after: &Value) {
-    let named = |list: Option<&Value>| -> BTreeMap<String, Value> {
-        let all = list.into_iter().flat_map(authority::delegations);
-        all.filter_map(|one| Some((authority::name_of(one)?.to_owned(), one.clone()))).collect()
+    let entry_of = |list: Option<&Value>, name: &str| {
+        authority::delegations(list?).find(|one| authority::name_of(one) == Some(name)).cloned()
     };
-    let (old, new) = (named(before), named(Some(after)));
-    for (name, entry) in &new {
-        if old.get(name) == Some(entry) {
+    let keys_of = |list: Option<&Value>, name: &str| Authority::of_delegation(list?, name);
+    let (old, new) = (names(before), names(Some(after)));
+    for name in &new {
+        let entry = entry_of(Some(after), name).unwrap_or_default();
+        let (had, has) = (keys_of(before, name), keys_of(Some(after), name));
+        // The keys stand beside the entries, which only name them.
+        if entry_of(before, name).as_ref() == Some(&entry) && had == has {
             continue;
         }
         let paths = entry["paths"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -144,10 +150,34 @@ fn delegations(lines: &mut Vec<String>, of: &str, before: Option<&Value>, after:
         }
         let ends = if entry["terminating"] == true { ", and nobody after it" } else { "" };
         lines.push(format!("{of}lets {name} publish {}{ends}", paths.join(", ")));
-        let keys_of = |list: Option<&Value>| Authority::of_delegation(list?, name);
-        who(lines, name, keys_of(before).as_ref(), keys_of(Some(after)).as_ref());
+        who(lines, name, had.as_ref(), has.as_ref());
     }
-    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+    for name in old.iter().filter(|name| !new.contains(name)) {
         lines.push(format!("{of}takes all away from {name}"));
     }
+    // Of two that have the same release the first one counts.
+    let stay = old.iter().filter(|name| new.contains(name));
+    let come = new.iter().filter(|name| !old.contains(name));
+    if !stay.chain(come).eq(new.iter()) {
+        lines.push(format!("{of}asks in this order: {}", new.join(", ")));
+    }
+    let field = |list: Option<&Value>, name: &str| list?.get("delegations")?.get(name).cloned();
+    let fields = |list: Option<&Value>| -> Vec<String> {
+        let all = list.and_then(|list| list.get("delegations")?.as_object());
+        all.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    let all: BTreeSet<String> = fields(before).into_iter().chain(fields(Some(after))).collect();
+    for name in all.iter().filter(|name| !matches!(name.as_str(), "keys" | "roles")) {
+        let (was, is) = (field(before, name), field(Some(after), name));
+        if was != is {
+            let value = is.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+            lines.push(format!("{of}delegations: {name} becomes {value}"));
+        }
+    }
+}
+
+/// The delegations of a list in their order.
+fn names(list: Option<&Value>) -> Vec<String> {
+    let all = list.into_iter().flat_map(authority::delegations);
+    all.filter_map(|one| authority::name_of(one).map(str::to_owned)).collect()
 }

@@ -216,3 +216,14 @@ fn what_other_tools_put_into_the_metadata_stays_and_nothing_is_made_up() {
         assert!(!String::from_utf8_lossy(bytes).contains("null"), "{name}");
     }
 }
+
+#[test]
+fn a_desk_walks_through_more_roots_than_a_device_takes_at_once() {
+    let lab = Lab::with_one();
+    for _ in 0..=super::super::tuf::MAX_ROOT_ROTATIONS {
+        lab.publisher().rotate(&[], lab.now).unwrap();
+    }
+    assert_eq!(lab.refusal(lab.files()), ReasonCode::Malformed);
+    let overview = super::super::export::overview(&lab.repository(), None).unwrap();
+    assert_eq!(overview.releases.len(), 1);
+}

@@ -1,9 +1,11 @@
 //! Keys of several people, as a library user meets them: what waits, what a rotation leaves, what a
 //! delegation gives.
 
+use super::super::publish::change::Change;
 use super::super::publish::delegation::Delegation;
 use super::super::publish::keyring::Edit;
 use super::super::publish::{Founding, Outcome};
+use super::super::roles::Expiry;
 use super::super::signer::Signer;
 use super::*;
 use std::os::unix::fs::MetadataExt;
@@ -156,4 +158,190 @@ fn the_memory_of_a_device_tells_what_is_no_longer_listed() {
     at_once(lab.device(Arc::new(Served::new(lab.files()))).list(lab.now)).unwrap();
     assert_eq!(ask(&one).unwrap(), None);
     assert!(ask(&"detector@2.0.0".parse().unwrap()).unwrap().is_some());
+}
+
+/// A repository whose list needs both of two keys, which are not in its key folder; that has all the others.
+fn of_two(expiry: Expiry) -> (Lab, Key, Key) {
+    let lab = Lab { dir: tempfile::tempdir().unwrap(), now: "2026-06-01T12:00:00Z".parse().unwrap() };
+    let (one, two) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let mut founding = Founding { expiry, ..Founding::default() };
+    founding.keys.insert("targets".to_owned(), vec![one.public_key(), two.public_key()]);
+    founding.thresholds.insert("targets".to_owned(), 2);
+    let both = signers(&[&one, &two]);
+    let begun = Publisher::found(&lab.repository(), &lab.keys(), &founding, both, lab.now).unwrap();
+    assert!(is_live(&begun.1));
+    drop(begun);
+    (lab, one, two)
+}
+
+fn signers(keys: &[&Key]) -> Vec<Signer> {
+    keys.iter().map(|key| Signer::from(again(key))).collect()
+}
+
+fn acme(name: &str, keys: &[&Key]) -> Delegation {
+    Delegation {
+        name: name.to_owned(),
+        models: vec![format!("{name}-*")],
+        keys: keys.iter().map(|key| key.public_key()).collect(),
+        threshold: 1,
+        terminating: true,
+    }
+}
+
+#[test]
+fn a_request_can_hide_nothing_from_its_signers() {
+    let (lab, one, two) = of_two(Expiry::default());
+    let (supplier, other) = (Key::generate().unwrap(), Key::generate().unwrap());
+    for name in ["acme", "zeta"] {
+        let mut publisher = lab.publisher().with_signers(signers(&[&one, &two, &supplier]));
+        assert!(is_live(&publisher.delegate(&acme(name, &[&supplier]), lab.now).unwrap()));
+    }
+    let bundle = lab.bundle("detector@1.0.0", b"one");
+    assert!(!lab.publisher().publish(&bundle, lab.now, &|_| {}).unwrap().live);
+    let whole: Value = serde_json::from_slice(&fs::read(lab.keys().join("pending.json")).unwrap()).unwrap();
+    let root = lab.root();
+    let tampered = |tamper: &dyn Fn(&mut Value)| -> Change {
+        let mut value = whole.clone();
+        tamper(&mut value);
+        serde_json::from_value(value).unwrap()
+    };
+    tampered(&|_| {}).check(Some(&root)).unwrap();
+    let id = supplier.id();
+    let list = |value: &mut Value, change: &dyn Fn(&mut Value)| {
+        change(&mut value["roles"]["targets"]["signed"]);
+    };
+    let blank = json!({
+        "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": format!(" {}", other.public_hex()) },
+    });
+    let duplicate = |list: &mut Value| {
+        let mut again = list["delegations"]["roles"][0].clone();
+        again["paths"] = json!(["*/*/manifest.json"]);
+        list["delegations"]["roles"].as_array_mut().unwrap().insert(0, again);
+    };
+    let refused: [(&dyn Fn(&mut Value), &str); 8] = [
+        // Another key under the known id; one that only the TUF library reads; one under an id of its own making.
+        (&|v| list(v, &|l| l["delegations"]["keys"][id] = other.public()), "not the one of this id"),
+        (&|v| list(v, &|l| l["delegations"]["keys"][id] = blank.clone()), "not the one of this id"),
+        (&|v| list(v, &|l| l["delegations"]["keys"]["00"] = other.public()), "not the one of this id"),
+        (&|v| list(v, &duplicate), "delegates to acme twice"),
+        (&|v| list(v, &|l| l["delegations"]["roles"][0]["name"] = json!("a\u{1b}[2K")), "can be no name"),
+        (&|v| list(v, &|l| l["delegations"]["roles"][0]["name"] = json!("root")), "can be no name"),
+        (&|v| v["roles"]["a\u{1b}[2K"] = v["before"]["acme"].clone(), "a name has A-Z"),
+        (&|v| v["before"]["snapshot"] = json!({ "signed": "x" }), "something else"),
+    ];
+    for (tamper, words) in refused {
+        let reason = tampered(tamper).check(Some(&root)).unwrap_err();
+        assert!(reason.code == ReasonCode::Malformed && reason.detail.contains(words), "{words}: {reason}");
+        assert!(!reason.detail.contains(char::is_control), "{reason}");
+    }
+    let told: [(&dyn Fn(&mut Value), &str); 4] = [
+        (
+            &|v| list(v, &|l| l["delegations"]["roles"].as_array_mut().unwrap().reverse()),
+            "asks in this order: zeta, acme",
+        ),
+        (&|v| list(v, &|l| l["delegations"]["x"] = json!(1)), "delegations: x becomes 1"),
+        (&|v| list(v, &|l| l["x"] = json!("say \"hello\"")), "targets: x becomes \"say \\\"hello\\\"\""),
+        (
+            &|v| list(v, &|l| l["targets"]["a\u{1b}[1A\u{9b}2K\nb"] = json!({})),
+            r"adds target a\u{1b}[1A\u{9b}2K\nb, SHA-256 none",
+        ),
+    ];
+    for (tamper, line) in told {
+        let change = tampered(tamper);
+        change.check(Some(&root)).unwrap();
+        let lines = change.describe();
+        assert!(lines.iter().any(|told| told == line), "{line}: {lines:#?}");
+        assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:#?}");
+    }
+    // Also to somebody who only looks: the whole id of the key that counts.
+    let lines = tampered(&|v| list(v, &|l| l["delegations"]["keys"][id] = other.public())).describe();
+    let line = format!("acme: key {} may sign", other.id());
+    assert!(lines.contains(&line), "{lines:#?}");
+    // A file in the key folder that was changed is not shown nor signed, and can be given up.
+    let mut value = whole.clone();
+    list(&mut value, &duplicate);
+    fs::write(lab.keys().join("pending.json"), value.to_string()).unwrap();
+    let mut publisher = lab.publisher().with_signers(signers(&[&one, &two]));
+    assert_eq!(publisher.pending().unwrap_err().code, ReasonCode::Malformed);
+    assert_eq!(publisher.sign(None, lab.now).unwrap_err().code, ReasonCode::Malformed);
+    assert!(publisher.discard().unwrap());
+}
+
+#[test]
+fn a_change_from_elsewhere_waits_to_be_looked_at_and_brings_no_expiry_along() {
+    let (lab, one, two) = of_two(Expiry::default());
+    // A desk without the online key leaves a list that is complete, and a snapshot that is not.
+    let (key, away) = (lab.keys().join("signing.pem"), lab.dir.path().join("away.pem"));
+    fs::rename(&key, &away).unwrap();
+    let bundle = lab.bundle("detector@1.0.0", b"one");
+    let mut publisher = lab.publisher().with_signers(signers(&[&one, &two]));
+    assert!(!publisher.publish(&bundle, lab.now, &|_| {}).unwrap().live);
+    let pending = lab.keys().join("pending.json");
+    let mut value: Value = serde_json::from_slice(&fs::read(&pending).unwrap()).unwrap();
+    value["roles"]["snapshot"]["signed"]["expires"] = json!("2099-01-01T00:00:00Z");
+    assert!(publisher.discard().unwrap());
+    drop(publisher);
+    fs::rename(&away, &key).unwrap();
+
+    let before = lab.files();
+    let mut publisher = lab.publisher();
+    let signed = publisher.sign(Some(serde_json::from_value(value).unwrap()), lab.now).unwrap();
+    assert!(signed.taken_up && signed.made.is_empty() && !is_live(&signed.outcome));
+    assert!(signed.changes.iter().any(|line| line.starts_with("adds detector@1.0.0")), "{signed:?}");
+    assert_eq!(lab.files(), before);
+    let signed = publisher.sign(None, lab.now).unwrap();
+    assert!(!signed.taken_up && is_live(&signed.outcome));
+    let snapshot = payload(&lab.files()["metadata/2.snapshot.json"]);
+    assert_eq!(snapshot["expires"], roles::expires(lab.now, Expiry::default().snapshot).unwrap());
+}
+
+#[test]
+fn a_refresh_leaves_the_root_alone_while_a_change_waits() {
+    let (mut lab, one, two) = of_two(Expiry { root: 100, ..Expiry::default() });
+    let bundle = lab.bundle("detector@1.0.0", b"one");
+    let mut publisher = lab.publisher().with_signers(signers(&[&one]));
+    assert!(!publisher.publish(&bundle, lab.now, &|_| {}).unwrap().live);
+    lab.now = later(lab.now, 60);
+    let resigned = publisher.refresh(lab.now).unwrap();
+    assert!(resigned.iter().all(|role| role.role != "root"), "{resigned:?}");
+    drop(publisher);
+    let mut publisher = lab.publisher().with_signers(signers(&[&two]));
+    assert!(is_live(&publisher.sign(None, lab.now).unwrap().outcome), "what was signed before still counts");
+    drop(publisher);
+    let mut publisher = lab.publisher().with_signers(signers(&[&one, &two]));
+    assert!(is_live(&publisher.renew_all(lab.now).unwrap()));
+    assert!(lab.files().contains_key("metadata/2.root.json"), "half of its time is over");
+}
+
+#[test]
+fn a_revocation_that_waited_does_not_leave_a_list_without_signatures() {
+    let (lab, one, two) = of_two(Expiry::default());
+    let (stays, goes) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let mut publisher = lab.publisher().with_signers(signers(&[&one, &two, &stays]));
+    assert!(is_live(&publisher.delegate(&acme("acme", &[&stays, &goes]), lab.now).unwrap()));
+    let revoke = [Edit::Revoke { role: "acme".to_owned(), id: goes.id().to_owned() }];
+    drop(publisher);
+    assert!(!is_live(&lab.publisher().rotate(&revoke, lab.now).unwrap()));
+    // Meanwhile the key that is to go signs the list at another desk.
+    let desk = lab.dir.path().join("other-keys");
+    fs::create_dir(&desk).unwrap();
+    for name in ["root.json", "signing.pem"] {
+        fs::copy(lab.keys().join(name), desk.join(name)).unwrap();
+    }
+    let bundle = lab.bundle("acme-finder@1.0.0", b"faces");
+    let mut publisher = Publisher::open(&lab.repository(), &desk).unwrap().with_signers(signers(&[&goes]));
+    let (_, outcome) = publisher.publish_all(&[&bundle], Some("acme"), lab.now, &|_| {}).unwrap();
+    assert!(is_live(&outcome));
+    drop(publisher);
+
+    let before = lab.files();
+    let mut publisher = lab.publisher().with_signers(signers(&[&one, &two, &stays]));
+    let reason = publisher.sign(None, lab.now).unwrap_err();
+    assert!(reason.code == ReasonCode::BadRequest && reason.detail.contains("make it again"), "{reason}");
+    assert_eq!(lab.files(), before);
+    // The remedy.
+    assert!(publisher.discard().unwrap());
+    assert!(is_live(&publisher.rotate(&revoke, lab.now).unwrap()));
+    let device = lab.device(Arc::new(Served::new(lab.files())));
+    at_once(device.resolve(&"acme-finder@1.0.0".parse().unwrap(), lab.now)).unwrap();
 }

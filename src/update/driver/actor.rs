@@ -320,7 +320,9 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     /// since the device must serve.
     async fn unless_revoked(&mut self, order: Order) -> Option<Order> {
         let Some(deployment) = &self.deployment else { return Some(order) };
-        let is_same = matches!(&order.wish, Wish::Deploy { release, .. } if *release == deployment.release);
+        // As `interrupt` tells them apart: the same release from elsewhere would end the probation, too.
+        let is_same = matches!(&order.wish, Wish::Deploy { release, origin, .. }
+            if *release == deployment.release && *origin == deployment.origin);
         let before =
             deployment.serving.clone().filter(|_| deployment.stage() == Stage::Probation && !is_same);
         let Some(before) = before else { return Some(order) };

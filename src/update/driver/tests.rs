@@ -410,8 +410,15 @@ async fn what_was_taken_off_the_list_comes_back_by_no_order() {
         let reason = bad(refused.unwrap()).await;
         assert!(reason.code == ReasonCode::NotFound && reason.detail.contains("taken off"), "{reason}");
     }
-    // A wish for another release waits for the end of the probation.
+    // The same release from elsewhere is another wish: it waits for the end of the probation.
+    let elsewhere = running
+        .updater
+        .install(&slot(), "/media/usb/detector@3.0.0.bundle".into(), Default::default())
+        .await
+        .unwrap();
+    // So does one for another release, in its place.
     let waits = running.updater.update(&slot(), release("1.0.0"), Default::default()).unwrap();
+    assert_eq!(bad(elsewhere).await.code, ReasonCode::Superseded);
     assert_eq!(bad(running.updater.abort(&slot()).unwrap()).await.code, ReasonCode::NotFound);
     assert_eq!(running.host.serving().unwrap(), "detector@3.0.0");
     let feed = running.host.seen.lock().unwrap().feeds.last().unwrap().clone();

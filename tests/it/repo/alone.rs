@@ -202,3 +202,18 @@ fn a_program_that_does_not_sign_is_told_and_nothing_is_published() {
     assert_eq!(desk.releases(), ["finder@1.0.0"]);
     desk.bad("repo refresh fleet --signer true", 64, "--signer-key");
 }
+
+#[test]
+fn a_refresh_that_was_published_does_not_fail_for_what_it_warns_of() {
+    let desk = Desk::new();
+    desk.good("repo init fleet");
+    let bundle = desk.bundle("finder", "1.0.0");
+    desk.good(&format!("repo publish fleet {bundle}"));
+    for manifest in tree(&desk.path("fleet/targets")).keys() {
+        std::fs::remove_file(manifest).unwrap();
+    }
+    let ended = desk.run(&["repo", "refresh", "fleet"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("Signed timestamp 3"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("warning: ") && ended.stderr.contains("repo check"), "{}", ended.stderr);
+}

@@ -47,7 +47,7 @@ fn two_of_three_publish_at_different_places_and_times() {
     let shown = desk.good("repo sign --request carol/pending.json --root fleet/metadata/1.root.json --show");
     assert!(shown.contains("adds finder@1.0.0, SHA-256 "), "{shown}");
     desk.bad(
-        "repo sign --request carol/pending.json --sign-with carol/carol.pem",
+        "repo sign --request carol/pending.json --root fleet/metadata/1.root.json --sign-with carol/carol.pem",
         1,
         "no signature was added",
     );
@@ -119,9 +119,13 @@ fn a_signer_elsewhere_refuses_a_request_that_was_tampered_with_or_is_of_another_
     let path = desk.path("alice/pending.json");
     let whole: serde_json::Value =
         serde_json::from_slice(&std::fs::read(desk.path("fleet-keys/pending.json")).unwrap()).unwrap();
-    let sign = "repo sign --request alice/pending.json --sign-with alice/alice.pem";
+    std::fs::copy(desk.path("fleet/metadata/1.root.json"), desk.path("alice/root.json")).unwrap();
+    let unpinned = "repo sign --request alice/pending.json --sign-with alice/alice.pem";
+    let sign = &format!("{unpinned} --root alice/root.json");
     type Tamper = fn(&mut serde_json::Value);
-    let tampers: [(Tamper, i32, &str); 7] = [
+    let tampers: [(Tamper, i32, &str); 9] = [
+        (|change| change["before"]["snapshot"] = serde_json::json!({ "signed": "x" }), 2, "something else"),
+        (|change| change["roots"] = serde_json::json!([]), 2, "another repository"),
         (|change| change["roots"][0]["signed"]["version"] = 7.into(), 2, "root 1"),
         (|change| change["before"]["targets"]["signed"]["x"] = 1.into(), 2, "is not signed"),
         (|change| change["roles"]["targets"]["signed"]["version"] = 9.into(), 2, "does not follow"),
@@ -146,18 +150,50 @@ fn a_signer_elsewhere_refuses_a_request_that_was_tampered_with_or_is_of_another_
         std::fs::write(&path, change.to_string()).unwrap();
         desk.bad(sign, code, words);
     }
+    // One that pretends to begin a repository may not build on anything, and any other one needs a root.
+    let mut change = whole.clone();
+    change["roots"] = serde_json::json!([]);
+    std::fs::write(&path, change.to_string()).unwrap();
+    desk.bad(unpinned, 2, "nothing that it could build on");
+    change["before"] = serde_json::json!({});
+    std::fs::write(&path, change.to_string()).unwrap();
+    desk.bad(unpinned, 2, "must be empty");
     std::fs::write(&path, whole.to_string()).unwrap();
+    desk.bad(unpinned, 64, "give the root.json that your devices pin with --root");
+    let shown = desk.good("repo sign --request alice/pending.json --show");
+    assert!(shown.starts_with("Not compared with any root"), "{shown}");
     let stranger = Desk::new();
     stranger.good("repo init fleet");
     std::fs::copy(stranger.path("fleet/metadata/1.root.json"), desk.path("alice/root.json")).unwrap();
-    desk.bad(&format!("{sign} --root alice/root.json"), 2, "another repository");
+    desk.bad(sign, 2, "another repository");
     std::fs::copy(desk.path("fleet/metadata/1.root.json"), desk.path("alice/root.json")).unwrap();
-    desk.good(&format!("{sign} --root alice/root.json"));
+    desk.good(sign);
     // A request of a change that was given up does not come back by itself under another one.
     desk.good("repo pending fleet --discard");
     let other = desk.bundle("other", "1.0.0");
     desk.good(&format!("repo publish fleet {other}"));
     desk.bad("repo sign fleet --request alice/pending.json", 1, "another change");
+}
+
+#[test]
+fn a_request_that_this_desk_never_made_is_shown_before_it_counts() {
+    let (desk, _) = begun();
+    let bundle = desk.bundle("finder", "1.0.0");
+    desk.good(&format!("repo publish fleet {bundle}"));
+    desk.sign_at("alice");
+    std::fs::copy(desk.path("alice/pending.json"), desk.path("bob/pending.json")).unwrap();
+    let root = "--root fleet/metadata/1.root.json";
+    desk.good(&format!("repo sign --request bob/pending.json {root} --sign-with bob/bob.pem"));
+    // Given up here; somebody carries it home all the same, with every signature.
+    desk.good("repo pending fleet --discard");
+    let before = tree(&desk.path("fleet/metadata"));
+    let said = desk.good("repo sign fleet --request bob/pending.json");
+    assert!(said.contains("adds finder@1.0.0") && said.contains("Nothing was signed or published"), "{said}");
+    assert!(said.contains("edgewarden repo sign fleet\n"), "{said}");
+    assert_eq!(tree(&desk.path("fleet/metadata")), before);
+    assert!(desk.good("repo pending fleet").contains("adds finder@1.0.0"));
+    desk.good("repo sign fleet");
+    assert_eq!(desk.releases(), ["finder@1.0.0"]);
 }
 
 #[test]
@@ -201,7 +237,8 @@ fn everything_is_renewed_by_all_who_must() {
     let (desk, _) = begun();
     assert_eq!(desk.json("repo refresh fleet --all")["state"], "waiting");
     signed_by(&desk, ["carol", "bob"]);
-    assert!(desk.path("fleet/metadata/2.root.json").exists());
+    assert!(desk.path("fleet/metadata/2.targets.json").exists());
+    assert!(!desk.path("fleet/metadata/2.root.json").exists(), "it is still young");
     desk.good("repo check fleet --root fleet/metadata/1.root.json");
 }
 
