@@ -188,6 +188,9 @@ fn acme(name: &str, keys: &[&Key]) -> Delegation {
     }
 }
 
+/// What somebody does to a request.
+type Tamper<'a> = &'a dyn Fn(&mut Value);
+
 #[test]
 fn a_request_can_hide_nothing_from_its_signers() {
     let (lab, one, two) = of_two(Expiry::default());
@@ -218,7 +221,7 @@ fn a_request_can_hide_nothing_from_its_signers() {
         again["paths"] = json!(["*/*/manifest.json"]);
         list["delegations"]["roles"].as_array_mut().unwrap().insert(0, again);
     };
-    let refused: [(&dyn Fn(&mut Value), &str); 8] = [
+    let refused: [(Tamper<'_>, &str); 8] = [
         // Another key under the known id; one that only the TUF library reads; one under an id of its own making.
         (&|v| list(v, &|l| l["delegations"]["keys"][id] = other.public()), "not the one of this id"),
         (&|v| list(v, &|l| l["delegations"]["keys"][id] = blank.clone()), "not the one of this id"),
@@ -234,7 +237,7 @@ fn a_request_can_hide_nothing_from_its_signers() {
         assert!(reason.code == ReasonCode::Malformed && reason.detail.contains(words), "{words}: {reason}");
         assert!(!reason.detail.contains(char::is_control), "{reason}");
     }
-    let told: [(&dyn Fn(&mut Value), &str); 4] = [
+    let told: [(Tamper<'_>, &str); 4] = [
         (
             &|v| list(v, &|l| l["delegations"]["roles"].as_array_mut().unwrap().reverse()),
             "asks in this order: zeta, acme",
