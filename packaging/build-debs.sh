@@ -15,7 +15,8 @@
 #
 # cross/build.sh makes the programs, for glibc 2.31 whatever this machine has. Beside each package of the agent lies
 # its list of parts (CycloneDX). What is wrong for lintian makes it fail. The date in the packages is that of the
-# commit, or SOURCE_DATE_EPOCH; one commit and one toolchain give the same bytes.
+# commit, or SOURCE_DATE_EPOCH; one commit, one toolchain and one
+# name of the folder give the same bytes.
 set -euo pipefail
 umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
