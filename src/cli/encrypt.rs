@@ -1,13 +1,14 @@
 //! Encrypting a bundle for devices: whom for, and where the encrypted copy lies until it is published.
 
 use super::exit::Usage;
-use crate::bundle::{self, OpenBundle, layout, secret};
+use crate::bundle::{OpenBundle, secret};
 use crate::domain::Reason;
 use crate::sys::age::Recipient;
 use crate::sys::durable::failed;
 use crate::trust::export;
 use crate::trust::publish::Published;
 use anyhow::Context;
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
 /// Whom a model is encrypted for.
@@ -90,17 +91,15 @@ pub fn ready(
 /// the repository is told by who publishes to it.
 fn published(bundle: &OpenBundle, repository: &Path, recipients: &[Recipient]) -> Option<Published> {
     let release = bundle.manifest.release();
-    let offers = export::overview(repository, None).ok()?.releases;
-    let digest = offers.into_iter().find(|offer| offer.release == release)?.digest;
-    let bytes = std::fs::read(repository.join(layout::manifest(&release, &digest))).ok()?;
-    let listed = bundle::parse_manifest(&bytes).ok()?;
-    secret::is_same_in_plain(&bundle.manifest, &listed, recipients).then(|| Published {
+    let listed = export::resolve(repository, &release, None, Timestamp::MIN).ok()?;
+    let listed = listed.get();
+    secret::is_same_in_plain(&bundle.manifest, &listed.manifest, recipients).then(|| Published {
         release,
-        digest,
+        digest: listed.digest,
         fresh: false,
         live: true,
         new_files: 0,
         new_bytes: 0,
-        total_bytes: listed.total_size(),
+        total_bytes: listed.manifest.total_size(),
     })
 }

@@ -118,6 +118,16 @@ pub fn write_atomic_for(path: &Path, bytes: &[u8], access: Access) -> Result<(),
     write(path, bytes, Some(access))
 }
 
+/// Writes a new file with a key, which only its owner can read. A file that is there is never written over: the
+/// source of the error is of the kind `AlreadyExists` then.
+pub fn create_key_file(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(failed("create key file", path))?;
+    file.write_all(bytes).map_err(failed("write key file", path))?;
+    file.sync_all().map_err(failed("sync key file", path))?;
+    sync_dir(parent_of(path))
+}
+
 fn write(path: &Path, bytes: &[u8], access: Option<Access>) -> Result<(), DurableError> {
     let temporary = temporary_beside(path);
     let written = (|| {

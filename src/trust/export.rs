@@ -114,6 +114,17 @@ pub fn operators(repository: &Path, root: Option<&[u8]>) -> Result<Operators, Re
     }
 }
 
+/// What the repository in a folder says of a release; its blobs are not read. With `now` at its least, also what
+/// has expired. Errors: those of [`RepositoryClient::resolve`].
+pub fn resolve(
+    repository: &Path,
+    release: &Release,
+    root: Option<&[u8]>,
+    now: Timestamp,
+) -> Result<Verified<SignedManifest>, Reason> {
+    at_once(client(repository, root)?.resolve(release, now))
+}
+
 /// Verifies a release of the repository in a folder down to the last byte of its blobs. Errors: those of
 /// [`RepositoryClient::resolve`].
 pub fn verify_release(
@@ -122,7 +133,7 @@ pub fn verify_release(
     root: Option<&[u8]>,
     now: Timestamp,
 ) -> Result<Verified<SignedManifest>, Reason> {
-    let verified = at_once(client(repository, root)?.resolve(release, now))?;
+    let verified = resolve(repository, release, root, now)?;
     for file in &verified.get().manifest.files {
         let path = repository.join(layout::blob(&file.sha256));
         let mut reader = File::open(&path).map_err(|error| {

@@ -11,9 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Longest key file read, bytes.
@@ -92,19 +91,14 @@ impl Key {
     /// Writes the private key to a new file that only its owner can read. Errors: `BadRequest` where
     /// there is a file already: a key is never overwritten.
     pub fn save(&self, path: &Path) -> Result<(), Reason> {
-        let pem = self.pem();
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = match file {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+        match durable::create_key_file(path, self.pem().as_bytes()) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {
                 let detail =
                     format!("key file {}: exists already; keys are never overwritten", path.display());
-                return Err(Reason::new(ReasonCode::BadRequest, detail));
+                Err(Reason::new(ReasonCode::BadRequest, detail))
             }
-            other => other.map_err(failed("create key file", path))?,
-        };
-        file.write_all(pem.as_bytes()).map_err(failed("write key file", path))?;
-        file.sync_all().map_err(failed("sync key file", path))?;
-        Ok(durable::sync_dir(durable::parent_of(path))?)
+            written => Ok(written?),
+        }
     }
 
     /// Reads a private key. Errors: `BadRequest` where the file is no ed25519 key in PKCS#8 PEM or where

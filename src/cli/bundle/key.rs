@@ -4,9 +4,8 @@ use crate::bundle::secret;
 use crate::cli::exit::Usage;
 use crate::cli::ui;
 use crate::sys::age::Identity;
+use crate::sys::durable;
 use anyhow::Context;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// Arguments.
@@ -24,18 +23,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let path = args.file.display();
     if args.new {
         let key = Identity::generate().context("make a key")?;
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&args.file)
-            .with_context(|| format!("create key file {path}"))?;
-        file.write_all(key.key_file().as_bytes())
-            .and_then(|()| file.sync_all())
-            .with_context(|| format!("write key file {path}"))?;
+        durable::create_key_file(&args.file, key.key_file().as_bytes())?;
     }
     let keys = secret::read_keys(&args.file).map_err(Usage)?;
     let recipients: Vec<_> = keys.iter().map(|key| key.recipient().to_string()).collect();
