@@ -43,7 +43,7 @@ use super::tuf::RepositoryClient;
 use crate::bundle::layout;
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use crate::sys::durable::{self, failed};
-use change::{Change, Missing};
+use change::{Change, Missing, is_there};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -162,12 +162,8 @@ impl Publisher {
     ) -> Result<(Self, Outcome), Reason> {
         let refuse = |detail: String| Err(Reason::new(ReasonCode::BadRequest, detail));
         founding.expiry.check()?;
-        if repository.join(layout::metadata("1.root.json")).exists() {
-            return refuse(format!(
-                "repository {}: exists already; go on with `edgewarden repo publish`",
-                repository.display()
-            ));
-        }
+        // Before anything is made, and again when nobody else can begin one.
+        refuse_begun(repository)?;
         durable::create_dir_synced(repository)?;
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(key_folder).map_err(failed("make folder", key_folder))?;
@@ -178,6 +174,7 @@ impl Publisher {
             ));
         }
         let locks = (lock(key_folder)?, lock_repository(repository)?);
+        refuse_begun(repository)?;
         if key_folder.join("seen").exists() || key_folder.join(pending::FILE).exists() {
             return refuse(format!(
                 "key folder {keys}: belongs to another repository; name another with --keys"
@@ -233,14 +230,31 @@ impl Publisher {
                 repository.display()
             ));
         }
-        let pinned_root = fs::read(key_folder.join("root.json")).ok();
-        if pinned_root.is_none() && !key_folder.join(pending::FILE).exists() {
+        let root_path = key_folder.join("root.json");
+        if !is_there(&root_path)? && !is_there(&key_folder.join(pending::FILE))? {
             return refuse(format!(
                 "key folder {}: no root.json; name the folder that `repo init` made with --keys",
                 key_folder.display()
             ));
         }
         let locks = (lock(key_folder)?, lock_repository(repository)?);
+        let kept = is_there(&root_path)?.then(|| fs::read(&root_path)).transpose();
+        let kept = kept.map_err(failed("read", &root_path))?;
+        let first = repository.join(layout::metadata("1.root.json"));
+        let pinned_root = match (kept, is_there(&first)?) {
+            // The founding was interrupted just before its last step, which is done again.
+            (Some(_), false) if pending::is_founding(key_folder) => None,
+            // Whatever waits here is of a time before the repository was begun, such as from a backup.
+            (None, true) => {
+                return refuse(format!(
+                    "key folder {}: no root.json, but repository {} was begun already; compare its {} with what your devices pin, and put it into the key folder as root.json",
+                    key_folder.display(),
+                    repository.display(),
+                    first.display()
+                ));
+            }
+            (kept, _) => kept,
+        };
         let signers = signers_of(key_folder, Vec::new())?;
         let folders =
             [repository.to_owned(), repository.join(layout::METADATA), repository.join(layout::BLOBS)];
@@ -248,7 +262,9 @@ impl Publisher {
             durable::remove_temporaries(folder)?;
         }
         let (repository, key_folder) = (repository.to_owned(), key_folder.to_owned());
-        Ok(Self { repository, key_folder, signers, pinned_root, _locks: locks })
+        let publisher = Self { repository, key_folder, signers, pinned_root, _locks: locks };
+        publisher.complete_rotation()?;
+        Ok(publisher)
     }
 
     /// Adds signers to those of the key folder.
@@ -380,6 +396,16 @@ fn add_signers(signers: &mut Vec<Signer>, more: Vec<Signer>) {
             signers.push(signer);
         }
     }
+}
+
+/// Refuses to begin a repository where there is one.
+fn refuse_begun(repository: &Path) -> Result<(), Reason> {
+    if !is_there(&repository.join(layout::metadata("1.root.json")))? {
+        return Ok(());
+    }
+    let detail =
+        format!("repository {}: exists already; go on with `edgewarden repo publish`", repository.display());
+    Err(Reason::new(ReasonCode::BadRequest, detail))
 }
 
 /// The path without links, so that two can be compared.

@@ -346,8 +346,8 @@ pub(super) fn remove(path: &Path) -> Result<(), Reason> {
     Ok(())
 }
 
-/// True where there is a file.
-pub(super) fn waits(path: &Path) -> Result<bool, Reason> {
+/// True where there is something; an error where that cannot be told.
+pub(super) fn is_there(path: &Path) -> Result<bool, Reason> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

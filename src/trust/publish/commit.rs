@@ -14,12 +14,11 @@ use crate::bundle::layout;
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::durable::{self, failed};
 use jiff::Timestamp;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 impl Publisher {
     /// Brings a change as far as the keys at hand go: it is published, or waits.
@@ -100,21 +99,28 @@ impl Publisher {
     ) -> Result<Vec<Resigned>, Reason> {
         let files = change.files()?;
         self.judge(change, state, &files, now)?;
-        let place = |(name, bytes): &(String, Vec<u8>)| -> Result<(), Reason> {
-            Ok(durable::write_atomic(&self.repository.join(name), bytes)?)
-        };
+        let place = |file: &(String, Vec<u8>)| self.place_metadata(file);
         if state.is_none() {
             let (roots, others): (Vec<_>, Vec<_>) =
                 files.iter().partition(|(name, _)| name.ends_with("/1.root.json"));
             others.into_iter().try_for_each(place)?;
+            let mut pinned = None;
             // The repository's first root is the mark that all the rest is there.
             for root in roots {
                 durable::write_atomic(&self.key_folder.join("root.json"), &root.1)?;
                 place(root)?;
-                self.pinned_root = Some(root.1.clone());
+                pinned = Some(root.1.clone());
             }
-        } else if change.file("root").is_none() || !swap_metadata(&self.repository, &files)? {
+            self.pinned_root = pinned.or(self.pinned_root.take());
+        } else if change.file("root").is_none() {
             files.iter().try_for_each(place)?;
+        } else if !swap_metadata(&self.repository, &files)? {
+            // Between the new root and the timestamp nobody could read the repository, its owner included: what
+            // completes it is kept until it is complete.
+            let kept = self.key_folder.join(pending::FILE);
+            change.save(&kept)?;
+            files.iter().try_for_each(place)?;
+            change::remove(&kept)?;
         }
         let after = self.state()?;
         let resigned = change.roles().filter_map(|role| {
@@ -123,6 +129,40 @@ impl Publisher {
             Some(Resigned { role: role.to_owned(), version, expires })
         });
         Ok(resigned.collect())
+    }
+
+    fn place_metadata(&self, (name, bytes): &(String, Vec<u8>)) -> Result<(), Reason> {
+        Ok(durable::write_atomic(&self.repository.join(name), bytes)?)
+    }
+
+    /// Completes a change of the root that was interrupted while its files were placed one by one, on a disk
+    /// where folders cannot be exchanged: its root is there and its timestamp is not. It was judged before the
+    /// first of them was placed.
+    pub(super) fn complete_rotation(&self) -> Result<(), Reason> {
+        let kept = self.key_folder.join(pending::FILE);
+        if self.pinned_root.is_none() || !change::is_there(&kept)? {
+            return Ok(());
+        }
+        // What is no change is told by whoever needs it.
+        let Ok(change) = Change::load(&kept) else { return Ok(()) };
+        let (Some(root), Some(timestamp)) = (change.file("root"), change.payload("timestamp")) else {
+            return Ok(());
+        };
+        let root_name = state::file_name("root", roles::version(&root["signed"]));
+        let lies = |name: &str| fs::read(self.repository.join(layout::metadata(name)));
+        let is_begun = lies(&root_name).is_ok_and(|there| to_bytes(root).is_ok_and(|root| root == there));
+        let live = lies("timestamp.json").ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let is_behind = live.is_none_or(|live| roles::version(&live["signed"]) < roles::version(timestamp));
+        if !is_begun
+            || !is_behind
+            || change.check(self.pinned_root.as_deref()).is_err()
+            || !change.missing()?.is_empty()
+        {
+            return Ok(());
+        }
+        tracing::info!(repository = %self.repository.display(), "completing a change of keys that was interrupted");
+        change.files()?.iter().try_for_each(|file| self.place_metadata(file))?;
+        change::remove(&kept)
     }
 
     /// What a device would say: the roles, each new release with its files, each changed delegation.
@@ -256,15 +296,24 @@ fn swap_metadata(repository: &Path, files: &[(String, Vec<u8>)]) -> Result<bool,
     }
     fs::create_dir(&new).map_err(failed("make folder", &new))?;
     fs::set_permissions(&new, kind.permissions()).map_err(failed("set mode", &new))?;
-    // Both names are taken, by folders of one disk; a disk that cannot exchange them says so.
-    let swapped = fill(&old, &new, files)
-        .map(|whole| whole && renameat_with(CWD, &new, CWD, &old, RenameFlags::EXCHANGE).is_ok());
-    if matches!(swapped, Ok(true)) {
-        durable::sync_dir(repository)?;
-    }
+    let swapped =
+        fill(&old, &new, files).and_then(|whole| match whole.then(|| durable::exchange_synced(&new, &old)) {
+            Some(Ok(())) => Ok(true),
+            Some(Err(error)) if !cannot_exchange(&error.source) => Err(error.into()),
+            Some(Err(_)) | None => Ok(false),
+        });
     // The old folder, or a new one that was not used.
     fs::remove_dir_all(&new).map_err(failed("remove folder", &new))?;
     swapped
+}
+
+/// Whether a disk said that it has no exchange of two names.
+fn cannot_exchange(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::XDEV]
+        .iter()
+        .any(|one| code == Some(one.raw_os_error()))
 }
 
 /// Fills a new folder of metadata with the old files, as links, and the new ones. `false` where the disk

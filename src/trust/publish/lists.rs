@@ -1,16 +1,20 @@
 //! The lists of releases: what is put on them and taken off.
 
 use super::super::authority;
+use super::super::folder::FolderTransport;
 use super::super::roles::{self, Expiry};
-use super::super::state::{State, digest_of, unknown_role};
+use super::super::state::{State, digest_of, file_name, read_file, unknown_role};
 use super::super::transport::OnBytes;
+use super::super::tuf::MAX_TARGETS;
 use super::change::Change;
 use super::{Outcome, Published, Publisher};
 use crate::bundle::{self, layout};
-use crate::domain::{Reason, ReasonCode, Release};
+use crate::domain::{Digest, Reason, ReasonCode, Release};
+use crate::sys::durable::{self, failed};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::{fs, io};
 
 impl Publisher {
     /// Adds the bundles in these folders, all in one change, to the list of releases or to that of the
@@ -39,6 +43,7 @@ impl Publisher {
             let release = open.manifest.release();
             let fresh = is_fresh(&state, role, &list, &release, &open.digest)?;
             if fresh {
+                self.refuse_reuse(&state, &release, &open.digest)?;
                 covered(&state, role, &release)?;
                 // Before anything is copied: a change that waits is in the way.
                 change = Some(change.map_or_else(|| self.begin(&state), Ok)?);
@@ -66,6 +71,42 @@ impl Publisher {
             published.iter_mut().filter(|one| one.fresh).for_each(|one| one.live = false);
         }
         Ok((published, outcome))
+    }
+
+    /// Refuses a version that was published with another content before it was taken off its list: devices may
+    /// serve that, and would take the one for the other.
+    fn refuse_reuse(&self, state: &State, release: &Release, digest: &Digest) -> Result<(), Reason> {
+        let manifest = layout::manifest(release, digest);
+        let folder = self.repository.join(&manifest);
+        let Some(folder) = folder.parent() else { return Ok(()) };
+        let names = match fs::read_dir(folder) {
+            Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed("list", folder)(error).into()),
+        };
+        // Manifests stay; but one may be of a change that was given up. The old lists tell.
+        if names
+            .filter(|name| !name.starts_with(durable::TEMPORARY))
+            .all(|name| manifest.ends_with(&format!("/{name}")))
+        {
+            return Ok(());
+        }
+        let (repository, target) = (FolderTransport::new(&self.repository), layout::target(release));
+        for (role, list) in state.lists() {
+            for version in (1..roles::version(list)).rev() {
+                let Ok(older) = read_file(&repository, &file_name(role, version), MAX_TARGETS) else {
+                    continue;
+                };
+                let entry = older["signed"].get("targets").and_then(|targets| targets.get(&target));
+                if entry.and_then(digest_of).is_some_and(|before| before != *digest) {
+                    let detail = format!(
+                        "release {release}: was published before with another content, which devices may have; give the bundle a new version"
+                    );
+                    return Err(Reason::new(ReasonCode::BadRequest, detail));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes releases off the lists that have them, in one change. A device no longer takes them, nor is
@@ -124,7 +165,7 @@ fn is_fresh(
     role: &str,
     list: &Value,
     release: &Release,
-    digest: &crate::domain::Digest,
+    digest: &Digest,
 ) -> Result<bool, Reason> {
     let here = list.get("targets").and_then(|targets| targets.get(layout::target(release)));
     let here = here.map(|entry| (role, digest_of(entry)));

@@ -46,7 +46,7 @@ impl Publisher {
     /// that no list names.
     pub fn discard(&mut self) -> Result<bool, Reason> {
         let path = self.key_folder.join(FILE);
-        let there = change::waits(&path)?;
+        let there = change::is_there(&path)?;
         change::remove(&path)?;
         Ok(there)
     }
@@ -118,7 +118,7 @@ impl Publisher {
     /// The change that waits; none where a publisher was interrupted just after it was published.
     pub(super) fn waiting(&self, state: Option<&State>) -> Result<Option<Change>, Reason> {
         let path = self.key_folder.join(FILE);
-        if !change::waits(&path)? {
+        if !change::is_there(&path)? {
             return Ok(None);
         }
         let change = Change::load(&path)?;
@@ -153,6 +153,11 @@ impl Publisher {
         let newest = roles::version(&state.payloads.root);
         (1..=newest).map(|version| read_file(&folder, &format!("{version}.root.json"), MAX_ROOT)).collect()
     }
+}
+
+/// Whether what waits in a key folder begins a repository.
+pub(super) fn is_founding(key_folder: &Path) -> bool {
+    Change::load(&key_folder.join(FILE)).is_ok_and(|waiting| waiting.is_founding())
 }
 
 /// Signs a change that was carried here in a file, which gets the signatures. `pinned` is the root that

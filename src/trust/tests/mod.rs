@@ -7,6 +7,7 @@ mod floors;
 mod metadata;
 mod operators;
 mod publishing;
+mod recovery;
 mod teams;
 
 use super::keys::{self, Key};
