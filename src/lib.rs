@@ -51,7 +51,8 @@
 //! [`domain::lifecycle`] decides, without doing anything; [`update`] writes the new state to the journal,
 //! makes it durable, and then acts; every act may be repeated, so whatever instant the power fails at, the
 //! next start goes on from the journal. Which model runs is told by two symbolic links on disk and nothing
-//! else.
+//! else. A model that brings the agent down start after start gives way to the one before it, and in the end to
+//! none ([`domain::boot_loop`]): an agent without a model still takes the next one.
 //!
 //! In the shadow, where a deployment asks for it, the candidate answers the frames that the serving child
 //! answers too; [`domain::shadow`] compares them and nothing else sees its answers. A candidate loads and is

@@ -277,9 +277,12 @@ fn pipeline_health(
     slot_state: Option<&SlotState>,
     finished: u64,
 ) -> PipelineHealth {
+    let safe_mode = slot_state.and_then(|state| state.safe_mode.clone());
     let wanted = slot_state.is_some_and(|state| state.current.is_some());
     let camera = &status.camera;
-    let state = if camera.state == SourceState::Lost {
+    let state = if safe_mode.is_some() && status.serving.is_none() {
+        PipelineState::SafeMode
+    } else if camera.state == SourceState::Lost {
         PipelineState::SourceFailed
     } else if camera.held {
         PipelineState::Paused
@@ -299,8 +302,10 @@ fn pipeline_health(
         let reason = deployment.reason.clone().filter(|_| failed)?;
         Some(FailedDeployment { release: deployment.release.clone(), stage: deployment.stage, reason })
     });
-    let holding =
-        camera.fault.clone().or_else(|| status.model_fault.clone()).or_else(|| status.stale.clone());
+    let holding = safe_mode
+        .or_else(|| camera.fault.clone())
+        .or_else(|| status.model_fault.clone())
+        .or_else(|| status.stale.clone());
     let source = SourceHealth {
         state: camera.state,
         for_s: camera.since.map_or(0, |since| since.elapsed().as_secs()),

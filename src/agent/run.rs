@@ -230,6 +230,7 @@ async fn finish(agent: Agent, mut commands: JoinSet<()>) {
     drop(reports);
     commands.shutdown().await;
     // Deployments stay where they are in the journal and go on at the next start.
+    actor.updater.ends_on_purpose().await;
     actor.updater.stop().await;
     actor.device.stop().await;
     clear(&channels).await;

@@ -70,7 +70,9 @@ mod tests {
                 progress: None,
                 reason: None,
                 shadow: None,
+                cause: None,
             }),
+            safe_mode: None,
         }
     }
 

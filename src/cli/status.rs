@@ -113,6 +113,7 @@ fn row(pipeline: &PipelineHealth, figures: Option<&PipelineMetrics>, metrics: &M
         PipelineState::ModelFailed => "model failed",
         PipelineState::Ended => "ended",
         PipelineState::Paused => "paused by hand",
+        PipelineState::SafeMode => "safe mode",
     };
     let dash = || "-".to_owned();
     let total = figures.and_then(|figures| figures.latency_ms.get("total")).filter(|total| total.count > 0);
@@ -156,6 +157,9 @@ fn deployment_line(slot: &SlotState, deployment: &DeploymentState) -> String {
     }
     if let Some(reason) = &deployment.reason {
         let _ = write!(line, ": {reason}");
+    }
+    if let Some(cause) = &deployment.cause {
+        let _ = write!(line, " by the agent itself: {cause}");
     }
     if let Some(shadow) = &deployment.shadow {
         let _ = write!(line, "\n    {}", shadow_line(shadow));

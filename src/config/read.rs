@@ -310,6 +310,8 @@ fn update(mut section: Section<'_>) -> UpdateSettings {
         shadow_min_agreement: section.or("shadow_min_agreement", 0.5, number(0.0..=1.0)),
         shadow_max_memory: section.or("shadow_max_memory", 0, bytes(0..=1 << 50)),
         max_boots: section.or("max_boots", 3, whole(1..=1000)) as u32,
+        max_starts: section.or("max_starts", 10, whole(0..=1000)) as u32,
+        settled: section.or("settled", secs(300), duration(secs(1)..=secs(86400))),
         resume_max: section.or("resume_max", secs(600), duration(secs(0)..=secs(86400))),
         disk_reserve: section.or("disk_reserve", 256 << 20, bytes(0..=1 << 50)),
         max_bundle: section.or("max_bundle", 2 << 30, bytes(1 << 10..=1 << 40)),

@@ -218,6 +218,10 @@ pub struct UpdateSettings {
     pub shadow_max_memory: u64,
     /// Restarts of the agent during one probation before it is a boot loop.
     pub max_boots: u32,
+    /// Starts of the agent in a row that may end badly before the bundle that serves is to blame (0: any number).
+    pub max_starts: u32,
+    /// An agent that was up for so long was started well.
+    pub settled: Duration,
     /// An update that goes on after a restart waits so long for its repository.
     pub resume_max: Duration,
     /// Bytes of disk that an update leaves free.

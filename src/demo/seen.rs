@@ -248,7 +248,9 @@ mod tests {
                 progress: None,
                 reason: None,
                 shadow: None,
+                cause: None,
             }),
+            safe_mode: None,
         })
     }
 

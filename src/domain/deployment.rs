@@ -79,6 +79,9 @@ pub struct SlotState {
     pub provider: Option<Provider>,
     /// The newest deployment, under way or ended.
     pub deployment: Option<DeploymentState>,
+    /// Why the current bundle does not serve: it brought the agent down too often. The slot is in safe mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_mode: Option<Reason>,
 }
 
 /// A deployment's part of [`SlotState`].
@@ -96,6 +99,9 @@ pub struct DeploymentState {
     /// Why it was refused or rolled back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// Why the agent itself began it; none where somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Reason>,
     /// What the candidate's shadow run found, so far or in the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<shadow::Report>,

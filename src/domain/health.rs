@@ -38,6 +38,8 @@ pub enum ProblemCode {
     NoModel,
     /// A model does not run, and is being restarted.
     ModelFailed,
+    /// A slot serves no model, because the agent ended again and again while one served.
+    SafeMode,
     /// A source gives nothing or cannot be opened.
     SourceFailed,
     /// Frames of a running pipeline end in errors, or did a moment ago.
@@ -102,6 +104,8 @@ pub enum PipelineState {
     Ended,
     /// A person has paused its source.
     Paused,
+    /// No model serves, because the agent ended again and again while one did.
+    SafeMode,
 }
 
 /// How a source is.
@@ -334,10 +338,13 @@ pub fn judge(facts: Facts) -> HealthReport {
         PipelineState::Running | PipelineState::Starting | PipelineState::Ended | PipelineState::Paused => {
             true
         }
-        PipelineState::NoModel | PipelineState::SourceFailed | PipelineState::ModelFailed => false,
+        PipelineState::NoModel
+        | PipelineState::SourceFailed
+        | PipelineState::ModelFailed
+        | PipelineState::SafeMode => false,
     };
     let broken = |p: &PipelineHealth| match p.state {
-        PipelineState::SourceFailed | PipelineState::ModelFailed => true,
+        PipelineState::SourceFailed | PipelineState::ModelFailed | PipelineState::SafeMode => true,
         PipelineState::NoModel
         | PipelineState::Starting
         | PipelineState::Running
@@ -383,6 +390,9 @@ fn pipeline_problems(pipeline: &PipelineHealth, problems: &mut Vec<Problem>) {
         }
         PipelineState::ModelFailed => {
             Some(Problem::new(ProblemCode::ModelFailed, format!("pipeline {name}: {}", why())))
+        }
+        PipelineState::SafeMode => {
+            Some(Problem::new(ProblemCode::SafeMode, format!("pipeline {name}: safe mode: {}", why())))
         }
         PipelineState::Running => pipeline
             .last_error
@@ -446,7 +456,7 @@ fn board_problems(board: &BoardMetrics, disk_reserve: u64, problems: &mut Vec<Pr
 /// Order of the problems in a report, the worst first.
 fn rank(code: ProblemCode) -> u8 {
     match code {
-        ProblemCode::ModelFailed | ProblemCode::SourceFailed => 0,
+        ProblemCode::ModelFailed | ProblemCode::SafeMode | ProblemCode::SourceFailed => 0,
         ProblemCode::NotConfigured | ProblemCode::NoModel | ProblemCode::FrameErrors => 1,
         ProblemCode::StoreRebuilt | ProblemCode::DiskLow | ProblemCode::MemoryLow => 2,
         ProblemCode::DeploymentFailed

@@ -58,6 +58,9 @@ pub struct Deployment {
     pub serving: Option<BundleRef>,
     /// The bundle that was `previous` when it began.
     pub older: Option<BundleRef>,
+    /// Why the agent itself began it; none where somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Reason>,
     /// How the candidate runs in the shadow; without it, not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<shadow::Plan>,
@@ -254,9 +257,9 @@ impl Deployment {
         serving: Option<BundleRef>,
         older: Option<BundleRef>,
     ) -> (Self, Vec<Effect>) {
-        let (shadow, shadow_report) = (None, None);
+        let (cause, shadow, shadow_report) = (None, None, None);
         let state = State::Resolving;
-        let new = Self { id, slot, release, origin, serving, older, shadow, shadow_report, state };
+        let new = Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, state };
         (new, vec![Effect::Resolve])
     }
 
@@ -276,8 +279,8 @@ impl Deployment {
         let effects = vec![Effect::SwapBack { candidate: previous.clone() }];
         let release = previous.release.clone();
         let (origin, older) = (Origin::Previous, Some(previous));
-        let (shadow, shadow_report) = (None, None);
-        (Self { id, slot, release, origin, serving, older, shadow, shadow_report, state }, effects)
+        let (cause, shadow, shadow_report) = (None, None, None);
+        (Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, state }, effects)
     }
 
     /// Where it stands, without the data.
@@ -356,6 +359,7 @@ impl Deployment {
             stage: self.stage(),
             progress,
             reason: self.reason().cloned(),
+            cause: self.cause.clone(),
             shadow: self.shadow_report.clone(),
         }
     }

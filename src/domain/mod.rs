@@ -8,6 +8,7 @@ pub mod admission;
 pub mod ahead;
 pub mod authority;
 pub mod backoff;
+pub mod boot_loop;
 pub mod command;
 pub mod credit;
 pub mod deployment;

@@ -30,6 +30,8 @@
 
 mod actor;
 mod report;
+mod starts;
+mod wake;
 mod work;
 
 use super::journal::{Ended, Journal};
@@ -48,6 +50,7 @@ use crate::trust::transport::Transport;
 use crate::trust::verified::SignedManifest;
 use actor::{Actor, Order, Wish};
 use report::Reporter;
+use starts::StartBook;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -149,6 +152,7 @@ struct Shared<H, C> {
     journal: Journal,
     settings: UpdateSettings,
     device: Device,
+    starts: Arc<StartBook>,
     /// Held for reading while files are fetched and staged, for writing while garbage is collected.
     gate: RwLock<()>,
 }
@@ -175,6 +179,7 @@ pub struct Updater<C> {
     reports: broadcast::Sender<SlotState>,
     catalog: Arc<C>,
     journal: Journal,
+    starts: Arc<StartBook>,
 }
 
 impl<C: Catalog> Updater<C> {
@@ -191,6 +196,7 @@ impl<C: Catalog> Updater<C> {
             disk_reserve: settings.disk_reserve,
             agent: agent_version()?,
         };
+        let starts = Arc::new(StartBook::new(journal.clone()));
         let shared = Arc::new(Shared {
             folders,
             host,
@@ -198,6 +204,7 @@ impl<C: Catalog> Updater<C> {
             journal: journal.clone(),
             settings,
             device,
+            starts: starts.clone(),
             gate: RwLock::new(()),
         });
         let (reports, _) = broadcast::channel(REPORTS);
@@ -213,7 +220,7 @@ impl<C: Catalog> Updater<C> {
             let actor = Actor::new(slot.clone(), links, shared.clone(), Arc::new(reporter), inbox);
             started.insert(slot, Slot { orders, state, task: tokio::spawn(actor.run()) });
         }
-        Ok(Self { slots: started, reports, catalog, journal })
+        Ok(Self { slots: started, reports, catalog, journal, starts })
     }
 
     /// Brings a slot to a release of the repository, with what the deployment asks for in the shadow.
@@ -271,6 +278,11 @@ impl<C: Catalog> Updater<C> {
     /// Ended deployments, the oldest first. Blocks.
     pub fn history(&self) -> Result<Vec<Ended>, Reason> {
         self.journal.history()
+    }
+
+    /// Says that somebody is about to end the agent, so that this start counts against no bundle.
+    pub async fn ends_on_purpose(&self) {
+        self.starts.ended_on_purpose().await;
     }
 
     /// Ends all actors where they are, as the end of the process would: what is under way is taken up

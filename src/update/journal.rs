@@ -4,6 +4,7 @@
 //! journal disagree, the links are right (see `domain::lifecycle::recover`), so a journal that was lost
 //! costs the history and, at worst, the rest of a probation.
 
+use crate::domain::boot_loop::Starts;
 use crate::domain::lifecycle::{Deployment, Origin};
 use crate::domain::{Digest, Reason, SlotName};
 use crate::sys::store::{Batch, Store, Tree};
@@ -30,12 +31,14 @@ pub struct Journal {
     store: Store,
     newest: Tree<Deployment>,
     ended: Tree<Ended>,
+    starts: Tree<Starts>,
 }
 
 impl Journal {
-    /// Uses the trees `deployments` and `history` of the store.
+    /// Uses the trees `deployments`, `history` and `starts` of the store.
     pub fn new(store: &Store) -> Self {
-        Self { store: store.clone(), newest: store.tree("deployments"), ended: store.tree("history") }
+        let (newest, ended) = (store.tree("deployments"), store.tree("history"));
+        Self { store: store.clone(), newest, ended, starts: store.tree("starts") }
     }
 
     /// Records where a deployment stands, and in the history too once it has ended; durable when this
@@ -52,6 +55,18 @@ impl Journal {
                 batch.remove(&self.ended, old);
             }
         }
+        Ok(self.store.batch(batch)?)
+    }
+
+    /// What is known of the starts of a slot.
+    pub fn starts(&self, slot: &SlotName) -> Result<Option<Starts>, Reason> {
+        Ok(self.starts.get(slot.as_str())?)
+    }
+
+    /// Records the starts of a slot; durable when this returns.
+    pub fn record_starts(&self, slot: &SlotName, starts: &Starts) -> Result<(), Reason> {
+        let mut batch = Batch::default();
+        batch.put(&self.starts, slot.as_str(), starts)?;
         Ok(self.store.batch(batch)?)
     }
 

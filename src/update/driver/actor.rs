@@ -1,11 +1,12 @@
 //! One slot's actor: takes orders, steps the deployment, records each step, and has its work done.
 
 use super::report::{Reporter, finished};
-use super::work::{Done, collect_garbage, serve, signed_by_its_maker, work};
+use super::work::{Done, collect_garbage, signed_by_its_maker, work};
 use super::{Catalog, Found, Host, Shared};
+use crate::domain::boot_loop::Starts;
 use crate::domain::command::Progress;
 use crate::domain::deployment::{BundleRef, Stage};
-use crate::domain::lifecycle::{Deployment, Effect, Event, Origin, recover, step};
+use crate::domain::lifecycle::{Deployment, Effect, Event, Origin, step};
 use crate::domain::manifest::Provider;
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{DeploymentId, Reason, ReasonCode, Release, SlotName};
@@ -16,7 +17,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Between two tries to record what the journal could not take.
 const RECORD_AGAIN: Duration = Duration::from_secs(5);
@@ -43,13 +44,13 @@ impl Order {
 }
 
 pub(super) struct Actor<H, C> {
-    slot: SlotName,
-    links: Links,
-    shared: Arc<Shared<H, C>>,
-    reporter: Arc<Reporter>,
+    pub(super) slot: SlotName,
+    pub(super) links: Links,
+    pub(super) shared: Arc<Shared<H, C>>,
+    pub(super) reporter: Arc<Reporter>,
     inbox: mpsc::Receiver<Order>,
     /// The newest deployment, under way or ended.
-    deployment: Option<Deployment>,
+    pub(super) deployment: Option<Deployment>,
     /// What `Resolve` found, for fetching and staging.
     found: Option<Found>,
     /// The provider that the candidate runs on, since its trial.
@@ -61,9 +62,11 @@ pub(super) struct Actor<H, C> {
     /// What comes after it.
     waiting: Option<Order>,
     /// So long the deployment that goes on after a restart waits for its repository.
-    patient: Option<Instant>,
+    pub(super) patient: Option<Instant>,
     /// The state that the journal could not take, of a way back that was gone all the same.
     unrecorded: Option<Deployment>,
+    /// When the present start counts against no bundle any more.
+    pub(super) settled_at: Option<Instant>,
 }
 
 impl<H: Host, C: Catalog> Actor<H, C> {
@@ -88,6 +91,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             waiting: None,
             patient: None,
             unrecorded: None,
+            settled_at: None,
         }
     }
 
@@ -108,6 +112,10 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                             self.catch_up().await;
                             continue;
                         }
+                        () = sleep_until(self.settled_at.unwrap_or_else(Instant::now)), if self.settled_at.is_some() => {
+                            self.settle_starts().await;
+                            continue;
+                        }
                     },
                 };
                 if let Some(effects) = self.begin(order).await {
@@ -117,56 +125,16 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         }
     }
 
-    /// Has the host serve what is current and tells how to go on with what was under way.
-    async fn wake(&mut self) -> Vec<Effect> {
-        let (journal, slot) = (self.shared.journal.clone(), self.slot.clone());
-        let found = blocking(move || journal.newest(&slot)).await.unwrap_or_else(|reason| {
-            tracing::error!(slot = %self.slot, %reason, "the journal cannot be read; the links decide");
-            None
-        });
-        let mut effects = Vec::new();
-        if let Some(found) = found {
-            let (was_final, was) = (found.is_final(), found.stage());
-            let (deployment, next) =
-                recover(found, self.links.current.as_ref(), self.shared.settings.max_boots);
-            if !was_final {
-                let stage = deployment.stage();
-                tracing::info!(slot = %self.slot, found = ?was, ?stage, "going on with {}", deployment.release);
-                if let Err(reason) = self.record(&deployment).await {
-                    tracing::error!(slot = %self.slot, %reason, "the recovered deployment cannot be recorded");
-                }
-            }
-            effects = next;
-            self.patient = Some(Instant::now() + self.shared.settings.resume_max);
-            self.reporter.step(&self.links, &deployment);
-            self.deployment = Some(deployment);
-        }
-        // What serves next is these effects' own matter; a candidate that brings the agent down again
-        // and again must not be started once more.
-        let serves_itself =
-            effects.iter().any(|effect| matches!(effect, Effect::PutBack | Effect::SwapBack { .. }));
-        if !serves_itself
-            && self.links.current.is_some()
-            && let Err(reason) = serve(&self.shared, &self.slot, self.links.current.as_ref()).await
-        {
-            tracing::error!(slot = %self.slot, %reason, "the slot's current bundle does not serve");
-            if self.stage() == Some(Stage::Probation) {
-                effects = self.advance(Event::Failed(reason)).await;
-            }
-        }
-        effects
-    }
-
-    fn stage(&self) -> Option<Stage> {
+    pub(super) fn stage(&self) -> Option<Stage> {
         self.deployment.as_ref().map(Deployment::stage)
     }
 
     /// Begins what an order asks for while nothing is under way. `None` when it is answered already.
     async fn begin(&mut self, order: Order) -> Option<Vec<Effect>> {
-        let id = match uuid::Uuid::now_v7().to_string().parse::<DeploymentId>() {
+        let id = match new_id() {
             Ok(id) => id,
-            Err(error) => {
-                order.answer(Err(Reason::new(ReasonCode::Internal, error.to_string())));
+            Err(reason) => {
+                order.answer(Err(reason));
                 return None;
             }
         };
@@ -188,6 +156,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                         order.answer(Err(reason));
                         return None;
                     }
+                    self.forgive(&previous).await;
                     Deployment::begin_rollback(id, slot, serving, previous)
                 }
                 None => {
@@ -247,6 +216,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     /// Does one effect; while its work may be dropped, orders are heard.
     async fn perform(&mut self, effect: Effect) -> Option<Event> {
         let deployment = self.deployment.clone()?;
+        match &effect {
+            Effect::Try { candidate } => self.forgive(candidate).await,
+            // What served until now did so well enough; what follows has bounds of its own.
+            Effect::Swap { .. } => self.shared.starts.change(&self.slot, Starts::settled).await,
+            _ => {}
+        }
         // A swap or a rollback is not left half done; an order that comes meanwhile is heard after it.
         let droppable = match deployment.stage() {
             Stage::Resolving
@@ -302,7 +277,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
 
     /// Whether an order may bring this bundle back: it was not taken off the list, and its model's maker has
     /// signed it, where the owner asks for that.
-    async fn may_come_back(&self, bundle: &BundleRef, remedy: &str) -> Result<(), Reason> {
+    pub(super) async fn may_come_back(&self, bundle: &BundleRef, remedy: &str) -> Result<(), Reason> {
         if self.shared.catalog.is_delisted(bundle).await {
             return Err(revoked(&self.slot, bundle, remedy));
         }
@@ -382,7 +357,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     }
 
     /// Steps the deployment, records and reports it; gives what is to be done next.
-    async fn advance(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) async fn advance(&mut self, event: Event) -> Vec<Effect> {
         let Some(now) = self.deployment.clone() else { return Vec::new() };
         let (mut next, mut effects) = match step(&now, event.clone()) {
             Ok(stepped) => stepped,
@@ -477,11 +452,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             });
         }
         self.reporter.end(outcome);
+        self.tell_safe_mode();
         self.found = None;
         self.provider = None;
     }
 
-    async fn record(&mut self, deployment: &Deployment) -> Result<(), Reason> {
+    pub(super) async fn record(&mut self, deployment: &Deployment) -> Result<(), Reason> {
         let (journal, deployment) = (self.shared.journal.clone(), deployment.clone());
         // One before it has its place in the history.
         let late = self.unrecorded.clone().filter(|late| late.id != deployment.id);
@@ -525,6 +501,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             Err(reason) => tracing::debug!(slot = %self.slot, %reason, "the journal still cannot be written"),
         }
     }
+}
+
+/// The id of a new deployment.
+pub(super) fn new_id() -> Result<DeploymentId, Reason> {
+    let id = uuid::Uuid::now_v7().to_string().parse();
+    id.map_err(|error: crate::domain::id::IdError| Reason::new(ReasonCode::Internal, error.to_string()))
 }
 
 /// That a bundle does not come back by an order.

@@ -26,8 +26,14 @@ impl Reporter {
         all: broadcast::Sender<SlotState>,
     ) -> (Self, watch::Receiver<SlotState>) {
         let Links { current, previous } = links.clone();
-        let (state, receiver) =
-            watch::channel(SlotState { slot, current, previous, provider: None, deployment: None });
+        let (state, receiver) = watch::channel(SlotState {
+            slot,
+            current,
+            previous,
+            provider: None,
+            deployment: None,
+            safe_mode: None,
+        });
         (Self { state, all, tickets: Mutex::default() }, receiver)
     }
 
@@ -46,6 +52,13 @@ impl Reporter {
     /// The bundle that serves runs on this provider.
     pub(super) fn provider(&self, provider: Option<Provider>) {
         self.change(|state| state.provider = provider);
+    }
+
+    /// Why no model serves though one is current; none where one does.
+    pub(super) fn safe_mode(&self, why: Option<Reason>) {
+        if self.state.borrow().safe_mode != why {
+            self.change(|state| state.safe_mode = why);
+        }
     }
 
     /// How far the work of the present state is; every hundredth is told.

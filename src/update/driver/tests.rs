@@ -1,5 +1,6 @@
 //! Whole deployments with a device and a repository that do as they are told, and kills in between.
 
+mod boot_loop;
 mod fakes;
 
 use super::*;

@@ -201,13 +201,21 @@ pub(super) async fn signed_by_its_maker<H: Host, C: Catalog>(
     .await
 }
 
-/// Has the host serve a bundle; nothing when `None`.
+/// Has the host serve a bundle; nothing when `None`, or where the bundle brings the agent down again and again.
 pub(super) async fn serve<H: Host, C: Catalog>(
     shared: &Shared<H, C>,
     slot: &SlotName,
     bundle: Option<&BundleRef>,
 ) -> Result<(), Reason> {
     let Some(bundle) = bundle else { return shared.host.serve(slot, None).await };
+    if shared.starts.is_blamed(slot, &bundle.digest) {
+        shared.host.serve(slot, None).await?;
+        let detail = format!(
+            "slot {slot}: {} brought the agent down too often and does not serve; update to another release",
+            bundle.release
+        );
+        return Err(Reason::new(ReasonCode::BootLoop, detail));
+    }
     let (folders, digest) = (shared.folders.clone(), bundle.digest);
     blocking(move || slots::open(&folders, &digest)).await?;
     let dir = shared.folders.model(&digest);

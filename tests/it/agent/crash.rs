@@ -5,6 +5,7 @@ use crate::support::device::{Device, Options, Repository, SLOT, release};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::web::Trouble;
 use edgewarden::domain::deployment::Stage;
+use edgewarden::domain::health::{PipelineState, ProblemCode};
 use edgewarden::sys::store::Store;
 use edgewarden::update::journal::Journal;
 use serde_json::json;
@@ -120,4 +121,51 @@ fn a_kill_while_a_bad_model_is_rolled_back_ends_with_the_good_one() {
     let history = journal(&device).history().unwrap();
     let reason = history.last().unwrap().deployment.reason().expect("why").clone();
     assert_eq!(reason.code, edgewarden::domain::ReasonCode::BootLoop, "{reason}");
+}
+
+#[test]
+fn a_model_that_takes_the_agent_down_gives_way_and_safe_mode_takes_updates() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2", "v5"]);
+    let options =
+        Options::new(&broker, &repository).set("update.probation_min", "1s").set("update.max_starts", 2);
+    let mut device = Device::serving(options, &release(1));
+    device.update(&release(2)).unwrap();
+    assert!(device.stop().success(), "an end that somebody wants counts against no model");
+    // Killed as soon as its model answers, as a model does that takes the machine down.
+    let mut crash = |serves: &str| {
+        device.forget();
+        device.start();
+        device.until("the device is back", |heard| heard.online().then_some(()));
+        device.until_frames(1);
+        let status = device.status();
+        assert_eq!(status.health.pipelines[0].release.as_ref().unwrap().to_string(), serves);
+        device.kill();
+        status
+    };
+    for _ in 0..2 {
+        crash(&release(2));
+    }
+    let status = crash(&release(1));
+    let fallback = status.slots[0].deployment.as_ref().unwrap();
+    assert_eq!(fallback.cause.as_ref().unwrap().code, edgewarden::domain::ReasonCode::BootLoop);
+    crash(&release(1));
+
+    device.forget();
+    device.start();
+    device.until("the device is back", |heard| heard.online().then_some(()));
+    let problem = device.until("safe mode", |_| {
+        let health = device.status().health;
+        health.problems.into_iter().find(|problem| problem.code == ProblemCode::SafeMode)
+    });
+    assert!(problem.detail.contains(&release(1)), "{problem:?}");
+    let status = device.status();
+    assert_eq!(status.health.pipelines[0].state, PipelineState::SafeMode);
+    assert_eq!(status.health.pipelines[0].release, None, "no model serves");
+    device.update(&release(5)).unwrap();
+    device.until_frames(3);
+    let status = device.status();
+    assert_eq!(status.health.pipelines[0].release.as_ref().unwrap().to_string(), release(5));
+    assert!(status.slots[0].safe_mode.is_none());
+    assert!(device.stop().success());
 }

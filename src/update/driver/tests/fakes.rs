@@ -219,6 +219,8 @@ impl Bench {
             shadow_min_agreement: 0.5,
             shadow_max_memory: 0,
             max_boots: 2,
+            max_starts: 3,
+            settled: GUARD * 10,
             resume_max: GUARD,
             disk_reserve: 0,
             max_bundle: 1 << 20,
