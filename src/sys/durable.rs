@@ -5,7 +5,9 @@
 //! forgotten. Temporary names start with `.tmp-`, so that whoever lists a folder can skip them and a
 //! clean-up can drop what a power cut left behind.
 //!
-//! What changes the disk goes through one trait (`disk`), by the functions here and in `file`.
+//! What changes the disk goes through one trait (`disk`), by the functions here and in `file`. In tests a
+//! folder can be given a disk that records every operation, fails where it is told to, and shows what a power
+//! cut could leave behind (`recorded`, `aftermath`): whoever writes below that folder writes to it.
 
 use crate::domain::{Reason, ReasonCode};
 use std::fs;
@@ -16,10 +18,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 mod disk;
 mod file;
 
+#[cfg(test)]
+pub(crate) mod aftermath;
+#[cfg(test)]
+pub(crate) mod recorded;
+
 pub use disk::{Disk, OpenFile};
 pub use file::{File, Incoming, TemporaryDir, copy, create_dir_all, hard_link, write_new};
 
+#[cfg(test)]
+use recorded::disk;
+
 /// The disk that holds `path`.
+#[cfg(not(test))]
 fn disk(_path: &Path) -> &'static dyn Disk {
     &disk::Real
 }
@@ -124,6 +135,11 @@ pub fn parent_of(path: &Path) -> &Path {
 /// Makes what was written to the file durable.
 pub fn sync_file(path: &Path) -> Result<(), DurableError> {
     disk(path).sync_file(path).map_err(failed("sync file", path))
+}
+
+/// Makes durable what a database wrote by itself into its folder; `file` is the one that holds it.
+pub fn sync_database(folder: &Path, file: &fs::File) -> Result<(), DurableError> {
+    disk(folder).sync_database(folder, file).map_err(failed("sync the database in", folder))
 }
 
 /// Makes the names in a folder durable.

@@ -20,6 +20,8 @@ pub trait Disk: Send + Sync {
     fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes durable what a database wrote by itself into its folder; `file` is the one that holds it.
+    fn sync_database(&self, folder: &Path, file: &File) -> io::Result<()>;
     /// Renames; a file or an empty folder at `to` is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Lets two names change places.
@@ -70,6 +72,10 @@ impl Disk for Real {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn sync_database(&self, _folder: &Path, file: &File) -> io::Result<()> {
+        file.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
