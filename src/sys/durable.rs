@@ -303,5 +303,20 @@ pub fn remove_temporaries(dir: &Path) -> Result<(), DurableError> {
     Ok(())
 }
 
+/// The same in all folders below it, too; no error where there is none.
+pub fn remove_temporaries_below(dir: &Path) -> Result<(), DurableError> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    remove_temporaries(dir)?;
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let entry = entry.map_err(failed("list", dir))?;
+        if entry.file_type().map_err(failed("look at", dir))?.is_dir() {
+            remove_temporaries_below(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

@@ -224,12 +224,17 @@ impl Disk {
         }
         if let Some((name, files)) = &self.database {
             fs::create_dir(folder.join(name)).unwrap();
-            for (path, bytes) in files.iter() {
+            for (path, bytes) in files.0.iter() {
                 let at = folder.join(name).join(path);
                 fs::create_dir_all(at.parent().unwrap()).unwrap();
                 fs::write(at, bytes).unwrap();
             }
         }
+    }
+
+    /// Whether it holds the same, the database aside.
+    pub(crate) fn holds_the_same(&self, other: &Self) -> bool {
+        self.entries == other.entries
     }
 
     /// The paths of all that is on it, without the database.

@@ -19,8 +19,23 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 /// Number of a file, link or folder; the folder itself is 0.
 pub(crate) type Inode = usize;
 
-/// The files of a database at one of its syncs, by their paths in its folder.
-pub(crate) type Database = Arc<BTreeMap<PathBuf, Vec<u8>>>;
+/// The files of a database at one of its syncs, by their paths in its folder. Each sync is another one.
+#[derive(Debug, Clone)]
+pub(crate) struct Database(pub(crate) Arc<BTreeMap<PathBuf, Vec<u8>>>);
+
+impl PartialEq for Database {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Database {}
+
+impl std::hash::Hash for Database {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
 
 /// A change of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -149,6 +164,13 @@ impl Recorder {
         Self { root: root.to_owned(), shared }
     }
 
+    /// What is there now, as a disk at the beginning of a record.
+    pub(crate) fn look(&self) -> Record {
+        let mut record = Record::default();
+        take(&self.root, &mut record.inodes, true);
+        record
+    }
+
     /// Operations so far.
     pub(crate) fn count(&self) -> usize {
         self.shared.state().record.operations.len()
@@ -223,7 +245,7 @@ fn database(folder: &Path) -> Database {
     }
     let mut files = BTreeMap::new();
     walk(folder, Path::new(""), &mut files);
-    Arc::new(files)
+    Database(Arc::new(files))
 }
 
 impl Shared {

@@ -76,6 +76,13 @@ fn only_what_interrupted_writers_left_is_dropped() {
     remove_temporaries(dir.path()).unwrap();
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["keep"]);
+    let deep = dir.path().join("keep2/deep");
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join(".tmp-1-1"), b"x").unwrap();
+    fs::write(deep.join("keep"), b"x").unwrap();
+    remove_temporaries_below(dir.path()).unwrap();
+    assert_eq!(fs::read_dir(&deep).unwrap().count(), 1);
+    remove_temporaries_below(&dir.path().join("none")).unwrap();
 }
 
 #[test]
