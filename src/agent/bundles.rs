@@ -8,6 +8,7 @@ use crate::domain::lifecycle::Origin;
 use crate::domain::{Reason, ReasonCode, Release};
 use crate::sys::blocking::blocking;
 use crate::sys::clock::Clock;
+use crate::sys::durable;
 use crate::trust::RepositoryClient;
 use crate::trust::folder::FolderTransport;
 use crate::trust::remembered;
@@ -46,6 +47,7 @@ impl Bundles {
     /// When the repository's address cannot be used. A machine without certificate authorities is no
     /// reason: the model must serve all the same, health tells, and each update tries again.
     pub fn new(repository: Option<RepositorySettings>, state: &Path) -> Result<Self, Reason> {
+        tidy(state);
         let bundles = Self {
             repository,
             transport: Mutex::default(),
@@ -147,6 +149,15 @@ impl Bundles {
         let manifest = resolved?;
         self.clock.accept(now)?;
         Ok(Found { manifest, transport })
+    }
+}
+
+/// Drops what a writer of the metadata or the clock left behind that a power cut ended. A disk that refuses
+/// that is no reason not to start.
+fn tidy(state: &Path) {
+    let tidied = durable::remove_temporaries_below(&state.join("metadata"));
+    if let Err(error) = tidied.and_then(|()| durable::remove_temporaries(state)) {
+        tracing::warn!("{error}");
     }
 }
 

@@ -16,4 +16,7 @@ mod report;
 mod run;
 mod tally;
 
+#[cfg(test)]
+mod survive;
+
 pub use run::{End, run};

@@ -10,6 +10,7 @@ use super::value::{
 };
 use super::{ConfigErrors, Surroundings, commands, motion, pipeline};
 use crate::domain::DeviceId;
+use crate::domain::garbage::Spare;
 use crate::domain::manifest::Provider;
 use crate::domain::shadow::ShadowWish;
 use std::collections::{BTreeMap, HashMap};
@@ -315,6 +316,10 @@ fn update(mut section: Section<'_>) -> UpdateSettings {
         resume_max: section.or("resume_max", secs(600), duration(secs(0)..=secs(86400))),
         disk_reserve: section.or("disk_reserve", 256 << 20, bytes(0..=1 << 50)),
         max_bundle: section.or("max_bundle", 2 << 30, bytes(1 << 10..=1 << 40)),
+        spare: Spare {
+            count: section.or("keep_bundles", 0, whole(0..=1000)) as usize,
+            bytes: section.or("keep_bytes", 1 << 30, bytes(0..=1 << 50)),
+        },
         sideload_grace: section.or("sideload_grace", ms(0), duration(ms(0)..=secs(3650 * 86400))),
         require_model_signature: section
             .list("require_model_signature", MAX_KEY_FILES, path)

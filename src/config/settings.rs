@@ -1,6 +1,7 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
 use crate::domain::authority::Requirement;
+use crate::domain::garbage::Spare;
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
 use crate::domain::runtime::Tuning;
@@ -228,6 +229,8 @@ pub struct UpdateSettings {
     pub disk_reserve: u64,
     /// Largest bundle accepted, bytes.
     pub max_bundle: u64,
+    /// Bundles that are kept beside those that serve or may come back.
+    pub spare: Spare,
     /// How long after its signatures have expired a bundle file is still taken.
     pub sideload_grace: Duration,
     /// Public keys (PEM, P-256) of which one must have signed the model (`model.sig`); none: it need not be

@@ -13,6 +13,7 @@ pub mod command;
 pub mod credit;
 pub mod deployment;
 pub mod frame;
+pub mod garbage;
 pub mod health;
 pub mod id;
 pub mod ledger;

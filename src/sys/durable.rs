@@ -4,16 +4,42 @@
 //! folder. A rename without the first sync may leave an empty file; without the second it may be
 //! forgotten. Temporary names start with `.tmp-`, so that whoever lists a folder can skip them and a
 //! clean-up can drop what a power cut left behind.
+//!
+//! What changes the disk goes through one trait (`disk`), by the functions here and in `file`. In tests a
+//! folder can be given a disk that records every operation, fails where it is told to, and shows what a power
+//! cut could leave behind (`recorded`, `aftermath`): whoever writes below that folder writes to it.
 
 use crate::domain::{Reason, ReasonCode};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod disk;
+mod file;
+
+#[cfg(test)]
+pub(crate) mod aftermath;
+#[cfg(test)]
+pub(crate) mod recorded;
+
+pub use disk::{Disk, OpenFile};
+pub use file::{File, Incoming, TemporaryDir, copy, create_dir_all, hard_link, write_new};
+
+#[cfg(test)]
+use recorded::disk;
+
+/// The disk that holds `path`.
+#[cfg(not(test))]
+fn disk(_path: &Path) -> &'static dyn Disk {
+    &disk::Real
+}
+
 /// Start of every temporary name.
 pub const TEMPORARY: &str = ".tmp-";
+
+/// So many temporary names may be taken before it is a fault.
+const MAX_TAKEN: usize = 1000;
 
 /// What was attempted on which path, and what the system said.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +106,24 @@ fn temporary_beside(path: &Path) -> PathBuf {
     parent_of(path).join(name)
 }
 
+/// Makes something new under a temporary name beside `path`, and gives that name. One that is taken was left
+/// by a writer that a power cut ended: in a container, each agent has the process id of the one before.
+fn at_temporary(
+    path: &Path,
+    mut make: impl FnMut(&Path) -> Result<(), DurableError>,
+) -> Result<PathBuf, DurableError> {
+    let mut tries = 0;
+    loop {
+        let temporary = temporary_beside(path);
+        match make(&temporary) {
+            Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists && tries < MAX_TAKEN => {
+                tries += 1;
+            }
+            made => return made.map(|()| temporary),
+        }
+    }
+}
+
 /// The folder that holds `path`; `.` for a bare name.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
@@ -90,12 +134,17 @@ pub fn parent_of(path: &Path) -> &Path {
 
 /// Makes what was written to the file durable.
 pub fn sync_file(path: &Path) -> Result<(), DurableError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(failed("sync file", path))
+    disk(path).sync_file(path).map_err(failed("sync file", path))
+}
+
+/// Makes durable what a database wrote by itself into its folder; `file` is the one that holds it.
+pub fn sync_database(folder: &Path, file: &fs::File) -> Result<(), DurableError> {
+    disk(folder).sync_database(folder, file).map_err(failed("sync the database in", folder))
 }
 
 /// Makes the names in a folder durable.
 pub fn sync_dir(path: &Path) -> Result<(), DurableError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(failed("sync folder", path))
+    disk(path).sync_dir(path).map_err(failed("sync folder", path))
 }
 
 /// Who may read and write a file, whatever the writer's own user and umask.
@@ -121,35 +170,34 @@ pub fn write_atomic_for(path: &Path, bytes: &[u8], access: Access) -> Result<(),
 /// Writes a new file with a key, which only its owner can read. A file that is there is never written over: the
 /// source of the error is of the kind `AlreadyExists` then.
 pub fn create_key_file(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.map_err(failed("create key file", path))?;
+    let mut file = disk(path).create_new(path, 0o600).map_err(failed("create key file", path))?;
     file.write_all(bytes).map_err(failed("write key file", path))?;
     file.sync_all().map_err(failed("sync key file", path))?;
     sync_dir(parent_of(path))
 }
 
 fn write(path: &Path, bytes: &[u8], access: Option<Access>) -> Result<(), DurableError> {
-    let temporary = temporary_beside(path);
-    let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(if access.is_some() { 0o600 } else { 0o666 })
-            .open(&temporary)
-            .map_err(failed("create", &temporary))?;
+    let disk = disk(path);
+    let mode = if access.is_some() { 0o600 } else { 0o666 };
+    let mut opened = None;
+    let temporary = at_temporary(path, |temporary| {
+        opened = Some(disk.create_new(temporary, mode).map_err(failed("create", temporary))?);
+        Ok(())
+    })?;
+    let written = opened.map_or(Ok(()), |mut file| {
         if let Some(Access { mode, owner }) = access {
             if let Some((user, group)) = owner {
-                fchown(&file, Some(user), Some(group)).map_err(failed("give away", &temporary))?;
+                file.give_to(user, group).map_err(failed("give away", &temporary))?;
             }
-            file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set mode", &temporary))?;
+            file.set_mode(mode).map_err(failed("set mode", &temporary))?;
         }
         file.write_all(bytes).map_err(failed("write", &temporary))?;
         file.sync_all().map_err(failed("sync file", &temporary))?;
         drop(file);
         rename_synced(&temporary, path)
-    })();
+    });
     if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+        let _ = disk.remove_file(&temporary);
     }
     written
 }
@@ -157,7 +205,7 @@ fn write(path: &Path, bytes: &[u8], access: Option<Access>) -> Result<(), Durabl
 /// Renames within one file system and makes the new name durable. A file at `to` is replaced; a
 /// folder at `to` must be empty. Both folders are synced where they differ.
 pub fn rename_synced(from: &Path, to: &Path) -> Result<(), DurableError> {
-    fs::rename(from, to).map_err(failed("rename to", to))?;
+    disk(to).rename(from, to).map_err(failed("rename to", to))?;
     sync_dir(parent_of(to))?;
     if parent_of(from) != parent_of(to) {
         sync_dir(parent_of(from))?;
@@ -168,11 +216,12 @@ pub fn rename_synced(from: &Path, to: &Path) -> Result<(), DurableError> {
 /// Points the symbolic link `link` at `target`, whether or not it exists already: after a power cut
 /// it points at the old target or the new one. `target` is stored as given.
 pub fn symlink_atomic(target: &Path, link: &Path) -> Result<(), DurableError> {
-    let temporary = temporary_beside(link);
-    std::os::unix::fs::symlink(target, &temporary).map_err(failed("make link", &temporary))?;
+    let temporary = at_temporary(link, |temporary| {
+        disk(link).symlink(target, temporary).map_err(failed("make link", temporary))
+    })?;
     let renamed = rename_synced(&temporary, link);
     if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
+        let _ = disk(link).remove_file(&temporary);
     }
     renamed
 }
@@ -182,9 +231,7 @@ pub fn symlink_atomic(target: &Path, link: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// Also where the file system cannot do it.
 pub fn exchange_synced(one: &Path, other: &Path) -> Result<(), DurableError> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
-        .map_err(|error| failed("exchange with another", one)(error.into()))?;
+    disk(one).exchange(one, other).map_err(failed("exchange with another", one))?;
     sync_dir(parent_of(one))
 }
 
@@ -197,7 +244,7 @@ pub fn create_dir_synced(path: &Path) -> Result<(), DurableError> {
     if parent != path {
         create_dir_synced(parent)?;
     }
-    match fs::create_dir(path) {
+    match disk(path).create_dir(path) {
         Ok(()) => sync_dir(parent),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(failed("make folder", path)(error)),
@@ -206,7 +253,7 @@ pub fn create_dir_synced(path: &Path) -> Result<(), DurableError> {
 
 /// Removes a file or link durably. No error when there is none.
 pub fn remove_file_synced(path: &Path) -> Result<(), DurableError> {
-    match fs::remove_file(path) {
+    match disk(path).remove_file(path) {
         Ok(()) => sync_dir(parent_of(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("remove", path)(error)),
@@ -217,13 +264,13 @@ pub fn remove_file_synced(path: &Path) -> Result<(), DurableError> {
 /// whole or gone under that name. No error when there is none.
 pub fn remove_dir_synced(path: &Path) -> Result<(), DurableError> {
     let doomed = temporary_beside(path);
-    match fs::rename(path, &doomed) {
+    match disk(path).rename(path, &doomed) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("remove folder", path)(error)),
     }
     sync_dir(parent_of(path))?;
-    fs::remove_dir_all(&doomed).map_err(failed("remove folder", &doomed))
+    disk(path).remove_dir_all(&doomed).map_err(failed("remove folder", &doomed))
 }
 
 /// Syncs every file and folder of a tree, children before parents.
@@ -249,106 +296,27 @@ pub fn remove_temporaries(dir: &Path) -> Result<(), DurableError> {
         }
         let path = entry.path();
         let kind = entry.file_type().map_err(failed("look at", &path))?;
-        let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let disk = disk(&path);
+        let removed = if kind.is_dir() { disk.remove_dir_all(&path) } else { disk.remove_file(&path) };
         removed.map_err(failed("remove", &path))?;
     }
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::MetadataExt;
-
-    #[test]
-    fn a_write_replaces_the_whole_file_and_leaves_nothing_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        write_atomic(&path, b"a long first text").unwrap();
-        write_atomic(&path, b"short").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"short");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+/// The same in all folders below it, too; no error where there is none.
+pub fn remove_temporaries_below(dir: &Path) -> Result<(), DurableError> {
+    if !dir.is_dir() {
+        return Ok(());
     }
-
-    #[test]
-    fn a_file_is_for_those_who_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        for mode in [0o600, 0o644, 0o640] {
-            write_atomic_for(&path, b"x", Access { mode, owner: None }).unwrap();
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+    remove_temporaries(dir)?;
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let entry = entry.map_err(failed("list", dir))?;
+        if entry.file_type().map_err(failed("look at", dir))?.is_dir() {
+            remove_temporaries_below(&entry.path())?;
         }
-        let given = write_atomic_for(&path, b"y", Access { mode: 0o600, owner: Some((65534, 65534)) });
-        if rustix::process::geteuid().is_root() {
-            given.unwrap();
-            let metadata = fs::metadata(&path).unwrap();
-            assert_eq!((metadata.uid(), metadata.gid()), (65534, 65534));
-        } else {
-            assert!(given.unwrap_err().to_string().starts_with("give away"));
-            assert_eq!(fs::read(&path).unwrap(), b"x");
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
-
-    #[test]
-    fn a_failed_write_keeps_the_old_file_names_the_path_and_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("inside"), b"x").unwrap();
-        let error = write_atomic(&path, b"new").unwrap_err();
-        assert!(error.to_string().starts_with(&format!("rename to {}: ", path.display())), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_link_moves_from_one_target_to_the_next() {
-        let dir = tempfile::tempdir().unwrap();
-        let link = dir.path().join("current");
-        symlink_atomic(Path::new("../one"), &link).unwrap();
-        symlink_atomic(Path::new("../two"), &link).unwrap();
-        assert_eq!(fs::read_link(&link).unwrap(), Path::new("../two"));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn removing_what_is_not_there_is_no_error() {
-        let dir = tempfile::tempdir().unwrap();
-        remove_file_synced(&dir.path().join("a")).unwrap();
-        remove_dir_synced(&dir.path().join("b")).unwrap();
-        create_dir_synced(&dir.path().join("b/c/d")).unwrap();
-        create_dir_synced(&dir.path().join("b/c/d")).unwrap();
-        fs::write(dir.path().join("b/c/d/file"), b"x").unwrap();
-        sync_tree(dir.path()).unwrap();
-        remove_dir_synced(&dir.path().join("b")).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn only_what_interrupted_writers_left_is_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(".tmp-1-1"), b"x").unwrap();
-        fs::create_dir(dir.path().join(".tmp-1-2")).unwrap();
-        fs::write(dir.path().join("keep"), b"x").unwrap();
-        remove_temporaries(dir.path()).unwrap();
-        let names: Vec<_> =
-            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["keep"]);
-    }
-
-    #[test]
-    fn a_full_disk_has_its_own_code_and_remedy() {
-        let error = failed("write", Path::new("/x"))(io::Error::from(io::ErrorKind::StorageFull));
-        let reason = Reason::from(error);
-        assert_eq!(reason.code, ReasonCode::DiskFull);
-        assert!(reason.detail.contains("/x") && reason.detail.contains("free some space"), "{reason}");
-    }
-
-    #[test]
-    fn a_file_keeps_the_mode_that_others_can_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        write_atomic(&path, b"x").unwrap();
-        assert_ne!(fs::metadata(&path).unwrap().permissions().mode() & 0o400, 0);
-    }
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

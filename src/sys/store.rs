@@ -339,8 +339,7 @@ impl Store {
         self.ill(live.write(&batch.0).map_err(self.failed("write")))?;
         self.ill(live.flush().map_err(self.failed("sync")))?;
         let base = live.base().map_err(self.failed("sync"))?;
-        let path = self.0.path.join("db");
-        if let Err(error) = base.file.sync_all().map_err(durable::failed("sync file", &path)) {
+        if let Err(error) = durable::sync_database(&self.0.path, &base.file) {
             // The kernel may have let go of what it could not write.
             live.fell_ill();
             return self.ill(Err(error.into()));

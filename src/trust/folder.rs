@@ -2,9 +2,9 @@
 
 use super::transport::{BoxFuture, OnBytes, Transport};
 use crate::domain::{Reason, ReasonCode};
-use crate::sys::durable::failed;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use crate::sys::durable;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 /// Reads the files of a repository from a folder.
@@ -84,13 +84,12 @@ pub(super) async fn resume<R: Read + Send>(
         );
         return Err(Reason::new(ReasonCode::SizeMismatch, detail));
     }
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(into);
-    let mut file = opened.map_err(failed("open", into))?;
-    let mut done = file.seek(SeekFrom::End(0)).map_err(failed("look at", into))?;
+    let mut file = durable::File::open(into)?;
+    let mut done = file.seek(SeekFrom::End(0))?;
     if done > size {
         // Not a first part of this file: begin again.
-        file.set_len(0).map_err(failed("shorten", into))?;
-        done = file.seek(SeekFrom::Start(0)).map_err(failed("look at", into))?;
+        file.set_len(0)?;
+        done = file.seek(SeekFrom::Start(0))?;
     }
     let mut source = open_at(done)?.take(size - done);
     let mut buffer = vec![0; 256 << 10];
@@ -100,13 +99,12 @@ pub(super) async fn resume<R: Read + Send>(
         if n == 0 {
             return Err(unreadable(path, io::ErrorKind::UnexpectedEof.into()));
         }
-        file.write_all(&buffer[..n]).map_err(failed("write", into))?;
+        file.write_all(&buffer[..n])?;
         done += n as u64;
         progress(done);
         tokio::task::yield_now().await;
     }
-    file.sync_all().map_err(failed("sync file", into))?;
-    Ok(())
+    Ok(file.sync()?)
 }
 
 fn unreadable(path: &str, error: io::Error) -> Reason {

@@ -34,8 +34,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::fs::File;
-use tokio::io::{AsyncSeekExt, AsyncWriteExt, SeekFrom};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use url::Url;
 
@@ -297,15 +295,7 @@ impl HttpTransport {
                 }
             }
         }
-        let named = |act| move |error| Trouble::from(durable::failed(act, into)(error));
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(into)
-            .await
-            .map_err(named("open"))?;
-        file.seek(SeekFrom::Start(have)).await.map_err(named("write"))?;
+        let mut file = durable::Incoming::open(into, have).await?;
         let (begun, began_with, mut pace) = (Instant::now(), have, Pace::new(self.stall, Instant::now()));
         let streamed = loop {
             let chunk = match self.chunk(url, &mut response, &mut pace).await {
@@ -316,10 +306,11 @@ impl HttpTransport {
             if have + chunk.len() as u64 > size {
                 break Err(wrong_size(url, size, have + chunk.len() as u64));
             }
-            if let Err(error) = file.write_all(&chunk).await {
-                break Err(named("write")(error));
+            let came = chunk.len() as u64;
+            if let Err(error) = file.write(chunk).await {
+                break Err(error.into());
             }
-            have += chunk.len() as u64;
+            have += came;
             progress(have);
             if self.rate_limit > 0 {
                 let due = (have - began_with) as f64 / self.rate_limit as f64;
@@ -327,8 +318,7 @@ impl HttpTransport {
             }
         };
         // What came is kept for the next try, whatever ended this one.
-        file.flush().await.map_err(named("write"))?;
-        drop(file);
+        file.close().await?;
         streamed?;
         if have < size {
             return Err(Trouble::passing(unreachable(

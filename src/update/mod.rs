@@ -53,6 +53,8 @@ impl Folders {
             durable::create_dir_synced(folder)?;
             durable::remove_temporaries(folder)?;
         }
+        // Links are made in the folders of the slots.
+        durable::remove_temporaries_below(&folders.slots)?;
         Ok(folders)
     }
 

@@ -6,6 +6,7 @@
 
 use super::{Folders, stage};
 use crate::domain::deployment::BundleRef;
+use crate::domain::garbage::Spare;
 use crate::domain::{Digest, Reason, ReasonCode, SlotName};
 use crate::sys::durable::{self, failed};
 use std::collections::BTreeSet;
@@ -70,28 +71,74 @@ pub fn open(folders: &Folders, digest: &Digest) -> Result<BundleRef, Reason> {
     Ok(BundleRef { release: manifest.release(), digest: *digest })
 }
 
-/// Removes all bundles but those that a link of any slot names and those in `keep`; all downloads too
-/// where `downloads` says so. Nothing may be fetching or staging meanwhile.
-pub fn collect_garbage(folders: &Folders, keep: &BTreeSet<Digest>, downloads: bool) -> Result<(), Reason> {
-    let mut keep = keep.clone();
+/// What is kept though nothing needs it, and what not at all.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Of the bundles, the last that came first.
+    pub bundles: Spare,
+    /// Of the downloads, the last that got a byte first; `None` where somebody may be fetching.
+    pub downloads: Option<Spare>,
+}
+
+/// Removes all bundles but those that a link of any slot names, those in `needed`, and what is to be kept beside
+/// them; downloads likewise. Nothing may be staging meanwhile.
+pub fn collect_garbage(folders: &Folders, needed: &BTreeSet<Digest>, keep: Keep) -> Result<(), Reason> {
+    let mut needed = needed.clone();
     for slot in fs::read_dir(&folders.slots).map_err(failed("list", &folders.slots))? {
         let slot = slot.map_err(failed("list", &folders.slots))?.path();
-        keep.extend([CURRENT, PREVIOUS].iter().filter_map(|name| digest_of(&slot.join(name)).ok().flatten()));
+        needed
+            .extend([CURRENT, PREVIOUS].iter().filter_map(|name| digest_of(&slot.join(name)).ok().flatten()));
     }
-    for model in fs::read_dir(&folders.models).map_err(failed("list", &folders.models))? {
-        let model = model.map_err(failed("list", &folders.models))?;
-        let digest = model.file_name().to_str().and_then(|name| name.parse().ok());
-        if digest.is_some_and(|digest| !keep.contains(&digest)) {
-            durable::remove_dir_synced(&model.path())?;
-        }
+    let surplus = |name: &str| name.parse().is_ok_and(|digest| !needed.contains(&digest));
+    for model in beyond(&folders.models, keep.bundles, surplus, bundle_size)? {
+        durable::remove_dir_synced(&model)?;
     }
     drop_engines(folders)?;
-    if downloads {
-        for file in fs::read_dir(&folders.downloads).map_err(failed("list", &folders.downloads))? {
-            durable::remove_file_synced(&file.map_err(failed("list", &folders.downloads))?.path())?;
+    let Some(spare) = keep.downloads else { return Ok(()) };
+    // A validator is of use beside its file only.
+    let is_part = |name: &str| name.parse::<Digest>().is_ok();
+    for part in beyond(&folders.downloads, spare, is_part, stage::size_of)? {
+        durable::remove_file_synced(&part)?;
+    }
+    for other in fs::read_dir(&folders.downloads).map_err(failed("list", &folders.downloads))? {
+        let other = other.map_err(failed("list", &folders.downloads))?.path();
+        let is_beside =
+            other.extension().is_some_and(|end| end == "validator") && other.with_extension("").exists();
+        if !is_beside && !other.file_name().and_then(|name| name.to_str()).is_some_and(is_part) {
+            durable::remove_file_synced(&other)?;
         }
     }
     Ok(())
+}
+
+/// What is too much of a folder's entries with such a name: all but the newest that `spare` keeps.
+fn beyond(
+    folder: &Path,
+    spare: Spare,
+    surplus: impl Fn(&str) -> bool,
+    size: impl Fn(&Path) -> u64,
+) -> Result<Vec<PathBuf>, Reason> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
+        let entry = entry.map_err(failed("list", folder))?;
+        if entry.file_name().to_str().is_some_and(&surplus) {
+            let changed = entry
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .map_err(failed("look at", &entry.path()))?;
+            found.push((changed, entry.path()));
+        }
+    }
+    found.sort_by(|a, b| b.cmp(a));
+    let kept = spare.keeps(found.iter().map(|(_, path)| size(path)));
+    Ok(found.into_iter().skip(kept).map(|(_, path)| path).collect())
+}
+
+/// Bytes of a bundle's files by its manifest; of one that cannot be read too many to be kept.
+fn bundle_size(path: &Path) -> u64 {
+    let digest = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+    let manifest = digest.and_then(|digest| stage::read_manifest(path, &digest).ok());
+    manifest.map_or(u64::MAX, |manifest| manifest.total_size())
 }
 
 /// Removes what was made of models that are in no bundle any more. A bundle that cannot be read keeps
@@ -248,13 +295,61 @@ mod tests {
             fs::create_dir(engine(made)).unwrap();
             fs::write(engine(made).join("graph"), b"x").unwrap();
         }
-        collect_garbage(&folders, &BTreeSet::from([bundles[3].digest]), false).unwrap();
+        collect_garbage(
+            &folders,
+            &BTreeSet::from([bundles[3].digest]),
+            Keep { bundles: Spare::NONE, downloads: None },
+        )
+        .unwrap();
         assert!(engine(present).exists() && !engine(absent).exists());
         assert!(bundles.iter().all(|bundle| folders.model(&bundle.digest).exists()));
         assert!(folders.downloads.join("x").exists());
-        collect_garbage(&folders, &BTreeSet::new(), true).unwrap();
+        let nothing = Keep { bundles: Spare::NONE, downloads: Some(Spare::NONE) };
+        collect_garbage(&folders, &BTreeSet::new(), nothing).unwrap();
         assert!(!folders.model(&bundles[3].digest).exists());
         assert!(bundles[..3].iter().all(|bundle| folders.model(&bundle.digest).exists()));
         assert!(!folders.downloads.join("x").exists());
+    }
+
+    #[test]
+    fn the_newest_of_the_garbage_is_kept_by_count_and_bytes() {
+        use std::fs::{File, FileTimes};
+        use std::time::{Duration, SystemTime};
+        let (_dir, folders) = folders();
+        let bundles = ["1.0.0", "2.0.0", "3.0.0", "4.0.0"]
+            .map(|version| Repository::default().staged(&folders, version));
+        let aged = |path: &Path, hours: u64| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 - hours * 3600);
+            File::open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
+        };
+        set(&folders, &slot(), Some(&bundles[3]), None).unwrap();
+        // The newest by its time is not the newest by its version.
+        for (bundle, hours) in bundles.iter().zip([1, 3, 2, 9]) {
+            aged(&folders.model(&bundle.digest), hours);
+        }
+        for (number, hours) in [(1, 2), (2, 1), (3, 3)] {
+            let part = folders.downloads.join(Digest::from_bytes([number; 32]).to_string());
+            fs::write(&part, [0; 10]).unwrap();
+            fs::write(part.with_extension("validator"), "x").unwrap();
+            aged(&part, hours);
+        }
+        let there = || bundles.clone().map(|bundle| folders.model(&bundle.digest).exists());
+        let size = bundle_size(&folders.model(&bundles[0].digest));
+        let collect = |count, bytes| {
+            let keep =
+                Keep { bundles: Spare { count, bytes }, downloads: Some(Spare { count: 9, bytes: 25 }) };
+            collect_garbage(&folders, &BTreeSet::new(), keep).unwrap();
+        };
+        collect(3, u64::MAX);
+        assert_eq!(there(), [true; 4]);
+        let part = |number| folders.downloads.join(Digest::from_bytes([number; 32]).to_string());
+        assert!(part(1).exists() && part(2).exists() && !part(3).exists());
+        assert_eq!(fs::read_dir(&folders.downloads).unwrap().count(), 4, "a validator goes with its part");
+        collect(2, u64::MAX);
+        assert_eq!(there(), [true, false, true, true]);
+        collect(2, size);
+        assert_eq!(there(), [true, false, false, true]);
+        collect(0, u64::MAX);
+        assert_eq!(there(), [false, false, false, true]);
     }
 }

@@ -177,7 +177,7 @@ async fn fetch_one(
     }
     if let Some(held) = held {
         durable::remove_file_synced(&into)?;
-        if fs::hard_link(held, &into).is_ok() {
+        if durable::hard_link(held, &into).is_ok() {
             if check().await.is_ok() {
                 return Ok(());
             }
@@ -209,31 +209,25 @@ pub fn stage(folders: &Folders, bundle: &Verified<SignedManifest>) -> Result<(),
     if check_folder(&dir, signed).is_ok() {
         return Ok(());
     }
-    let staging = tempfile::Builder::new()
-        .prefix(durable::TEMPORARY)
-        .tempdir_in(&folders.models)
-        .map_err(failed("make a folder in", &folders.models))?;
+    let staging = durable::TemporaryDir::in_dir(&folders.models)?;
     for file in &signed.manifest.files {
         let from = download(folders, &file.sha256);
         let to = staging.path().join(inside(&file.path)?);
         let what = format!("bundle {}: file {}", signed.release(), file.path);
-        fs::create_dir_all(to.parent().unwrap_or(staging.path())).map_err(failed("make folder", &to))?;
-        if fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).map_err(failed("copy", &from))?;
+        durable::create_dir_all(to.parent().unwrap_or(staging.path()))?;
+        if durable::hard_link(&from, &to).is_err() {
+            durable::copy(&from, &to)?;
         }
         if let Err(reason) = check_file(&to, file, &what) {
             durable::remove_file_synced(&from)?;
             return Err(reason);
         }
     }
-    fs::write(staging.path().join(MANIFEST), &signed.bytes).map_err(failed("write", &dir.join(MANIFEST)))?;
-    // `tempfile` makes the folder for its owner alone; the children may run as another user.
-    fs::set_permissions(staging.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .map_err(failed("open up", staging.path()))?;
+    durable::write_new(&staging.path().join(MANIFEST), &signed.bytes)?;
     durable::sync_tree(staging.path())?;
     // What stands there is damaged, or it would have been found good above.
     durable::remove_dir_synced(&dir)?;
-    durable::rename_synced(&staging.keep(), &dir)?;
+    staging.keep_as(&dir)?;
     drop_downloads(folders, signed.manifest.files.iter().map(|file| &file.sha256))
 }
 
@@ -305,7 +299,8 @@ fn download(folders: &Folders, digest: &Digest) -> PathBuf {
     folders.downloads.join(digest.to_string())
 }
 
-fn size_of(path: &Path) -> u64 {
+/// Bytes of a file; 0 where there is none.
+pub(super) fn size_of(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |meta| meta.len())
 }
 

@@ -3,6 +3,7 @@
 use super::report::Reporter;
 use super::{Catalog, Found, Host, Shared};
 use crate::domain::deployment::BundleRef;
+use crate::domain::garbage::Spare;
 use crate::domain::lifecycle::{Deployment, Effect, Event};
 use crate::domain::manifest::Provider;
 use crate::domain::probation::{Limits, Probation, Verdict};
@@ -10,7 +11,7 @@ use crate::domain::shadow;
 use crate::domain::{Reason, ReasonCode, SlotName};
 use crate::sys::blocking::blocking;
 use crate::trust::model_signature;
-use crate::update::slots::{self, Links};
+use crate::update::slots::{self, Keep, Links};
 use crate::update::stage;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,9 @@ const RELINK: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 
 /// First and longest wait before the repository is asked again after a restart.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Downloads that were cut short and are kept for the next try.
+const PARTS: usize = 1024;
 
 /// Waits for a repository that is not reached, where a deployment goes on after a restart: the agent is there
 /// before the network is.
@@ -345,9 +349,12 @@ pub(super) async fn collect_garbage<H: Host, C: Catalog>(
         Some(ReasonCode::RepositoryUnreachable | ReasonCode::Aborted | ReasonCode::Superseded) => true,
         Some(_) | None => false,
     };
+    let (bundles, max_bundle) = (shared.settings.spare, shared.settings.max_bundle);
     blocking(move || {
         let (needed, any) = journal.needed()?;
-        slots::collect_garbage(&folders, &needed, !any && !keep_parts)
+        let parts = if keep_parts { Spare { count: PARTS, bytes: max_bundle } } else { Spare::NONE };
+        let keep = Keep { bundles, downloads: (!any).then_some(parts) };
+        slots::collect_garbage(&folders, &needed, keep)
     })
     .await
 }

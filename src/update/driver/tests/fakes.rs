@@ -224,6 +224,7 @@ impl Bench {
             resume_max: GUARD,
             disk_reserve: 0,
             max_bundle: 1 << 20,
+            spare: crate::domain::garbage::Spare::NONE,
             sideload_grace: Duration::ZERO,
             require_model_signature: Vec::new(),
         };

@@ -1,0 +1,1 @@
+//! Faults of the disk from each operation on.
