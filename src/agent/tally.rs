@@ -70,6 +70,7 @@ mod tests {
                 progress: None,
                 reason: None,
                 shadow: None,
+                waiting: None,
             }),
         }
     }

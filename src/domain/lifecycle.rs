@@ -23,6 +23,7 @@ pub use recover::recover;
 
 use super::deployment::{BundleRef, DeploymentState, Stage};
 use super::id::{DeploymentId, Release, SlotName};
+use super::maintenance::Start;
 use super::reason::Reason;
 use super::shadow;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,9 @@ pub struct Deployment {
     /// What its shadow run found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow_report: Option<shadow::Report>,
+    /// When it may go on.
+    #[serde(default, skip_serializing_if = "Start::is_plain")]
+    pub start: Start,
     /// Where it stands.
     pub state: State,
 }
@@ -254,9 +258,9 @@ impl Deployment {
         serving: Option<BundleRef>,
         older: Option<BundleRef>,
     ) -> (Self, Vec<Effect>) {
-        let (shadow, shadow_report) = (None, None);
+        let (shadow, shadow_report, start) = (None, None, Start::default());
         let state = State::Resolving;
-        let new = Self { id, slot, release, origin, serving, older, shadow, shadow_report, state };
+        let new = Self { id, slot, release, origin, serving, older, shadow, shadow_report, start, state };
         (new, vec![Effect::Resolve])
     }
 
@@ -276,8 +280,8 @@ impl Deployment {
         let effects = vec![Effect::SwapBack { candidate: previous.clone() }];
         let release = previous.release.clone();
         let (origin, older) = (Origin::Previous, Some(previous));
-        let (shadow, shadow_report) = (None, None);
-        (Self { id, slot, release, origin, serving, older, shadow, shadow_report, state }, effects)
+        let (shadow, shadow_report, start) = (None, None, Start::default());
+        (Self { id, slot, release, origin, serving, older, shadow, shadow_report, start, state }, effects)
     }
 
     /// Where it stands, without the data.
@@ -357,6 +361,7 @@ impl Deployment {
             progress,
             reason: self.reason().cloned(),
             shadow: self.shadow_report.clone(),
+            waiting: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whole deployments with a device and a repository that do as they are told, and kills in between.
 
 mod fakes;
+mod holds;
 
 use super::*;
 use crate::domain::deployment::Stage;

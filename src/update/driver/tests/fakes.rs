@@ -224,6 +224,7 @@ impl Bench {
             max_bundle: 1 << 20,
             sideload_grace: Duration::ZERO,
             require_model_signature: Vec::new(),
+            rules: Default::default(),
         };
         Self { dir, journal, settings, faults: vec![], resolve: Answer::Good, delisted: vec![] }
     }
