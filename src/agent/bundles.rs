@@ -209,6 +209,10 @@ impl Catalog for Bundles {
         }
     }
 
+    fn is_clock_set(&self) -> bool {
+        !self.clock.is_behind()
+    }
+
     async fn release_of(&self, file: &Path) -> Result<Release, Reason> {
         self.settings()?;
         let path = file.to_path_buf();

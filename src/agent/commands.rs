@@ -10,7 +10,7 @@ use crate::mqtt;
 use crate::update::driver::{Ticket, Updater};
 use serde_json::json;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// What a command is told whose deployment outlives the agent.
@@ -73,25 +73,34 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Carries one command out; `status` is what `Status` answers.
-    pub async fn execute(&self, ordered: Ordered, status: impl Future<Output = serde_json::Value>) {
+    /// Carries one command out; `status` is what `Status` answers. `place` is its place among the commands that
+    /// are carried out at once.
+    pub async fn execute(
+        &self,
+        ordered: Ordered,
+        status: impl Future<Output = serde_json::Value>,
+        place: OwnedSemaphorePermit,
+    ) {
         let Ordered { request, replies } = ordered;
         let restart = request.command == Command::Restart;
         let outcome = match request.command {
             Command::Status => Ok(status.await),
-            Command::Update { slot, release, shadow } => match self.device.slot(Some(&slot)) {
+            Command::Update { slot, release, shadow, start } => match self.device.slot(Some(&slot)) {
                 Ok(slot) => match self.sees(&slot) {
-                    Ok(()) => self.follow(self.updater.update(&slot, release, shadow), &replies).await,
+                    Ok(()) => {
+                        let ticket = self.updater.update_when(&slot, release, shadow, start);
+                        self.follow(ticket, &replies, place).await
+                    }
                     Err(reason) => Err(reason),
                 },
                 Err(reason) => Err(reason),
             },
-            Command::Install { slot, file, shadow } => {
+            Command::Install { slot, file, shadow, start } => {
                 let outcome = match self.device.slot(slot.as_ref()) {
                     Ok(slot) => match self.sees(&slot) {
                         Ok(()) => {
-                            let ticket = self.updater.install(&slot, file.clone(), shadow).await;
-                            self.follow(ticket, &replies).await
+                            let ticket = self.updater.install_when(&slot, file.clone(), shadow, start).await;
+                            self.follow(ticket, &replies, place).await
                         }
                         Err(reason) => Err(reason),
                     },
@@ -103,10 +112,10 @@ impl Commands {
                 outcome
             }
             Command::Rollback { slot } => match self.sees(&slot) {
-                Ok(()) => self.follow(self.updater.rollback(&slot), &replies).await,
+                Ok(()) => self.follow(self.updater.rollback(&slot), &replies, place).await,
                 Err(reason) => Err(reason),
             },
-            Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies).await,
+            Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies, place).await,
             Command::Snapshot { pipeline, max_edge } => self.snapshot(pipeline.as_ref(), max_edge).await,
             Command::Pause { pipeline, paused } => self.pause(pipeline.as_ref(), paused).await,
             Command::Restart => Ok(json!({ "restarting": true })),
@@ -128,8 +137,11 @@ impl Commands {
         &self,
         ticket: Result<Ticket, Reason>,
         replies: &Replies,
+        place: OwnedSemaphorePermit,
     ) -> Result<serde_json::Value, Reason> {
         let mut ticket = ticket?;
+        // It may take days, and the command that ends it needs a place; a slot takes only so many who follow.
+        drop(place);
         loop {
             let progress = ticket.borrow_and_update().clone();
             match progress {

@@ -8,9 +8,9 @@
 //! | | |
 //! | --- | --- |
 //! | `GET /v1/status` | one JSON object |
-//! | `POST /v1/install` `{"slot"?, "file", "shadow"?, "identity"?}` | [`Progress`], one JSON object a line, until it has ended; with an [`Identity`], 409 where the agent cannot open that file |
-//! | `POST /v1/install/file`, header `edgewarden-install: {"slot"?, "name", "shadow"?}`, the file as the body | the same, for a file that the agent cannot open |
-//! | `POST /v1/update` `{"slot", "release", "shadow"?}` | the same; `shadow` as in [`ShadowWish`] |
+//! | `POST /v1/install` `{"slot"?, "file", "shadow"?, "now"?, "identity"?}` | [`Progress`], one JSON object a line, until it has ended; with an [`Identity`], 409 where the agent cannot open that file |
+//! | `POST /v1/install/file`, header `edgewarden-install: {"slot"?, "name", "shadow"?, "now"?}`, the file as the body | the same, for a file that the agent cannot open |
+//! | `POST /v1/update` `{"slot", "release", "shadow"?, "now"?}` | the same; `shadow` as in [`ShadowWish`]; `now` waits for nothing |
 //! | `POST /v1/rollback` `{"slot"}`, `POST /v1/abort` `{"slot"}` | the same |
 //! | `POST /v1/pause` `{"pipeline"?}`, `POST /v1/resume` `{"pipeline"?}` | the same |
 //! | `GET /metrics` | OpenMetrics text |
@@ -19,6 +19,7 @@
 
 use self::handover::{HandedOver, Identity};
 use crate::domain::command::{Command, Progress, Request};
+use crate::domain::maintenance::StartWish;
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{CommandId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use axum::body::{Body, Bytes};
@@ -242,6 +243,8 @@ struct InstallBody {
     file: PathBuf,
     #[serde(default)]
     shadow: ShadowWish,
+    #[serde(default)]
+    now: bool,
     identity: Option<Identity>,
 }
 
@@ -252,6 +255,8 @@ struct InstallHeader {
     name: String,
     #[serde(default)]
     shadow: ShadowWish,
+    #[serde(default)]
+    now: bool,
 }
 
 #[derive(Deserialize)]
@@ -261,6 +266,8 @@ struct UpdateBody {
     release: Release,
     #[serde(default)]
     shadow: ShadowWish,
+    #[serde(default)]
+    now: bool,
 }
 
 #[derive(Deserialize)]
@@ -293,7 +300,8 @@ async fn install(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Pee
             Err(reason) => refusal(&reason),
         };
     }
-    begin(&api, peer, Command::Install { slot: body.slot, file: body.file, shadow: body.shadow })
+    let start = StartWish { now: body.now, spread: false };
+    begin(&api, peer, Command::Install { slot: body.slot, file: body.file, shadow: body.shadow, start })
 }
 
 async fn install_file(
@@ -305,11 +313,11 @@ async fn install_file(
     let taken = async {
         let bad = |what: &str| Reason::new(ReasonCode::BadRequest, format!("the request's {what}"));
         let wish = headers.get(INSTALL).ok_or_else(|| bad("header edgewarden-install is missing"))?;
-        let InstallHeader { slot, name, shadow } = read(wish.as_bytes())?;
+        let InstallHeader { slot, name, shadow, now } = read(wish.as_bytes())?;
         let size = headers.get(header::CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
         let size = size.ok_or_else(|| bad("content-length is missing"))?;
         let file = api.handed_over.take(&name, size, body).await?;
-        Ok(Command::Install { slot, file, shadow })
+        Ok(Command::Install { slot, file, shadow, start: StartWish { now, spread: false } })
     };
     match taken.await {
         Ok(command) => begin(&api, peer, command),
@@ -319,7 +327,8 @@ async fn install_file(
 
 async fn update(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
     command(&api, peer, &body, |body: UpdateBody| {
-        Ok(Command::Update { slot: body.slot, release: body.release, shadow: body.shadow })
+        let start = StartWish { now: body.now, spread: false };
+        Ok(Command::Update { slot: body.slot, release: body.release, shadow: body.shadow, start })
     })
 }
 

@@ -159,9 +159,9 @@ fn carry_out(agent: &Agent, gate: &Arc<Semaphore>, commands: &mut JoinSet<()>, o
     tracing::info!(command = ordered.request.command.name(), id = %ordered.request.id, "command");
     commands.spawn(async move {
         // Closed only with the agent.
-        let Ok(_place) = gate.acquire_owned().await else { return };
+        let Ok(place) = gate.acquire_owned().await else { return };
         let status = async move { serde_json::to_value(reports.status().await).unwrap_or_default() };
-        actor.execute(ordered, status).await;
+        actor.execute(ordered, status, place).await;
     });
 }
 

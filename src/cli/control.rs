@@ -33,6 +33,9 @@ pub struct InstallArgs {
     /// The slot to fill; may be left out where the device has one
     #[arg(long)]
     slot: Option<SlotName>,
+    /// Do not wait for a maintenance window
+    #[arg(long)]
+    now: bool,
     #[command(flatten)]
     shadow: ShadowArgs,
     #[command(flatten)]
@@ -48,6 +51,9 @@ pub struct UpdateArgs {
     slot: SlotName,
     /// What to fill it with, such as detector@1.2.0
     release: Release,
+    /// Do not wait for a maintenance window or another connection; also for an update that waits already
+    #[arg(long)]
+    now: bool,
     #[command(flatten)]
     shadow: ShadowArgs,
     #[command(flatten)]
@@ -138,12 +144,16 @@ pub fn install(args: InstallArgs) -> anyhow::Result<()> {
     let file =
         std::fs::canonicalize(&args.file).with_context(|| format!("install {}", args.file.display()))?;
     let client = args.which.client()?;
-    shown("install", args.json, async |on| client.install(&file, args.slot, args.shadow.wish(), on).await)
+    shown("install", args.json, async |on| {
+        client.install(&file, args.slot, args.shadow.wish(), args.now, on).await
+    })
 }
 
 /// Runs `update`.
 pub fn update(args: UpdateArgs) -> anyhow::Result<()> {
-    let body = json!({ "slot": args.slot, "release": args.release, "shadow": args.shadow.wish() });
+    let body = json!({
+        "slot": args.slot, "release": args.release, "shadow": args.shadow.wish(), "now": args.now
+    });
     follow(&args.which.client()?, "update", body, args.json)
 }
 

@@ -108,6 +108,7 @@ impl Client {
         file: &Path,
         slot: Option<SlotName>,
         shadow: ShadowWish,
+        now: bool,
         on: impl FnMut(&Progress) -> anyhow::Result<()>,
     ) -> anyhow::Result<serde_json::Value> {
         let act = || format!("install {}", file.display());
@@ -117,7 +118,7 @@ impl Client {
             return Err(Reason::new(ReasonCode::BadRequest, format!("{}: is no file", act())).into());
         }
         let identity = Identity::from(&found);
-        let body = json!({ "slot": slot, "file": file, "shadow": shadow, "identity": identity });
+        let body = json!({ "slot": slot, "file": file, "shadow": shadow, "now": now, "identity": identity });
         let request = self.http.post("http://agent/v1/install").body(body.to_string());
         let response = self.send(request).await?;
         if response.status() != StatusCode::CONFLICT {
@@ -129,7 +130,7 @@ impl Client {
         let request = self
             .http
             .post("http://agent/v1/install/file")
-            .header(INSTALL, json!({ "slot": slot, "name": name, "shadow": shadow }).to_string())
+            .header(INSTALL, json!({ "slot": slot, "name": name, "shadow": shadow, "now": now }).to_string())
             .header(CONTENT_LENGTH, found.len())
             .body(opened);
         self.follow(self.send(request).await?, on).await
@@ -328,6 +329,7 @@ mod tests {
                 slot: "detector".parse().unwrap(),
                 release: "detector@1.2.0".parse().unwrap(),
                 shadow: Default::default(),
+                start: Default::default(),
             }
         );
         shutdown.cancel();

@@ -161,6 +161,15 @@ fn deployment_line(slot: &SlotState, deployment: &DeploymentState) -> String {
     if let Some(cause) = &deployment.cause {
         let _ = write!(line, " by the agent itself: {cause}");
     }
+    if let Some(waiting) = &deployment.waiting {
+        let _ = write!(
+            line,
+            ", {}; `edgewarden update {} {} --now` does not wait",
+            waiting.told(),
+            slot.slot,
+            deployment.release
+        );
+    }
     if let Some(shadow) = &deployment.shadow {
         let _ = write!(line, "\n    {}", shadow_line(shadow));
     }

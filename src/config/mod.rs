@@ -11,6 +11,7 @@ pub mod settings;
 pub mod access;
 mod commands;
 mod file;
+mod maintenance;
 mod motion;
 mod pipeline;
 mod read;

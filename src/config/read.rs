@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, commands, motion, pipeline};
+use super::{ConfigErrors, Surroundings, commands, maintenance, motion, pipeline};
 use crate::domain::DeviceId;
 use crate::domain::garbage::Spare;
 use crate::domain::manifest::Provider;
@@ -324,6 +324,7 @@ fn update(mut section: Section<'_>) -> UpdateSettings {
         require_model_signature: section
             .list("require_model_signature", MAX_KEY_FILES, path)
             .unwrap_or_default(),
+        rules: maintenance::rules(&mut section),
     };
     if settings.probation_min > settings.probation_max {
         let (min, max) = (say_duration(settings.probation_min), say_duration(settings.probation_max));

@@ -2,6 +2,7 @@
 
 use crate::domain::authority::Requirement;
 use crate::domain::garbage::Spare;
+use crate::domain::maintenance;
 use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
 use crate::domain::runtime::Tuning;
@@ -236,6 +237,8 @@ pub struct UpdateSettings {
     /// Public keys (PEM, P-256) of which one must have signed the model (`model.sig`); none: it need not be
     /// signed so.
     pub require_model_signature: Vec<PathBuf>,
+    /// When an update may go on.
+    pub rules: maintenance::Rules,
 }
 
 impl UpdateSettings {

@@ -14,6 +14,8 @@ use std::time::Duration;
 mod access;
 /// `[commands]`.
 mod commands;
+/// When an update may go on.
+mod maintenance;
 /// Whose models are taken, and which keys open encrypted ones.
 mod models;
 /// The `[runtime]` tables and what belongs to them.

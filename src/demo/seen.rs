@@ -249,6 +249,7 @@ mod tests {
                 reason: None,
                 shadow: None,
                 cause: None,
+                waiting: None,
             }),
             safe_mode: None,
         })

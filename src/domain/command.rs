@@ -1,6 +1,7 @@
 //! What a device can be asked to do, whoever asks: MQTT or the local socket.
 
 use super::id::{CommandId, PipelineName, Release, SlotName};
+use super::maintenance::StartWish;
 use super::reason::Reason;
 use super::shadow::ShadowWish;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ pub enum Command {
         release: Release,
         /// How the release runs in the shadow before it counts, in place of the configuration.
         shadow: ShadowWish,
+        /// When it may begin.
+        start: StartWish,
     },
     /// Bring a slot to the bundle of a file on this machine. Local socket only.
     Install {
@@ -26,6 +29,8 @@ pub enum Command {
         file: PathBuf,
         /// As for an update.
         shadow: ShadowWish,
+        /// As for an update.
+        start: StartWish,
     },
     /// Go back to the slot's previous bundle.
     Rollback {
@@ -58,6 +63,14 @@ pub enum Command {
 }
 
 impl Command {
+    /// The same, where a whole group was told it.
+    pub fn to_a_group(mut self) -> Self {
+        if let Command::Update { start, .. } = &mut self {
+            start.spread = true;
+        }
+        self
+    }
+
     /// The command's name in topics and replies.
     pub fn name(&self) -> &'static str {
         match self {

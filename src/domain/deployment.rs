@@ -3,6 +3,7 @@
 //! The machine that moves from state to state is `lifecycle`; this is what everybody may see of it.
 
 use super::id::{DeploymentId, Digest, Release, SlotName};
+use super::maintenance::Waiting;
 use super::manifest::Provider;
 use super::reason::Reason;
 use super::shadow;
@@ -105,6 +106,9 @@ pub struct DeploymentState {
     /// What the candidate's shadow run found, so far or in the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<shadow::Report>,
+    /// That it waits within the stage, and for what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
 }
 
 /// What a candidate showed before it counts.

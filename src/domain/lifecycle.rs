@@ -23,6 +23,7 @@ pub use recover::recover;
 
 use super::deployment::{BundleRef, DeploymentState, Stage};
 use super::id::{DeploymentId, Release, SlotName};
+use super::maintenance::Start;
 use super::reason::Reason;
 use super::shadow;
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,9 @@ pub struct Deployment {
     /// What its shadow run found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow_report: Option<shadow::Report>,
+    /// When it may go on.
+    #[serde(default, skip_serializing_if = "Start::is_plain")]
+    pub start: Start,
     /// Where it stands.
     pub state: State,
 }
@@ -257,9 +261,10 @@ impl Deployment {
         serving: Option<BundleRef>,
         older: Option<BundleRef>,
     ) -> (Self, Vec<Effect>) {
-        let (cause, shadow, shadow_report) = (None, None, None);
+        let (cause, shadow, shadow_report, start) = (None, None, None, Start::default());
         let state = State::Resolving;
-        let new = Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, state };
+        let new =
+            Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, start, state };
         (new, vec![Effect::Resolve])
     }
 
@@ -279,8 +284,11 @@ impl Deployment {
         let effects = vec![Effect::SwapBack { candidate: previous.clone() }];
         let release = previous.release.clone();
         let (origin, older) = (Origin::Previous, Some(previous));
-        let (cause, shadow, shadow_report) = (None, None, None);
-        (Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, state }, effects)
+        let (cause, shadow, shadow_report, start) = (None, None, None, Start::default());
+        (
+            Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, start, state },
+            effects,
+        )
     }
 
     /// Where it stands, without the data.
@@ -361,6 +369,7 @@ impl Deployment {
             reason: self.reason().cloned(),
             cause: self.cause.clone(),
             shadow: self.shadow_report.clone(),
+            waiting: None,
         }
     }
 

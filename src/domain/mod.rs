@@ -18,6 +18,7 @@ pub mod health;
 pub mod id;
 pub mod ledger;
 pub mod lifecycle;
+pub mod maintenance;
 pub mod manifest;
 pub mod memory;
 pub mod metrics;

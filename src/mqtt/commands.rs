@@ -8,6 +8,7 @@ use super::topics::{Topic, Topics};
 pub use crate::domain::authority::Addressee;
 use crate::domain::authority::Audience;
 use crate::domain::command::{Command, Request};
+use crate::domain::maintenance::StartWish;
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{CommandId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use serde::Deserialize;
@@ -148,6 +149,8 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
         release: Release,
         #[serde(default)]
         shadow: ShadowWish,
+        #[serde(default)]
+        now: bool,
     }
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -171,9 +174,9 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
 
     match command {
         "update" => {
-            let Update { slot, release, shadow } = object(payload)?;
+            let Update { slot, release, shadow, now } = object(payload)?;
             shadow.check()?;
-            Ok(Command::Update { slot, release, shadow })
+            Ok(Command::Update { slot, release, shadow, start: StartWish { now, spread: false } })
         }
         "rollback" => object(payload).map(|Slot { slot }: Slot| Command::Rollback { slot }),
         "abort" => object(payload).map(|Slot { slot }: Slot| Command::Abort { slot }),
@@ -243,11 +246,12 @@ mod tests {
         for (command, payload, expected) in [
             (
                 "update",
-                r#"{"slot":"detector","release":"m@1.2.0"}"#,
+                r#"{"slot":"detector","release":"m@1.2.0","now":true}"#,
                 Command::Update {
                     slot: slot.clone(),
                     release: "m@1.2.0".parse().unwrap(),
                     shadow: ShadowWish::default(),
+                    start: StartWish { now: true, spread: false },
                 },
             ),
             (
@@ -261,6 +265,7 @@ mod tests {
                         min_agreement: Some(0.9),
                         ..ShadowWish::default()
                     },
+                    start: StartWish::default(),
                 },
             ),
             ("rollback", r#"{"slot":"detector"}"#, Command::Rollback { slot: slot.clone() }),

@@ -213,6 +213,10 @@ async fn inbox(
         };
         match gate.admit(&asked).await {
             Ok(command) => {
+                let command = match asked.audience {
+                    Audience::Device(_) => command,
+                    Audience::Group(_) => command.to_a_group(),
+                };
                 tracing::info!("mqtt: command {name} {id}");
                 link.window().admit(name, id);
                 let replies = Replies::begin(link.clone(), to);

@@ -20,6 +20,9 @@
 //! same, also one that somebody asks for: it changes the two links with one rename, which needs no room, and
 //! the journal hears of it when it can.
 //!
+//! Where `domain::maintenance` says so, a deployment waits before it asks for anything (`Resolving`), before it
+//! fetches, and before the trial (`Staged`); `hold` does that, as the first part of those states' work.
+//!
 //! A deployment that a restart finds before its files are there waits for its repository for as long as
 //! `update.resume_max` says: after a reboot the agent may run before the network does.
 //!
@@ -29,6 +32,7 @@
 //! already succeeds at once: published releases never change.
 
 mod actor;
+mod hold;
 mod report;
 mod starts;
 mod wake;
@@ -41,6 +45,7 @@ use crate::config::settings::UpdateSettings;
 use crate::domain::command::Progress;
 use crate::domain::deployment::{BundleRef, Observation, SlotState, SwapReport, TrialReport};
 use crate::domain::lifecycle::Origin;
+use crate::domain::maintenance::StartWish;
 use crate::domain::manifest::Provider;
 use crate::domain::shadow::{self, ShadowWish};
 use crate::domain::{Reason, ReasonCode, Release, SlotName};
@@ -121,6 +126,10 @@ pub trait Catalog: Send + Sync + 'static {
     fn is_delisted(&self, bundle: &BundleRef) -> impl Future<Output = bool> + Send {
         let _ = bundle;
         async { false }
+    }
+    /// False while the system clock is known to be wrong.
+    fn is_clock_set(&self) -> bool {
+        true
     }
     /// The release that a bundle file claims to hold; what it claims is verified by `resolve`.
     fn release_of(&self, file: &Path) -> impl Future<Output = Result<Release, Reason>> + Send;
@@ -225,7 +234,18 @@ impl<C: Catalog> Updater<C> {
 
     /// Brings a slot to a release of the repository, with what the deployment asks for in the shadow.
     pub fn update(&self, slot: &SlotName, release: Release, shadow: ShadowWish) -> Result<Ticket, Reason> {
-        self.deploy(slot, release, Origin::Repository, shadow)
+        self.update_when(slot, release, shadow, StartWish::default())
+    }
+
+    /// The same, with what the order says about its time.
+    pub fn update_when(
+        &self,
+        slot: &SlotName,
+        release: Release,
+        shadow: ShadowWish,
+        start: StartWish,
+    ) -> Result<Ticket, Reason> {
+        self.deploy(slot, release, Origin::Repository, shadow, start)
     }
 
     /// Brings a slot to the bundle of a file on this machine.
@@ -235,8 +255,19 @@ impl<C: Catalog> Updater<C> {
         file: PathBuf,
         shadow: ShadowWish,
     ) -> Result<Ticket, Reason> {
+        self.install_when(slot, file, shadow, StartWish::default()).await
+    }
+
+    /// The same, with what the order says about its time.
+    pub async fn install_when(
+        &self,
+        slot: &SlotName,
+        file: PathBuf,
+        shadow: ShadowWish,
+        start: StartWish,
+    ) -> Result<Ticket, Reason> {
         let release = self.catalog.release_of(&file).await?;
-        self.deploy(slot, release, Origin::File { path: file }, shadow)
+        self.deploy(slot, release, Origin::File { path: file }, shadow, start)
     }
 
     fn deploy(
@@ -245,9 +276,10 @@ impl<C: Catalog> Updater<C> {
         release: Release,
         origin: Origin,
         shadow: ShadowWish,
+        start: StartWish,
     ) -> Result<Ticket, Reason> {
         shadow.check().map_err(|detail| Reason::new(ReasonCode::BadRequest, detail))?;
-        self.order(slot, Wish::Deploy { release, origin, shadow })
+        self.order(slot, Wish::Deploy { release, origin, shadow, start })
     }
 
     /// Brings a slot back: ends a probation under way, else swaps in the slot's previous bundle.

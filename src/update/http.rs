@@ -9,9 +9,10 @@
 //!   the file. A server that ignores the range, or whose file has changed, starts again from the front.
 //! - Nothing is waited for longer than the stall timeout; a whole download may take as long as it needs, but
 //!   a server that only drips counts as silent (`Pace`).
-//! - Tries that follow each other without progress are counted; a try that brought `PROGRESS` bytes
-//!   begins the count anew. Waits between them grow, with jitter; `Retry-After` is obeyed up to
-//!   [`MAX_RETRY_AFTER`].
+//! - Tries that follow each other without progress are counted; one that came `PROGRESS` bytes further begins
+//!   the count anew. A file that begins from the front more than `AFRESH` times must come further than ever
+//!   before, so that no server keeps a device busy for ever. Waits between tries grow, with jitter;
+//!   `Retry-After` is obeyed up to [`MAX_RETRY_AFTER`].
 //! - No compression is asked for: sizes and ranges are those of the signed files.
 
 mod pace;
@@ -34,14 +35,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use throttle::Throttle;
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 mod access;
 mod explain;
+mod throttle;
 
-/// A try that brought so many bytes counts as progress.
+/// A try that came so many bytes further counts as progress.
 const PROGRESS: u64 = 64 << 10;
+
+/// So often a file may begin from the front without counting as stuck.
+const AFRESH: u32 = 3;
 
 /// Longest wait that a server can ask for.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
@@ -59,7 +65,7 @@ pub struct HttpTransport {
     base: Url,
     stall: Duration,
     retries: usize,
-    rate_limit: u64,
+    throttle: Arc<Throttle>,
     waits: (Duration, Duration),
 }
 
@@ -113,7 +119,7 @@ impl HttpTransport {
             base,
             stall: settings.stall_timeout,
             retries: settings.retries.max(1),
-            rate_limit: settings.rate_limit,
+            throttle: Arc::new(Throttle::new(settings.rate_limit)),
             waits: WAITS,
         })
     }
@@ -238,6 +244,7 @@ impl HttpTransport {
                 return Err(Trouble::Lasting(Reason::new(ReasonCode::SizeMismatch, detail)));
             }
             bytes.extend_from_slice(&chunk);
+            self.throttle.passed(chunk.len()).await;
         }
         Ok(Some(bytes))
     }
@@ -260,12 +267,21 @@ impl HttpTransport {
         if have == size && into.exists() {
             return finish(into, &validator_path).await;
         }
-        let resume = (have > 0).then(|| Resume { have, validator: fs::read_to_string(&validator_path).ok() });
+        let known = fs::read_to_string(&validator_path).ok();
+        let resume = (have > 0).then(|| Resume { have, validator: known.clone() });
         let Some(mut response) = self.ask(url, resume).await? else {
             let detail = format!("fetch {url}: the repository does not have it; publish the release again");
             return Err(Trouble::Lasting(Reason::new(ReasonCode::NotFound, detail)));
         };
         match response.status() {
+            // It sends the rest of another file, though it was asked not to (RFC 9110, 15.3.7.3).
+            StatusCode::PARTIAL_CONTENT
+                if known
+                    .is_some_and(|known| validator(response.headers()).is_some_and(|new| new != known)) =>
+            {
+                restart(into, &validator_path)?;
+                return Err(Trouble::passing(unreachable(url, "the file changed while it was fetched")));
+            }
             StatusCode::PARTIAL_CONTENT => match content_range(response.headers()) {
                 Some((first, total)) if first == have && total.is_none_or(|total| total == size) => {}
                 Some((first, Some(total))) if first == have => return Err(wrong_size(url, size, total)),
@@ -296,7 +312,7 @@ impl HttpTransport {
             }
         }
         let mut file = durable::Incoming::open(into, have).await?;
-        let (begun, began_with, mut pace) = (Instant::now(), have, Pace::new(self.stall, Instant::now()));
+        let mut pace = Pace::new(self.stall, Instant::now());
         let streamed = loop {
             let chunk = match self.chunk(url, &mut response, &mut pace).await {
                 Ok(Some(chunk)) => chunk,
@@ -306,16 +322,13 @@ impl HttpTransport {
             if have + chunk.len() as u64 > size {
                 break Err(wrong_size(url, size, have + chunk.len() as u64));
             }
-            let came = chunk.len() as u64;
+            let came = chunk.len();
             if let Err(error) = file.write(chunk).await {
                 break Err(error.into());
             }
-            have += came;
+            have += came as u64;
             progress(have);
-            if self.rate_limit > 0 {
-                let due = (have - began_with) as f64 / self.rate_limit as f64;
-                sleep_until(begun + Duration::from_secs_f64(due)).await;
-            }
+            self.throttle.passed(came).await;
         };
         // What came is kept for the next try, whatever ended this one.
         file.close().await?;
@@ -338,14 +351,19 @@ impl HttpTransport {
     ) -> Result<(), Reason> {
         let url = self.url(path)?;
         let mut waits = self.waits();
+        let mut furthest = fs::metadata(into).map_or(0, |meta| meta.len());
+        let mut afresh = 0;
         loop {
-            let before = fs::metadata(into).map_or(0, |meta| meta.len());
             let trouble = match self.download_once(&url, size, into, progress).await {
                 Ok(()) => return Ok(()),
                 Err(trouble) => trouble,
             };
             let after = fs::metadata(into).map_or(0, |meta| meta.len());
-            if after >= before.saturating_add(PROGRESS) {
+            if after < furthest && afresh < AFRESH {
+                (furthest, afresh) = (0, afresh + 1);
+            }
+            if after >= furthest.saturating_add(PROGRESS) {
+                furthest = after;
                 waits = self.waits();
             }
             wait_or_give_up(trouble, &mut waits).await?;

@@ -94,14 +94,22 @@ pub fn fits(manifest: &Manifest, missing: u64, device: &Device, room: Room) -> R
             "needs {megabytes} MiB of memory beside the model that serves, {have} MiB are free"
         ));
     }
-    let wanted = missing.saturating_add(device.disk_reserve);
-    if wanted > room.disk {
-        let (mib, have, keep) = (missing >> 20, room.disk >> 20, device.disk_reserve >> 20);
+    let write = missing.saturating_add(if missing > 0 { graph(manifest) } else { 0 });
+    if write.saturating_add(device.disk_reserve) > room.disk {
+        let (mib, have, keep) = (write >> 20, room.disk >> 20, device.disk_reserve >> 20);
         let detail =
-            format!("{name}: {mib} MiB to fetch, {have} MiB free, of which {keep} MiB stay free; make room");
+            format!("{name}: {mib} MiB to write, {have} MiB free, of which {keep} MiB stay free; make room");
         return Err(Reason::new(ReasonCode::DiskFull, detail));
     }
     Ok(())
+}
+
+/// Bytes that the trial may write beside the bundle: the optimised graph of a model is about as large as the model,
+/// and is kept where that is not encrypted and not very large (`inference::graph_cache`).
+fn graph(manifest: &Manifest) -> u64 {
+    const LARGEST: u64 = 1 << 30;
+    let model = manifest.files.iter().find(|file| file.path == manifest.model);
+    model.map(|file| file.size).filter(|size| *size <= LARGEST && manifest.encryption.is_none()).unwrap_or(0)
 }
 
 /// Fetches the files of a bundle that this device lacks.
@@ -125,11 +133,7 @@ pub async fn fetch(
         blocking(move || {
             let here = check_folder(&dir, &signed).is_ok();
             let held = if here { BTreeMap::new() } else { held(&folders, &files) };
-            let partial = |file: &FileEntry| size_of(&download(&folders, &file.sha256)).min(file.size);
-            let had: u64 = files
-                .values()
-                .map(|file| if here || held.contains_key(&file.sha256) { file.size } else { partial(file) })
-                .sum();
+            let had = if here { total } else { had(&folders, &files, &held) };
             Ok((here, held, had))
         })
         .await?
@@ -155,6 +159,22 @@ pub async fn fetch(
         progress(done, total);
     }
     Ok(())
+}
+
+/// Bytes of a bundle that [`fetch`] would still move, at most. Blocks.
+pub fn missing(folders: &Folders, bundle: &Verified<SignedManifest>) -> u64 {
+    let signed = bundle.get();
+    let files: BTreeMap<Digest, FileEntry> =
+        signed.manifest.files.iter().map(|file| (file.sha256, file.clone())).collect();
+    let total: u64 = files.values().map(|file| file.size).sum();
+    total - had(folders, &files, &held(folders, &files))
+}
+
+/// Bytes of these files that are on the device already.
+fn had(folders: &Folders, files: &BTreeMap<Digest, FileEntry>, held: &BTreeMap<Digest, PathBuf>) -> u64 {
+    let partial = |file: &FileEntry| size_of(&download(folders, &file.sha256)).min(file.size);
+    let had = |file: &FileEntry| if held.contains_key(&file.sha256) { file.size } else { partial(file) };
+    files.values().map(had).sum()
 }
 
 /// Brings one file to `downloads/<sha256>`, with its digest checked.

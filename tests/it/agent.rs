@@ -5,6 +5,8 @@
 mod bad_repository;
 /// Bad libraries, models, manifests and pictures.
 mod bad_things;
+/// A disk that turns read-only.
+mod broken_disk;
 /// The broker away and back, and every command over MQTT.
 mod broker;
 /// The camera: shared, paused, still, away and back.
@@ -21,6 +23,8 @@ mod film;
 mod full_disk;
 /// Bundle files that the agent cannot open itself.
 mod handover;
+/// A bundle of more than 4 GiB.
+mod large;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
 /// Sensors: lines of a program, a serial port, an MQTT topic; windows, gaps, numbers and anomalies.

@@ -34,6 +34,8 @@ mod intake;
 mod modelsec;
 /// The device's side of MQTT against a real mosquitto.
 mod mqtt;
+/// Bad networks, and networks that are to be spared.
+mod network;
 /// What the package brings: unit, user, folders, manual pages.
 mod packaging;
 /// An ONNX file, a bundle, answers on pictures.

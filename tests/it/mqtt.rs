@@ -143,6 +143,7 @@ fn slot_state(stage: Stage, progress: f32, detail: &str) -> SlotState {
             reason: (!detail.is_empty()).then(|| Reason::new(ReasonCode::TooSlow, detail)),
             shadow: None,
             cause: None,
+            waiting: None,
         }),
         safe_mode: None,
     }

@@ -294,6 +294,7 @@ fn settings() -> UpdateSettings {
         // The cuts of a scenario are no boot loop.
         max_starts: 0,
         settled: GUARD * 10,
+        rules: Default::default(),
         resume_max: Duration::ZERO,
         disk_reserve: 0,
         max_bundle: 1 << 20,

@@ -131,14 +131,18 @@ fn an_operator_of_a_group_commands_its_devices_and_no_others() {
 fn every_command() -> [(Command, Role); 9] {
     let slot: crate::domain::SlotName = "detector".parse().unwrap();
     let shadow = crate::domain::shadow::ShadowWish::default();
+    let start = crate::domain::maintenance::StartWish { now: true, spread: false };
     [
         (Command::Status, Role::Observe),
         (Command::Snapshot { pipeline: None, max_edge: 640 }, Role::Observe),
         (Command::Pause { pipeline: None, paused: true }, Role::Operate),
         (Command::Pause { pipeline: None, paused: false }, Role::Operate),
         (Command::Restart, Role::Operate),
-        (Command::Update { slot: slot.clone(), release: "m@1.0.0".parse().unwrap(), shadow }, Role::Deploy),
-        (Command::Install { slot: None, file: "/x".into(), shadow }, Role::Deploy),
+        (
+            Command::Update { slot: slot.clone(), release: "m@1.0.0".parse().unwrap(), shadow, start },
+            Role::Deploy,
+        ),
+        (Command::Install { slot: None, file: "/x".into(), shadow, start }, Role::Deploy),
         (Command::Rollback { slot: slot.clone() }, Role::Deploy),
         (Command::Abort { slot }, Role::Deploy),
     ]

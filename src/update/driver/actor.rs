@@ -1,5 +1,6 @@
 //! One slot's actor: takes orders, steps the deployment, records each step, and has its work done.
 
+use super::hold::Held;
 use super::report::{Reporter, finished};
 use super::work::{Done, collect_garbage, signed_by_its_maker, work};
 use super::{Catalog, Found, Host, Shared};
@@ -7,11 +8,13 @@ use crate::domain::boot_loop::Starts;
 use crate::domain::command::Progress;
 use crate::domain::deployment::{BundleRef, Stage};
 use crate::domain::lifecycle::{Deployment, Effect, Event, Origin, step};
+use crate::domain::maintenance::{Start, StartWish};
 use crate::domain::manifest::Provider;
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{DeploymentId, Reason, ReasonCode, Release, SlotName};
 use crate::sys::background;
 use crate::sys::blocking::blocking;
+use crate::sys::local_time::LocalTime;
 use crate::update::slots::Links;
 use serde_json::json;
 use std::sync::Arc;
@@ -25,7 +28,7 @@ const RECORD_AGAIN: Duration = Duration::from_secs(5);
 /// What somebody wants of a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Wish {
-    Deploy { release: Release, origin: Origin, shadow: ShadowWish },
+    Deploy { release: Release, origin: Origin, shadow: ShadowWish, start: StartWish },
     Rollback,
     Abort,
 }
@@ -61,6 +64,8 @@ pub(super) struct Actor<H, C> {
     stoppers: Vec<Order>,
     /// What comes after it.
     waiting: Option<Order>,
+    /// When it may go on, for the work that waits.
+    pub(super) start: watch::Sender<Start>,
     /// So long the deployment that goes on after a restart waits for its repository.
     pub(super) patient: Option<Instant>,
     /// The state that the journal could not take, of a way back that was gone all the same.
@@ -89,6 +94,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             provider_before: None,
             stoppers: Vec::new(),
             waiting: None,
+            start: watch::Sender::new(Start::default()),
             patient: None,
             unrecorded: None,
             settled_at: None,
@@ -145,9 +151,13 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                 order.answer(Ok(json!({ "slot": slot, "release": release, "changed": false })));
                 return None;
             }
-            Wish::Deploy { release, origin, shadow } => {
-                let plan = self.shared.settings.shadow_plan().with(&shadow);
-                let (begun, effects) = Deployment::begin(id, slot, release, origin, serving, older);
+            Wish::Deploy { release, origin, shadow, start } => {
+                let settings = &self.shared.settings;
+                let plan = settings.shadow_plan().with(&shadow);
+                let (mut begun, effects) = Deployment::begin(id, slot, release, origin, serving, older);
+                // Without randomness all would begin at once, so then at the end of the span.
+                let dice = getrandom::u64().unwrap_or(settings.rules.start_jitter.as_secs());
+                begun.start = Start::begin(start, &settings.rules, LocalTime::now().unix(), dice);
                 (if plan.frames > 0 { begun.shadowed(plan) } else { begun }, effects)
             }
             Wish::Rollback => match older {
@@ -187,6 +197,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         self.patient = None;
         self.reporter.step(&self.links, &deployment);
         self.reporter.add(order.ticket);
+        self.start.send_replace(deployment.start);
         self.deployment = Some(deployment);
         Some(effects)
     }
@@ -237,7 +248,8 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         };
         let (shared, reporter) = (self.shared.clone(), self.reporter.clone());
         let hurried = is_hurried(&effect);
-        let work = work(shared, reporter, deployment, self.found.clone(), self.patient, effect);
+        let held = Held { shared, deployment, start: self.start.subscribe() };
+        let work = work(held, reporter, self.found.clone(), self.patient, effect);
         let mut task = if hurried {
             background::spawn_here(work)
         } else {
@@ -320,10 +332,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         let deployment = self.deployment.as_ref()?;
         let stop = |code, detail: String| Some(Event::Stop(Reason::new(code, detail)));
         match &order.wish {
-            Wish::Deploy { release, origin, .. }
+            Wish::Deploy { release, origin, start, .. }
                 if *release == deployment.release && *origin == deployment.origin =>
             {
+                let start = deployment.start.again(*start);
                 self.reporter.add(order.ticket);
+                self.restart(start).await;
                 None
             }
             Wish::Abort => {
@@ -354,6 +368,18 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                 Some(Event::Stop(reason))
             }
         }
+    }
+
+    /// When the deployment may go on was ordered anew.
+    async fn restart(&mut self, start: Start) {
+        let Some(mut deployment) = self.deployment.clone().filter(|now| now.start != start) else { return };
+        deployment.start = start;
+        // Only a restart of the agent would miss it.
+        if let Err(reason) = self.record(&deployment).await {
+            tracing::warn!(slot = %self.slot, %reason, "that the update must not wait is not recorded");
+        }
+        self.deployment = Some(deployment);
+        self.start.send_replace(start);
     }
 
     /// Steps the deployment, records and reports it; gives what is to be done next.

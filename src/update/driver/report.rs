@@ -1,15 +1,18 @@
 //! Telling everybody who asked how a slot and its deployment are.
 
-use crate::domain::Reason;
-use crate::domain::SlotName;
 use crate::domain::command::Progress;
 use crate::domain::deployment::{DeploymentState, SlotState, Stage};
 use crate::domain::lifecycle::Deployment;
+use crate::domain::maintenance::Waiting;
 use crate::domain::manifest::Provider;
 use crate::domain::shadow;
+use crate::domain::{Reason, ReasonCode, SlotName};
 use crate::update::slots::Links;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{broadcast, watch};
+
+/// Who may wait for one deployment; beyond that the one that has waited longest is told that it is over for it.
+const TICKETS: usize = 4;
 
 /// One slot's reporter. Never waits for a listener.
 pub(super) struct Reporter {
@@ -98,12 +101,36 @@ impl Reporter {
         }
     }
 
-    /// Adds somebody who waits for the deployment's end.
+    /// That the deployment waits within its state, or does so no longer.
+    pub(super) fn waiting(&self, waiting: Option<Waiting>) {
+        let changed = self.state.send_if_modified(|state| match &mut state.deployment {
+            Some(deployment) if deployment.waiting != waiting => {
+                deployment.waiting = waiting;
+                true
+            }
+            Some(_) | None => false,
+        });
+        if changed {
+            let state = self.state.borrow().clone();
+            if let Some(deployment) = &state.deployment {
+                self.tell(executing(deployment));
+            }
+            let _ = self.all.send(state);
+        }
+    }
+
+    /// Adds somebody who waits for the deployment's end. A deployment may wait for days, and be asked for every
+    /// hour meanwhile.
     pub(super) fn add(&self, ticket: watch::Sender<Progress>) {
         if let Some(deployment) = &self.state.borrow().deployment {
             ticket.send_replace(executing(deployment));
         }
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
+        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        if tickets.len() == TICKETS {
+            let detail = "the same was asked for again and again; the newest to ask hear how it ends";
+            tickets.remove(0).send_replace(finished(Err(Reason::new(ReasonCode::Superseded, detail))));
+        }
+        tickets.push(ticket);
     }
 
     /// The deployment has ended so: the last word to all who wait.
@@ -148,5 +175,9 @@ fn executing(deployment: &DeploymentState) -> Progress {
         Stage::RolledBack => "rolled back from",
         Stage::Refused => "refused",
     };
-    Progress::Executing { detail: format!("{doing} {}", deployment.release), fraction: deployment.progress }
+    let detail = match &deployment.waiting {
+        Some(waiting) => format!("{} {}", deployment.release, waiting.told()),
+        None => format!("{doing} {}", deployment.release),
+    };
+    Progress::Executing { detail, fraction: deployment.progress }
 }

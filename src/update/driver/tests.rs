@@ -2,6 +2,7 @@
 
 mod boot_loop;
 mod fakes;
+mod holds;
 
 use super::*;
 use crate::domain::deployment::Stage;

@@ -35,6 +35,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             }
             self.patient = Some(Instant::now() + self.shared.settings.resume_max);
             self.reporter.step(&self.links, &deployment);
+            self.start.send_replace(deployment.start);
             self.deployment = Some(deployment);
         }
         // What serves next is these effects' own matter; a candidate that brings the agent down again

@@ -1,10 +1,12 @@
 //! The work of each state: long, told of as it goes, and safe to drop or to do again.
 
+use super::hold::Held;
 use super::report::Reporter;
 use super::{Catalog, Found, Host, Shared};
 use crate::domain::deployment::BundleRef;
 use crate::domain::garbage::Spare;
-use crate::domain::lifecycle::{Deployment, Effect, Event};
+use crate::domain::lifecycle::{Deployment, Effect, Event, Origin};
+use crate::domain::maintenance::Part;
 use crate::domain::manifest::Provider;
 use crate::domain::probation::{Limits, Probation, Verdict};
 use crate::domain::shadow;
@@ -84,17 +86,21 @@ impl From<Result<Event, Reason>> for Done {
 /// Owns all it needs, so that it can be dropped at any point. `until`: so long a repository that is not reached
 /// is asked again.
 pub(super) async fn work<H: Host, C: Catalog>(
-    shared: Arc<Shared<H, C>>,
+    mut held: Held<H, C>,
     reporter: Arc<Reporter>,
-    deployment: Deployment,
     found: Option<Found>,
     until: Option<Instant>,
     effect: Effect,
 ) -> Option<Done> {
+    let (shared, deployment) = (held.shared.clone(), held.deployment.clone());
     let slot = &deployment.slot;
     let mut patience = Patience::until(until);
+    let resume_max = shared.settings.resume_max;
     Some(match effect {
         Effect::Resolve => loop {
+            if held.until_it_may(Part::Begin, &reporter).await {
+                patience = Patience::until(Some(Instant::now() + resume_max));
+            }
             match resolve(&shared, &deployment).await {
                 Ok((candidate, found)) => {
                     break Done { found: Some(found), ..Done::event(Event::Resolved { candidate }) };
@@ -108,12 +114,28 @@ pub(super) async fn work<H: Host, C: Catalog>(
         },
         Effect::Fetch => {
             let Some(found) = found else { return Some(lost(&deployment)) };
-            let _gate = shared.gate.read().await;
             let progress = |done, total| reporter.progress(done, total);
             let (folders, transport) = (&shared.folders, found.transport.as_ref());
             loop {
-                let device = &shared.device;
-                match stage::fetch(folders, &found.manifest, transport, device, &progress).await {
+                let bytes = {
+                    let (folders, manifest) = (folders.clone(), found.manifest.clone());
+                    match blocking(move || Ok(stage::missing(&folders, &manifest))).await {
+                        Ok(bytes) => bytes,
+                        Err(reason) => break Done::event(Event::Failed(reason)),
+                    }
+                };
+                let part = Part::Fetch { bytes };
+                if held.until_it_may(part, &reporter).await {
+                    patience = Patience::until(Some(Instant::now() + resume_max));
+                }
+                let _gate = shared.gate.read().await;
+                let fetch = stage::fetch(folders, &found.manifest, transport, &shared.device, &progress);
+                let fetched = tokio::select! {
+                    fetched = fetch => fetched,
+                    // What came so far stays, and it goes on from there.
+                    () = held.until_it_must_not(part) => continue,
+                };
+                match fetched {
                     Ok(()) => break Done::event(Event::Fetched),
                     Err(reason) => {
                         if !patience.after(&reason).await {
@@ -129,7 +151,21 @@ pub(super) async fn work<H: Host, C: Catalog>(
             let folders = shared.folders.clone();
             blocking(move || stage::stage(&folders, &found.manifest)).await.map(|()| Event::Verified).into()
         }
-        Effect::BeginTrial => Done::event(Event::TrialBegun),
+        Effect::BeginTrial => {
+            let waited = held.until_it_may(Part::Apply, &reporter).await;
+            let candidate =
+                deployment.candidate().filter(|_| waited && deployment.origin == Origin::Repository);
+            match candidate {
+                Some(candidate) if shared.catalog.is_delisted(candidate).await => {
+                    let detail = format!(
+                        "{}: was taken off the repository's list while it waited; update to another release",
+                        candidate.release
+                    );
+                    Done::event(Event::Failed(Reason::new(ReasonCode::NotFound, detail)))
+                }
+                Some(_) | None => Done::event(Event::TrialBegun),
+            }
+        }
         Effect::Try { candidate } => {
             let dir = shared.folders.model(&candidate.digest);
             if let Err(reason) = signed_by_its_maker(&shared, &candidate).await {

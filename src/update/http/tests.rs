@@ -265,6 +265,35 @@ async fn tries_without_progress_are_counted_and_progress_begins_the_count_anew()
     assert_eq!(outcome.requests.len(), 3);
 }
 
+/// It brings enough each time to count as progress, and then has the file begin again.
+#[tokio::test]
+async fn a_server_that_lets_a_file_begin_again_and_again_is_given_up() {
+    let cut = || Act::Cut { tag: "a", after: 100_000 };
+    let refuse = || say("416 Range Not Satisfiable", "Content-Range: bytes */3\r\n");
+    let acts: Vec<Act> = (0..50).flat_map(|_| [cut(), refuse()]).collect();
+    let outcome = download(acts, b"", None).await;
+    assert_eq!(outcome.result.unwrap_err().code, ReasonCode::RepositoryUnreachable);
+    assert!(outcome.requests.len() < 20, "{}", outcome.requests.len());
+    // One whose file changes now and then is not.
+    let acts = vec![cut(), refuse(), cut(), Act::Cut { tag: "b", after: 100_000 }, Act::Good { tag: "b" }];
+    let outcome = download(acts, b"", None).await;
+    outcome.result.unwrap();
+    assert!(outcome.file == content());
+}
+
+#[tokio::test]
+async fn the_rest_of_another_file_is_not_appended() {
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\nETag: \"b\"\r\nContent-Range: bytes 300000-799999/800000\r\n\
+         Content-Length: 500000\r\nConnection: close\r\n\r\n"
+    );
+    let acts = vec![Act::Cut { tag: "a", after: 300_000 }, Act::Say(head), Act::Good { tag: "b" }];
+    let outcome = download(acts, b"", None).await;
+    outcome.result.unwrap();
+    assert!(outcome.file == content());
+    assert!(!outcome.requests[2].contains("range:"), "it began from the front: {}", outcome.requests[2]);
+}
+
 #[tokio::test]
 async fn a_body_without_end_stops_at_the_signed_size() {
     for head in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n"] {
@@ -409,7 +438,7 @@ async fn other_schemes_are_refused() {
 async fn the_rate_limit_slows_a_download_down() {
     let server = Server::start(vec![Act::Good { tag: "a" }]).await;
     let mut transport = server.transport();
-    transport.rate_limit = 800_000;
+    transport.throttle = Arc::new(Throttle::new(800_000));
     let dir = tempfile::tempdir().unwrap();
     let begun = Instant::now();
     transport.download("blobs/abc", 800_000, &dir.path().join("file"), &|_| {}).await.unwrap();

@@ -317,7 +317,10 @@ fn what_does_not_fit_is_refused_before_a_byte_is_fetched() {
     assert_eq!(check(nothing.clone(), 0, &small, room), Err(ReasonCode::Unsupported));
     let careful = Device { disk_reserve: (1 << 30) - 999, ..device };
     assert_eq!(check(nothing.clone(), 1000, &careful, room), Err(ReasonCode::DiskFull));
-    assert_eq!(check(nothing, 999, &careful, room), Ok(()));
+    assert_eq!(check(nothing.clone(), 999, &careful, room), Err(ReasonCode::DiskFull), "and its graph");
+    let just = Device { disk_reserve: (1 << 30) - 1999, ..careful };
+    assert_eq!(check(nothing.clone(), 999, &just, room), Ok(()));
+    assert_eq!(check(nothing, 0, &Device { disk_reserve: 1 << 30, ..just }, room), Ok(()), "it is here");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod colour_model;
 pub mod device;
+pub mod faulty_web;
 pub mod forge;
 pub mod mosquitto;
 pub mod operators;

@@ -227,6 +227,7 @@ impl Bench {
             spare: crate::domain::garbage::Spare::NONE,
             sideload_grace: Duration::ZERO,
             require_model_signature: Vec::new(),
+            rules: Default::default(),
         };
         Self { dir, journal, settings, faults: vec![], resolve: Answer::Good, delisted: vec![] }
     }
