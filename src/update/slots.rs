@@ -71,7 +71,8 @@ pub fn open(folders: &Folders, digest: &Digest) -> Result<BundleRef, Reason> {
 }
 
 /// Removes all bundles but those that a link of any slot names and those in `keep`; all downloads too
-/// where `downloads` says so. Nothing may be fetching or staging meanwhile.
+/// where `downloads` says so, and what writers left behind that a fault of the disk ended. Nothing may be
+/// fetching or staging meanwhile.
 pub fn collect_garbage(folders: &Folders, keep: &BTreeSet<Digest>, downloads: bool) -> Result<(), Reason> {
     let mut keep = keep.clone();
     for slot in fs::read_dir(&folders.slots).map_err(failed("list", &folders.slots))? {
@@ -86,6 +87,9 @@ pub fn collect_garbage(folders: &Folders, keep: &BTreeSet<Digest>, downloads: bo
         }
     }
     drop_engines(folders)?;
+    for folder in [&folders.models, &folders.engines, &folders.downloads] {
+        durable::remove_temporaries(folder)?;
+    }
     if downloads {
         for file in fs::read_dir(&folders.downloads).map_err(failed("list", &folders.downloads))? {
             durable::remove_file_synced(&file.map_err(failed("list", &folders.downloads))?.path())?;

@@ -16,7 +16,7 @@ use crate::domain::deployment::{BundleRef, Stage};
 use crate::domain::reason::ReasonCode;
 use crate::sys::durable::TEMPORARY;
 use crate::sys::durable::aftermath::{Disk, Left, after};
-use crate::sys::durable::recorded::Recorder;
+use crate::sys::durable::recorded::{Effect, Kind, Record, Recorder};
 use crate::update::Folders;
 use crate::update::slots;
 use crate::update::stage;
@@ -26,8 +26,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// What each cut leaves.
-const LEFT: [Left; 6] =
-    [Left::All, Left::Synced, Left::Names, Left::Random(0), Left::Random(1), Left::Random(2)];
+const LEFT: [Left; 7] = [
+    Left::All,
+    Left::Synced,
+    Left::Names,
+    Left::Random(0),
+    Left::Random(1),
+    Left::Random(2),
+    Left::Random(3),
+];
 
 /// More faults than that are not told.
 const TOLD: usize = 12;
@@ -46,7 +53,25 @@ fn note(recorder: Option<Arc<Recorder>>) -> (Words, Note) {
     (words, Arc::new(note))
 }
 
-async fn sweep(scenario: &Scenario) {
+/// What came of all cuts of a scenario.
+struct Sweep {
+    operations: usize,
+    disks: usize,
+    faults: Vec<String>,
+}
+
+/// A scenario must survive all of them.
+async fn survives(scenario: &Scenario) {
+    let Sweep { operations, disks, faults } = sweep(scenario, &LEFT, |_| ()).await;
+    let told = faults.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(faults.is_empty(), "{} faults\n{told}", faults.len());
+    // One cut comes before the first operation.
+    let line = format!("{} {operations} {} {disks} {disks}", scenario.name, operations + 1);
+    super::tell("cut", scenario.name, &line);
+}
+
+/// Cuts the power at every operation. `plant` changes the record first, as if the code had a bug.
+async fn sweep(scenario: &Scenario, left: &[Left], plant: impl Fn(&mut Record)) -> Sweep {
     let (fleet, state) = scenario.prepare().await;
     let known = history(state.path());
     let recorder = Arc::new(Recorder::at(state.path()));
@@ -54,17 +79,18 @@ async fn sweep(scenario: &Scenario) {
     let mut device = Device::start(state.path(), &fleet, None, scenario.flaws, note).await.unwrap();
     scenario.play(&mut device, &fleet).await;
     device.stop().await;
-    let record = recorder.record();
+    let mut record = recorder.record();
     let cuts = record.operations.len();
     let real = after(&recorder.look(), 0, Left::All);
     assert!(after(&record, cuts, Left::All).holds_the_same(&real), "something was written past the layer");
     let words = words.lock().unwrap().clone();
 
+    plant(&mut record);
     let (mut faults, mut tried, mut seen) = (Vec::new(), 0, HashSet::new());
     for count in 0..=cuts {
         let before: Vec<&Told> = words.iter().filter(|(at, _)| *at <= count).map(|(_, told)| told).collect();
         let all_said = before.len() == words.len();
-        for left in LEFT {
+        for &left in left {
             let disk = after(&record, count, left);
             if !seen.insert((disk.clone(), before.len())) {
                 continue;
@@ -79,11 +105,7 @@ async fn sweep(scenario: &Scenario) {
             }
         }
     }
-    let count = faults.len();
-    faults.truncate(TOLD);
-    assert!(faults.is_empty(), "{count} faults\n{}", faults.join("\n"));
-    // A cut before the first operation is one more.
-    super::tell("cut", scenario.name, &format!("{} {cuts} {} {tried} {tried}", scenario.name, cuts + 1));
+    Sweep { operations: cuts, disks: tried, faults }
 }
 
 /// Ids of the deployments that have ended on a device that does not run.
@@ -122,7 +144,7 @@ async fn recover(
         }
     };
     faults.extend(device.lost.take());
-    device.until_idle().await;
+    device.until_recovered().await;
 
     let may = |bundle: &BundleRef| scenario.serves.iter().any(|version| bundle.release == release(version));
     let current = match whole(dir.path(), fleet, &device) {
@@ -273,55 +295,96 @@ fn temporaries(folder: &Path, found: &mut Vec<String>) {
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_a_first_install_is_survived() {
-    sweep(&scenario::FIRST).await;
+    survives(&scenario::FIRST).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_an_update_is_survived() {
-    sweep(&scenario::UPDATE).await;
+    survives(&scenario::UPDATE).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_a_refused_update_is_survived() {
-    sweep(&scenario::REFUSED).await;
+    survives(&scenario::REFUSED).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_an_update_that_is_rolled_back_is_survived() {
-    sweep(&scenario::ROLLED_BACK).await;
+    survives(&scenario::ROLLED_BACK).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_a_rollback_is_survived() {
-    sweep(&scenario::ROLLBACK).await;
+    survives(&scenario::ROLLBACK).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_a_rollback_of_a_rollback_is_survived() {
-    sweep(&scenario::ROLLBACK_TWICE).await;
+    survives(&scenario::ROLLBACK_TWICE).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_a_superseded_update_is_survived() {
-    sweep(&scenario::SUPERSEDED).await;
+    survives(&scenario::SUPERSEDED).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_an_update_aborted_on_trial_is_survived() {
-    sweep(&scenario::ABORTED_TRIAL).await;
+    survives(&scenario::ABORTED_TRIAL).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_an_update_aborted_in_probation_is_survived() {
-    sweep(&scenario::ABORTED_PROBATION).await;
+    survives(&scenario::ABORTED_PROBATION).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_garbage_collection_is_survived() {
-    sweep(&scenario::GARBAGE).await;
+    survives(&scenario::GARBAGE).await;
 }
 
 #[tokio::test]
 async fn a_cut_at_every_operation_of_an_update_from_a_file_is_survived() {
-    sweep(&scenario::FROM_FILE).await;
+    survives(&scenario::FROM_FILE).await;
+}
+
+/// Takes the syncs of files, or of folders, out of a record.
+fn without_syncs_of(record: &mut Record, folders: bool) {
+    let mut kinds: Vec<bool> = record.inodes.iter().map(|kind| matches!(kind, Kind::Folder(_))).collect();
+    for operation in &mut record.operations {
+        for effect in &operation.effects {
+            if let Effect::New(_, kind) = effect {
+                kinds.push(matches!(kind, Kind::Folder(_)));
+            }
+        }
+        operation
+            .effects
+            .retain(|effect| !matches!(effect, Effect::Synced(inode) if kinds[*inode] == folders));
+    }
+}
+
+/// The sweep itself is put to the test: what it must find, it finds.
+#[tokio::test]
+async fn without_the_syncs_of_files_or_folders_or_the_database_an_update_does_not_survive() {
+    let lost = [Left::Synced, Left::Names];
+    let unsynced_files =
+        sweep(&scenario::UPDATE, &lost, |record| without_syncs_of(record, false)).await.faults;
+    assert!(
+        unsynced_files.iter().any(|fault| fault.contains("what was seen went back")),
+        "{unsynced_files:?}"
+    );
+    assert!(unsynced_files.iter().any(|fault| fault.contains("links: ")), "{unsynced_files:?}");
+    let unsynced_folders =
+        sweep(&scenario::UPDATE, &lost, |record| without_syncs_of(record, true)).await.faults;
+    assert!(unsynced_folders.iter().any(|fault| fault.contains("was told")), "{unsynced_folders:?}");
+    let unsynced_database = sweep(&scenario::UPDATE, &lost, |record| {
+        for operation in &mut record.operations {
+            operation.effects.retain(|effect| !matches!(effect, Effect::Database(..)));
+        }
+    });
+    let unsynced_database = unsynced_database.await.faults;
+    assert!(
+        unsynced_database.iter().any(|fault| fault.contains("recorded is None")),
+        "{unsynced_database:?}"
+    );
 }
