@@ -120,12 +120,16 @@ pub(super) const GARBAGE: Scenario = Scenario {
 
 pub(super) const FROM_FILE: Scenario = Scenario { name: "sideload", steps: &[File("3.0.0"), Idle], ..UPDATE };
 
+/// Over HTTP: the first try brings half of the model, the second goes on from there.
+pub(super) const HALF: Scenario =
+    Scenario { name: "half-a-download", steps: &[Update("3.0.0"), Idle, Update("3.0.0"), Idle], ..UPDATE };
+
 impl Scenario {
     /// A device as it is before the first step, on which nothing runs.
     pub(super) async fn prepare(&self) -> (Fleet, TempDir) {
         let (mut fleet, state) = (Fleet::new(), super::folder());
         let nobody: Note = Arc::new(|_| {});
-        let mut device = Device::start(state.path(), &fleet, None, &[], nobody).await.unwrap();
+        let device = Device::start(state.path(), &fleet, None, &[], nobody).await.unwrap();
         for version in self.before {
             let ordered = device.updater.update(&slot(), release(version), Default::default()).unwrap();
             ended(ordered).await;
