@@ -4,7 +4,7 @@
 //! `fleet` is a small repository made by our own publisher, `device` an agent's update side with models that
 //! do as they are told, `scenario` what is done on it, `cuts` a power cut at every operation and the recovery
 //! from each disk that it may leave, and `faults` a disk that is full, or broken, or read-only from each
-//! operation on.
+//! operation on. `server` is the web server of one scenario.
 //!
 //! What each scenario went through is printed as a line, and put into the folder that
 //! `EDGEWARDEN_POWER_CUTS` names: `packaging/power-cuts.sh` makes a table of it.
@@ -14,6 +14,7 @@ mod device;
 mod faults;
 mod fleet;
 mod scenario;
+mod server;
 
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

@@ -81,7 +81,8 @@ pub struct Keep {
 }
 
 /// Removes all bundles but those that a link of any slot names, those in `needed`, and what is to be kept beside
-/// them; downloads likewise. Nothing may be staging meanwhile.
+/// them; downloads likewise; and what writers left behind that a fault of the disk ended. Nothing may be
+/// fetching or staging meanwhile.
 pub fn collect_garbage(folders: &Folders, needed: &BTreeSet<Digest>, keep: Keep) -> Result<(), Reason> {
     let mut needed = needed.clone();
     for slot in fs::read_dir(&folders.slots).map_err(failed("list", &folders.slots))? {
@@ -94,6 +95,9 @@ pub fn collect_garbage(folders: &Folders, needed: &BTreeSet<Digest>, keep: Keep)
         durable::remove_dir_synced(&model)?;
     }
     drop_engines(folders)?;
+    for folder in [&folders.models, &folders.engines, &folders.downloads] {
+        durable::remove_temporaries(folder)?;
+    }
     let Some(spare) = keep.downloads else { return Ok(()) };
     // A validator is of use beside its file only.
     let is_part = |name: &str| name.parse::<Digest>().is_ok();

@@ -255,17 +255,26 @@ impl Device {
         found.unwrap_or_else(|_| panic!("never there: {:?}", self.updater.states()));
     }
 
-    /// Waits until nothing is under way any more, what follows the last step included.
-    pub(super) async fn until_idle(&mut self) {
-        let recorded = self.journal.newest(&slot()).ok().flatten();
-        if recorded.is_some() || self.updater.state(&slot()).unwrap().deployment.is_some() {
+    /// Waits until what the start found has ended, what follows the last step included.
+    pub(super) async fn until_recovered(&mut self) {
+        if self.journal.newest(&slot()).unwrap().is_some() {
             self.until(Stage::is_final).await;
         }
+        self.until_idle().await;
+    }
+
+    /// Where all orders have ended: waits until what follows the last step is done.
+    pub(super) async fn until_idle(&self) {
         // Orders are taken one after the other.
         let answered = crate::update::driver::outcome(self.updater.abort(&slot()).unwrap());
         let answered = timeout(GUARD, answered).await.expect("never idle").unwrap();
         let nothing = "nothing is under way";
         assert!(format!("{answered:?}").contains(nothing), "an order ended what was under way: {answered:?}");
+    }
+
+    /// True where the journal says that something is under way.
+    pub(super) fn would_go_on(&self) -> bool {
+        self.journal.newest(&slot()).unwrap().is_some_and(|newest| !newest.is_final())
     }
 
     pub(super) fn history(&self) -> Vec<Ended> {

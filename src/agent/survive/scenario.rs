@@ -2,6 +2,7 @@
 
 use super::device::{Device, Flaw, Flaws, GUARD, Note, slot};
 use super::fleet::{Fleet, release};
+use crate::domain::command::Progress;
 use crate::domain::deployment::Stage;
 use crate::update::driver::{Ticket, outcome};
 use std::fs;
@@ -119,12 +120,16 @@ pub(super) const GARBAGE: Scenario = Scenario {
 
 pub(super) const FROM_FILE: Scenario = Scenario { name: "sideload", steps: &[File("3.0.0"), Idle], ..UPDATE };
 
+/// Over HTTP: the first try brings half of the model, the second goes on from there.
+pub(super) const HALF: Scenario =
+    Scenario { name: "half-a-download", steps: &[Update("3.0.0"), Idle, Update("3.0.0"), Idle], ..UPDATE };
+
 impl Scenario {
     /// A device as it is before the first step, on which nothing runs.
     pub(super) async fn prepare(&self) -> (Fleet, TempDir) {
         let (mut fleet, state) = (Fleet::new(), super::folder());
         let nobody: Note = Arc::new(|_| {});
-        let mut device = Device::start(state.path(), &fleet, None, &[], nobody).await.unwrap();
+        let device = Device::start(state.path(), &fleet, None, &[], nobody).await.unwrap();
         for version in self.before {
             let ordered = device.updater.update(&slot(), release(version), Default::default()).unwrap();
             ended(ordered).await;
@@ -150,8 +155,9 @@ impl Scenario {
     }
 
     /// Does the steps, one after the other.
-    pub(super) async fn play(&self, device: &mut Device, fleet: &Fleet) {
-        let mut tickets = Vec::new();
+    /// Gives what came of the orders.
+    pub(super) async fn play(&self, device: &mut Device, fleet: &Fleet) -> Vec<Progress> {
+        let (mut tickets, mut came) = (Vec::new(), Vec::new());
         for step in self.steps {
             let ordered = match step {
                 Update(version) => device.updater.update(&slot(), release(version), Default::default()),
@@ -166,7 +172,7 @@ impl Scenario {
                 }
                 Idle => {
                     for ticket in tickets.drain(..) {
-                        ended(ticket).await;
+                        came.push(ended(ticket).await);
                     }
                     device.until_idle().await;
                     continue;
@@ -174,10 +180,11 @@ impl Scenario {
             };
             tickets.push(ordered.unwrap());
         }
+        came
     }
 }
 
 /// Waits for an order's end, whatever that is.
-pub(super) async fn ended(ticket: Ticket) -> crate::domain::command::Progress {
+pub(super) async fn ended(ticket: Ticket) -> Progress {
     timeout(GUARD, outcome(ticket)).await.expect("an order never ends").expect("the agent ended first")
 }

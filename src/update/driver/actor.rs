@@ -68,7 +68,8 @@ pub(super) struct Actor<H, C> {
     pub(super) start: watch::Sender<Start>,
     /// So long the deployment that goes on after a restart waits for its repository.
     pub(super) patient: Option<Instant>,
-    /// The state that the journal could not take, of a way back that was gone all the same.
+    /// The state that the journal could not take: of a way back that was gone all the same, or of an order
+    /// that was refused because of that.
     unrecorded: Option<Deployment>,
     /// When the present start counts against no bundle any more.
     pub(super) settled_at: Option<Instant>,
@@ -189,6 +190,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             Origin::Repository | Origin::File { .. } => self.record(&deployment).await,
         };
         if let Err(reason) = recorded {
+            self.refuse_durably(&deployment, reason.clone()).await;
             order.answer(Err(reason));
             return None;
         }
@@ -513,9 +515,19 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         self.without_record(deployment, &reason);
     }
 
+    /// Sees to it that no restart carries out what was refused because it could not be recorded: what a sync
+    /// could not make durable may be in the journal all the same.
+    async fn refuse_durably(&mut self, deployment: &Deployment, reason: Reason) {
+        if let Ok((refused, _)) = step(deployment, Event::Failed(reason))
+            && let Err(reason) = self.record(&refused).await
+        {
+            self.without_record(&refused, &reason);
+        }
+    }
+
     /// Goes on though the journal could not take this state; it is recorded later.
     fn without_record(&mut self, deployment: &Deployment, reason: &Reason) {
-        tracing::error!(slot = %self.slot, %reason, "the journal cannot be written; going back goes on without");
+        tracing::error!(slot = %self.slot, %reason, "the journal cannot be written; it goes on without");
         self.unrecorded = Some(deployment.clone());
     }
 
@@ -523,7 +535,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     async fn catch_up(&mut self) {
         let Some(deployment) = self.unrecorded.clone() else { return };
         match self.record(&deployment).await {
-            Ok(()) => tracing::info!(slot = %self.slot, "the rollback to {} is recorded", deployment.release),
+            Ok(()) => tracing::info!(slot = %self.slot, "how {} went is recorded", deployment.release),
             Err(reason) => tracing::debug!(slot = %self.slot, %reason, "the journal still cannot be written"),
         }
     }
