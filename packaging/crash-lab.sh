@@ -39,6 +39,7 @@ grep -qw btrfs /proc/filesystems || modprobe btrfs || die "this kernel has no bt
 library=${EDGEWARDEN_ONNXRUNTIME:-$PWD/.deps/onnxruntime/libonnxruntime.so}
 if [ -z "${PROGRAM:-}" ]; then
     ./packaging/setup.sh
+    # shellcheck source=/dev/null
     [ -x "$(command -v cargo)" ] || . "$HOME/.cargo/env"
     say "building; this takes some minutes the first time"
     cargo build --release --locked --quiet

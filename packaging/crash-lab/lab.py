@@ -62,8 +62,8 @@ class Story:
             self.world.publish("v1", f"0.0.{number}")
 
             def replied(signed, reply):
-                if reply["status"] == "executing" and told["sequence"] < self.world.sequence:
-                    told["sequence"] = self.world.sequence
+                if reply["status"] == "executing" and told["sequence"] < (number := self.world.sequence_of(signed)):
+                    told["sequence"] = number
                     self.commands[told["sequence"]] = signed
                     mark(json.dumps(told))
 
@@ -162,7 +162,7 @@ class Checker:
             self.settle(agent, told)
             if taken := self.story.commands.get(told["sequence"]):
                 agent.until("the broker", connected)
-                if self.broker.send_again(taken)["status"] == "executing":
+                if any(reply["status"] == "executing" for reply in self.broker.ask(taken)):
                     raise Trouble(f"command {taken['id']} was taken before the cut and is taken again")
             current = self.allow(told, slot(agent.status())["current"])
             self.rebuilt += any(one["code"] == "store_rebuilt" for one in agent.status()["health"]["problems"])

@@ -72,7 +72,7 @@ class Broker:
             self.replies.put(json.loads(line))
 
     def send(self, signed):
-        """Publishes a signed command; it is kept for a device that connects a moment later."""
+        """Publishes a signed command."""
         run("mosquitto_pub", "-p", self.port, "-q", 1, "-t", signed["topic"], "-m", signed["envelope"])
 
     def reply(self, wanted, patience=PATIENCE):
@@ -87,14 +87,27 @@ class Broker:
                 return reply
         raise Trouble(f"no reply to command {wanted['id']}")
 
-    def send_again(self, signed):
-        """The first answer to a command that was sent once before; answers to the first time may still come, too."""
+    def ask(self, signed, is_over=lambda: False):
+        """Publishes a signed command and gives reply after reply, until the end of it or until `is_over`. It is sent
+        again while nothing is heard: a device that has just connected may not listen yet."""
         begun = datetime.datetime.now(datetime.timezone.utc).isoformat()[:26]
-        self.send(signed)
-        while True:
-            reply = self.reply(signed)
-            if reply["status"] != "init" and reply["sent_at"] >= begun:
-                return reply
+        deadline, again, heard = time.monotonic() + PATIENCE, 0, False
+        while time.monotonic() < deadline and not is_over():
+            if not heard and time.monotonic() >= again:
+                self.send(signed)
+                again = time.monotonic() + 2
+            try:
+                reply = self.reply(signed, 0.05)
+            except Trouble:
+                continue
+            # Answers to a time before may still come, too.
+            if reply["sent_at"] >= begun:
+                heard, deadline = True, time.monotonic() + PATIENCE
+                yield reply
+                if reply["status"] in ("successful", "failed"):
+                    return
+        if not is_over():
+            raise Trouble(f"no end of command {signed['id']}")
 
     def close(self):
         for process in (self.listener, self.server):
@@ -108,6 +121,10 @@ class World:
     def __init__(self, program, library, models):
         self.program, self.library = pathlib.Path(program).resolve(), pathlib.Path(library).resolve()
         self.models, self.web, self.digests, self.sequence = pathlib.Path(models), None, {}, 0
+        self.turn = threading.Lock()
+        # Kills are no boot loop of the model; the key is newer than this script.
+        known = (self.models.parent.parent / "agent.toml").read_text()
+        self.update_lines = "max_starts = 0" if "max_starts" in known else ""
         # A short path: that of the agent's socket may have about a hundred bytes.
         self.scratch = tempfile.TemporaryDirectory(prefix="edgewarden-lab-")
         self.folder = pathlib.Path(self.scratch.name)
@@ -148,11 +165,17 @@ class World:
 
     def sign(self, **action):
         """A signed command under the next number."""
-        self.sequence += 1
+        with self.turn:
+            self.sequence += 1
+            number = self.sequence
         key = self.keys / "signing.pem"
-        return json.loads(run(self.program, "sign-command", "--key", key, "--to", DEVICE, "--sequence", self.sequence,
-                              "--id", f"lab-{self.sequence}", "--expires", "1d", "--action", json.dumps(action),
-                              "--json"))
+        return json.loads(run(self.program, "sign-command", "--key", key, "--to", DEVICE, "--sequence", number,
+                              "--id", f"lab-{number}", "--expires", "1d", "--action", json.dumps(action), "--json"))
+
+
+    @staticmethod
+    def sequence_of(signed):
+        return int(signed["id"].rpartition("-")[2])
 
 
 class Agent:
@@ -190,6 +213,7 @@ probation_min = "200ms"
 slow_floor_ms = 60000
 max_boots = 100
 disk_reserve = "1MiB"
+{self.world.update_lines}
 {self.extra}
 [[pipeline]]
 name = "main"
@@ -256,12 +280,11 @@ source = {{ kind = "synthetic", seed = 7, width = 160, height = 120 }}
         """Sends a signed command and follows it to its end; gives the last reply."""
         signed = self.world.sign(**action)
         self.until("the broker", connected)
-        self.broker.send(signed)
-        while True:
-            reply = self.broker.reply(signed)
+        for reply in self.broker.ask(signed, lambda: self.process.poll() is not None):
             on_reply(signed, reply)
-            if reply["status"] in ("successful", "failed"):
-                return reply
+        if self.process.poll() is not None:
+            raise Trouble(f"the agent ended ({self.process.returncode}): {self.said()[-300:]}")
+        return reply
 
 
 def slot(status):
