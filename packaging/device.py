@@ -40,9 +40,12 @@ class Device:
         self.picture = pathlib.Path(picture).resolve()
         self.library, self.versions, self.fps = pathlib.Path(library).resolve(), versions, fps
         self.threads, self.extra, self.agent = threads, extra, None
+        self.web = None
         # More lines for [runtime], and the [mqtt] table.
         self.runtime, self.mqtt = "", ""
         self.probation = 20, "1s"
+        # Whether the repository is served over HTTP; a folder else.
+        self.http, self.url = False, None
         # A short path: that of the local socket may have about a hundred bytes.
         self.scratch = tempfile.TemporaryDirectory(prefix="edgewarden-bench-")
         self.folder = pathlib.Path(self.scratch.name)
@@ -88,6 +91,8 @@ class Device:
         for name in "ab":
             shutil.copy(self.picture, pictures / f"{name}{self.picture.suffix}")
         root = self.publish()
+        if self.http:
+            self.serve()
         self.config.write_text(f"""
 [device]
 id = "bench"
@@ -100,7 +105,7 @@ intra_threads = {self.threads}
 {self.runtime}
 {self.mqtt}
 [repository]
-url = "file://{self.folder}/repo/"
+url = "{self.url or f'file://{self.folder}/repo/'}"
 root = "{root}"
 [update]
 probation_frames = {self.probation[0]}
@@ -117,10 +122,23 @@ fps = {self.fps}
 kind = "folder"
 path = "{pictures}"
 """)
-        with open(self.folder / "agent.log", "w") as log:
+        self.run()
+        self.until("the agent to start", self.status)
+
+    def run(self):
+        """Starts the agent's process, as it is configured."""
+        with open(self.folder / "agent.log", "a") as log:
             self.agent = subprocess.Popen([*self.prefix, self.program, "run", "--config", self.config],
                                           stderr=log, start_new_session=True)
-        self.until("the agent to start", self.status)
+
+    def serve(self):
+        """Serves the repository over HTTP from a process of its own."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/"
+        command = [self.program, "repo", "serve", self.folder / "repo", "--listen", f"127.0.0.1:{port}"]
+        self.web = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def install(self):
         """Updates to the first release, where there is one, and waits until it runs."""
@@ -136,6 +154,9 @@ path = "{pictures}"
             except subprocess.TimeoutExpired:
                 self.agent.kill()
                 self.agent.wait()
+        if self.web:
+            self.web.terminate()
+            self.web.wait()
         self.scratch.cleanup()
 
     def log(self):
