@@ -323,6 +323,26 @@ fn what_does_not_fit_is_refused_before_a_byte_is_fetched() {
     assert_eq!(check(nothing, 0, &Device { disk_reserve: 1 << 30, ..just }, room), Ok(()), "it is here");
 }
 
+#[tokio::test]
+async fn what_is_missing_is_what_a_fetch_would_move() {
+    let (_dir, folders) = folders();
+    let mut repository = Repository::default();
+    let bundle = repository.add("1.0.0");
+    assert_eq!(missing(&folders, &bundle), bundle.get().manifest.total_size());
+    fetch_it(&folders, &bundle, &repository).await.unwrap();
+    assert_eq!(missing(&folders, &bundle), 0);
+    stage(&folders, &bundle).unwrap();
+    assert_eq!(missing(&folders, &bundle), 0, "it is in its place");
+}
+
+#[test]
+fn a_quota_is_a_full_disk() {
+    let quota = io::Error::from_raw_os_error(rustix::io::Errno::DQUOT.raw_os_error());
+    let reason = Reason::from(failed("write", Path::new("/var/lib/x"))(quota));
+    assert_eq!(reason.code, ReasonCode::DiskFull);
+    assert!(reason.detail.contains("/var/lib/x") && reason.detail.contains("free some space"), "{reason}");
+}
+
 #[test]
 fn the_machine_tells_its_room() {
     let room = Room::measure(Path::new("/tmp")).unwrap();

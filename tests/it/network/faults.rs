@@ -4,9 +4,13 @@
 use super::{Bench, release};
 use crate::support::device::Device;
 use crate::support::faulty_web::{Act, Act::*, FaultyWeb};
+use crate::support::{HANG, wait_until};
 use edgewarden::domain::ReasonCode::{self, *};
 use edgewarden::domain::deployment::Stage;
 use std::fmt::Write;
+
+/// Tries that may follow each other without progress.
+const TRIES: usize = 3;
 
 /// At which file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +40,7 @@ const LOGIN: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Lengt
 fn anywhere(elsewhere: &str, at: At) -> Vec<Row> {
     let unreachable = |words, requests| Refused(RepositoryUnreachable, words, requests);
     let once = |name, act| (name, vec![act], false, Succeeds(2, 0));
-    let twice = |name, act, words| (name, vec![act], true, unreachable(words, 2));
+    let always = |name, act, words| (name, vec![act], true, unreachable(words, TRIES));
     let first = |name, act, words| (name, vec![act], true, unreachable(words, 1));
     let busy = "429 Too Many Requests\r\nRetry-After: 1";
     let missing = match at {
@@ -51,9 +55,9 @@ fn anywhere(elsewhere: &str, at: At) -> Vec<Row> {
         first("403", Say("403 Forbidden"), "403 Forbidden: let this device read"),
         first("401", Say("401 Unauthorized"), "set repository.token_file"),
         once("429, Retry-After: 1, once", Say(busy)),
-        twice("429 for ever", Say(busy), "429 Too Many Requests"),
+        always("429 for ever", Say(busy), "429 Too Many Requests"),
         once("500 once", Say("500 Internal Server Error")),
-        twice(
+        always(
             "500 for ever",
             Say("500 Internal Server Error"),
             "500 Internal Server Error; see the web server",
@@ -63,24 +67,19 @@ fn anywhere(elsewhere: &str, at: At) -> Vec<Row> {
             Say("503 Unavailable\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT"),
         ),
         once("closed without an answer, once", Rubbish("")),
-        twice("no HTTP at all", Rubbish("SSH-2.0-OpenSSH_9.6\r\n"), "check repository.url"),
+        always("no HTTP at all", Rubbish("SSH-2.0-OpenSSH_9.6\r\n"), "check repository.url"),
         once("silent once", Silent),
-        twice("silent for ever", Silent, "nothing came for 1 s"),
+        always("silent for ever", Silent, "nothing came for 1 s"),
         first("gzip when not asked", Gzip, "compresses what was asked for as it is"),
         ("an endless body", vec![Endless], true, Refused(SizeMismatch, "", 1)),
         ("redirected elsewhere", vec![To(elsewhere.to_owned())], true, Succeeds(1, 0)),
-        first("redirected in a circle", Circle, "too many redirects"),
+        ("redirected in a circle", vec![Circle], true, unreachable("too many redirects", 6)),
         first(
             "redirected to no web address",
             Say("302 Found\r\nLocation: ftp://elsewhere/"),
             "no web address",
         ),
-        (
-            "a login page in the file's place",
-            vec![To(format!("{elsewhere}login/"))],
-            true,
-            Refused(gone, "", 1),
-        ),
+        ("a login page in the file's place", vec![Rubbish(LOGIN)], true, Refused(portal, "", 1)),
     ]
 }
 
@@ -95,12 +94,12 @@ fn at_blob(size: u64) -> Vec<Row> {
             true,
             Succeeds(size.div_ceil(70_000) as usize, 0),
         ),
-        ("reset after 5 kB, each time", vec![Reset(5000)], true, unreachable("failed", 2)),
+        ("reset after 5 kB, each time", vec![Reset(5000)], true, unreachable("failed", TRIES)),
         ("ends after 100 kB, once", vec![Close(100_000)], false, Succeeds(2, 0)),
         ("stalls after 100 kB, once", vec![Stall(100_000)], false, Succeeds(2, 0)),
-        ("stalls after 5 kB, each time", vec![Stall(5000)], true, unreachable("nothing came for 1 s", 2)),
-        ("a byte now and then", vec![Drip], true, unreachable("bytes came in", 2)),
-        ("the wrong range", vec![Close(100_000), WrongRange], false, Succeeds(3, 100_000)),
+        ("stalls after 5 kB, each time", vec![Stall(5000)], true, unreachable("nothing came for 1 s", TRIES)),
+        ("a byte now and then", vec![Drip], true, unreachable("bytes came in", TRIES)),
+        ("the wrong range", vec![Close(100_000), WrongRange], false, Succeeds(3, 100_000 + size)),
         ("no ranges at all", vec![Close(100_000), NoRanges], false, Succeeds(2, 100_000)),
         (
             "416 to the rest",
@@ -120,9 +119,15 @@ fn play(at: At) -> String {
     let count = 18 + if at == At::Blob { 14 } else { 0 };
     let bench = Bench::new(count);
     let other = FaultyWeb::start(&bench.repository.folder());
-    let options = bench.options().set("update.disk_reserve", 0);
+    let options = bench.options().set("repository.retries", i64::try_from(TRIES).unwrap());
     let device = Device::serving(options, &crate::support::device::release(1));
     let mut serving = crate::support::device::release(1);
+    if at == At::Metadata {
+        // Some time after its start, and then once an hour, the agent asks for the list of operators.
+        wait_until("the list of operators is asked for", HANG, || {
+            (bench.web.asked("timestamp.json").len() > 1).then_some(())
+        });
+    }
     let mut rows = anywhere(&other.url(), at);
     if at == At::Blob {
         rows.extend(at_blob(bench.blob(0).1));
