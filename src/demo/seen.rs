@@ -248,6 +248,7 @@ mod tests {
                 progress: None,
                 reason: None,
                 shadow: None,
+                transfer: None,
             }),
         })
     }

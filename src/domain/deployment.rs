@@ -2,6 +2,7 @@
 //!
 //! The machine that moves from state to state is `lifecycle`; this is what everybody may see of it.
 
+use super::delta::Transfer;
 use super::id::{DeploymentId, Digest, Release, SlotName};
 use super::manifest::Provider;
 use super::reason::Reason;
@@ -99,6 +100,9 @@ pub struct DeploymentState {
     /// What the candidate's shadow run found, so far or in the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<shadow::Report>,
+    /// What its files took to come, once they are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
 }
 
 /// What a candidate showed before it counts.

@@ -21,6 +21,7 @@ mod recover;
 
 pub use recover::recover;
 
+use super::delta::Transfer;
 use super::deployment::{BundleRef, DeploymentState, Stage};
 use super::id::{DeploymentId, Release, SlotName};
 use super::reason::Reason;
@@ -64,6 +65,9 @@ pub struct Deployment {
     /// What its shadow run found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow_report: Option<shadow::Report>,
+    /// What its files took to come, since the agent began with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
     /// Where it stands.
     pub state: State,
 }
@@ -256,7 +260,8 @@ impl Deployment {
     ) -> (Self, Vec<Effect>) {
         let (shadow, shadow_report) = (None, None);
         let state = State::Resolving;
-        let new = Self { id, slot, release, origin, serving, older, shadow, shadow_report, state };
+        let new =
+            Self { id, slot, release, origin, serving, older, shadow, shadow_report, transfer: None, state };
         (new, vec![Effect::Resolve])
     }
 
@@ -277,7 +282,8 @@ impl Deployment {
         let release = previous.release.clone();
         let (origin, older) = (Origin::Previous, Some(previous));
         let (shadow, shadow_report) = (None, None);
-        (Self { id, slot, release, origin, serving, older, shadow, shadow_report, state }, effects)
+        let transfer = None;
+        (Self { id, slot, release, origin, serving, older, shadow, shadow_report, transfer, state }, effects)
     }
 
     /// Where it stands, without the data.
@@ -357,6 +363,7 @@ impl Deployment {
             progress,
             reason: self.reason().cloned(),
             shadow: self.shadow_report.clone(),
+            transfer: self.transfer.clone(),
         }
     }
 

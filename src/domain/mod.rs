@@ -10,6 +10,7 @@ pub mod authority;
 pub mod backoff;
 pub mod command;
 pub mod credit;
+pub mod delta;
 pub mod deployment;
 pub mod frame;
 pub mod health;

@@ -142,6 +142,7 @@ fn slot_state(stage: Stage, progress: f32, detail: &str) -> SlotState {
             progress: Some(progress),
             reason: (!detail.is_empty()).then(|| Reason::new(ReasonCode::TooSlow, detail)),
             shadow: None,
+            transfer: None,
         }),
     }
 }

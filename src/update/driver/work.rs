@@ -2,17 +2,20 @@
 
 use super::report::Reporter;
 use super::{Catalog, Found, Host, Shared};
+use crate::domain::delta::Transfer;
 use crate::domain::deployment::BundleRef;
-use crate::domain::lifecycle::{Deployment, Effect, Event};
+use crate::domain::lifecycle::{Deployment, Effect, Event, Origin};
 use crate::domain::manifest::Provider;
 use crate::domain::probation::{Limits, Probation, Verdict};
 use crate::domain::shadow;
 use crate::domain::{Reason, ReasonCode, SlotName};
 use crate::sys::blocking::blocking;
 use crate::trust::model_signature;
+use crate::update::deltas::{Counted, Deltas};
 use crate::update::slots::{self, Links};
 use crate::update::stage;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -62,11 +65,13 @@ pub(super) struct Done {
     pub(super) provider: Option<Provider>,
     /// Of a shadow run: what it found, also where that was not good enough.
     pub(super) shadow: Option<shadow::Report>,
+    /// Of a fetch: what it moved.
+    pub(super) transfer: Option<Transfer>,
 }
 
 impl Done {
     fn event(event: Event) -> Self {
-        Self { event, found: None, provider: None, shadow: None }
+        Self { event, found: None, provider: None, shadow: None, transfer: None }
     }
 }
 
@@ -105,19 +110,29 @@ pub(super) async fn work<H: Host, C: Catalog>(
         Effect::Fetch => {
             let Some(found) = found else { return Some(lost(&deployment)) };
             let _gate = shared.gate.read().await;
-            let progress = |done, total| reporter.progress(done, total);
-            let (folders, transport) = (&shared.folders, found.transport.as_ref());
-            loop {
-                let device = &shared.device;
-                match stage::fetch(folders, &found.manifest, transport, device, &progress).await {
-                    Ok(()) => break Done::event(Event::Fetched),
+            // Files that came as deltas are told of again as files that are there.
+            let furthest = AtomicU64::new(0);
+            let progress = |done: u64, total| {
+                reporter.progress(furthest.fetch_max(done, Ordering::Relaxed).max(done), total);
+            };
+            let (folders, transport) = (&shared.folders, Counted::over(found.transport.as_ref()));
+            let mut deltas = Deltas::default();
+            let event = loop {
+                let (device, manifest) = (&shared.device, &found.manifest);
+                if deployment.origin == Origin::Repository {
+                    let rebuild = |job| shared.host.rebuild(job);
+                    deltas.bring(folders, manifest, &transport, device, &progress, rebuild).await;
+                }
+                match stage::fetch(folders, manifest, &transport, device, &progress).await {
+                    Ok(()) => break Event::Fetched,
                     Err(reason) => {
                         if !patience.after(&reason).await {
-                            break Done::event(Event::Failed(reason));
+                            break Event::Failed(reason);
                         }
                     }
                 }
-            }
+            };
+            Done { transfer: Some(deltas.transfer(transport.bytes())), ..Done::event(event) }
         }
         Effect::Stage => {
             let Some(found) = found else { return Some(lost(&deployment)) };
