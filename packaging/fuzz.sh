@@ -37,7 +37,7 @@ done
 # Longest input, bytes. A tar is made of blocks of 512; the rest is long enough for what each parser can tell apart.
 max_len() {
     case $1 in
-    archive | repository | frame) echo 16384 ;;
+    archive | repository | frame | delta) echo 16384 ;;
     command) echo 2048 ;;
     array | samples) echo 4096 ;;
     *) echo 8192 ;;

@@ -103,6 +103,7 @@
 //! | `sled` | `sys/store.rs` and the folder beside it |
 //! | the kernel's calls for cameras (`rustix::ioctl`) | `inference/source/v4l2/kernel.rs` |
 //! | `sigstore-tuf` | `trust/tuf.rs` and the folder beside it |
+//! | `zstd` (`zstd-safe`) | `bundle/delta/zstd.rs` |
 //! | `reqwest` | `update/http.rs` and the folder beside it; `cli/local.rs` for the agent's own socket |
 #![warn(missing_docs)]
 

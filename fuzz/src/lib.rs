@@ -4,6 +4,8 @@
 //! A function checks more than "it does not crash": what was read is written and read again, what comes in
 //! pieces is compared with what comes at once, and what is asked of the outside is counted.
 
+/// Deltas.
+mod deltas;
 /// Encrypted models, and the signatures of their makers.
 mod makers;
 /// The files of models and bundles.
@@ -21,12 +23,13 @@ mod words;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     ("age", makers::age),
     ("archive", trust::archive),
     ("array", models::array),
     ("command", words::command),
     ("configuration", words::configuration),
+    ("delta", deltas::delta),
     ("envelope", signed::envelope),
     ("frame", pictures::frame),
     ("manifest", models::manifest),

@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 const COMMANDS: usize = 16;
 /// This program as the kernel has it open. An upgrade puts another file in its place some time before the agent is
 /// restarted; children from that file would be of another version than their agent.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// The whole agent, running.
 pub(super) struct Agent {

@@ -1,10 +1,13 @@
 //! The running device as the update driver sees it: each slot is a pipeline's.
 
+use super::assemble::OWN_PROGRAM;
 use super::camera;
 use super::pipeline::Handle;
+use super::rebuild;
 use crate::domain::deployment::{BundleRef, Observation, SwapReport, TrialReport};
 use crate::domain::shadow;
 use crate::domain::{PipelineName, Reason, ReasonCode, SlotName};
+use crate::update::deltas::Job;
 use crate::update::driver::Host;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -132,6 +135,10 @@ impl Host for Device {
     async fn serve(&self, slot: &SlotName, bundle: Option<(&BundleRef, &Path)>) -> Result<(), Reason> {
         let bundle = bundle.map(|(bundle, dir)| (bundle.clone(), dir.to_path_buf()));
         self.handle(slot)?.serve(bundle).await
+    }
+
+    async fn rebuild(&self, job: Job) -> Result<(), Reason> {
+        rebuild::rebuild(Path::new(OWN_PROGRAM), job).await
     }
 
     async fn discard_candidate(&self, slot: &SlotName) {

@@ -12,6 +12,7 @@ mod host;
 pub mod local;
 mod outlet;
 pub mod pipeline;
+mod rebuild;
 mod report;
 mod run;
 mod tally;

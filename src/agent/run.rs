@@ -185,12 +185,15 @@ fn tend(agent: &Agent, tending: &mut Option<JoinHandle<()>>) {
 
 /// A slot's state changed.
 fn changed(agent: &Agent, tally: &mut Tally, state: &SlotState) {
-    let News { swapped, ended } = tally.see(state);
+    let News { swapped, ended, transfer } = tally.see(state);
     if swapped {
         agent.telemetry.swapped();
     }
     if let Some(stage) = ended {
         agent.telemetry.deployment_ended(stage);
+    }
+    if let Some(transfer) = &transfer {
+        agent.telemetry.transferred(transfer);
     }
     told(agent, state);
 }

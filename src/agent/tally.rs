@@ -3,17 +3,20 @@
 //! A state is told more than once (when its provider becomes known, when somebody lagged), and a start
 //! tells what ended before it; only a change counts.
 
+use crate::domain::delta::Transfer;
 use crate::domain::deployment::{BundleRef, SlotState, Stage};
 use crate::domain::{DeploymentId, SlotName};
 use std::collections::BTreeMap;
 
 /// What is new in a state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct News {
     /// Another bundle took over, or the one before came back.
     pub swapped: bool,
     /// A deployment came to its end.
     pub ended: Option<Stage>,
+    /// What the ended one took to come.
+    pub transfer: Option<Transfer>,
 }
 
 #[derive(Debug)]
@@ -36,13 +39,11 @@ impl Tally {
             // Without an earlier word of it, it ended before the start.
             before.deployment.as_ref().is_some_and(|(known, stage)| known == id && !stage.is_final())
         };
+        let ended = state.deployment.as_ref().filter(|one| one.stage.is_final() && was_under_way(&one.id));
         News {
             swapped: state.current.is_some() && state.current != before.current,
-            ended: state
-                .deployment
-                .as_ref()
-                .filter(|one| one.stage.is_final() && was_under_way(&one.id))
-                .map(|one| one.stage),
+            ended: ended.map(|one| one.stage),
+            transfer: ended.and_then(|one| one.transfer.clone()),
         }
     }
 }
@@ -72,6 +73,7 @@ mod tests {
                 shadow: None,
                 cause: None,
                 waiting: None,
+                transfer: None,
             }),
             safe_mode: None,
         }

@@ -7,6 +7,8 @@
 //! targets/NAME/VERSION/SHA256.manifest.json the manifest that was signed
 //! targets/SHA256.operators.json             who may sign commands
 //! blobs/SHA256                              every other file, once however many releases share it
+//! deltas/SHA256.json                        which deltas there are for the release with that manifest; unsigned
+//! deltas/SHA256                             a delta
 //! ```
 
 use super::MANIFEST;
@@ -20,6 +22,9 @@ pub const TARGETS: &str = "targets";
 pub const OPERATORS: &str = "operators.json";
 /// Folder of the files that manifests name.
 pub const BLOBS: &str = "blobs";
+
+/// Folder of the deltas, which nobody signs.
+pub const DELTAS: &str = "deltas";
 
 /// Path of a metadata file, such as `timestamp.json` or `3.root.json`.
 pub fn metadata(name: &str) -> String {
@@ -65,6 +70,16 @@ pub fn digest_of_operators(path: &str) -> Option<Digest> {
 /// Path of the file with the content `digest`.
 pub fn blob(digest: &Digest) -> String {
     format!("{BLOBS}/{digest}")
+}
+
+/// Path of the list of deltas of the release whose manifest has the digest `manifest`.
+pub fn delta_index(manifest: &Digest) -> String {
+    format!("{DELTAS}/{manifest}.json")
+}
+
+/// Path of the delta with the digest `digest`.
+pub fn delta(digest: &Digest) -> String {
+    format!("{DELTAS}/{digest}")
 }
 
 /// The content that a blob's path claims; `None` where it is no such path.

@@ -8,6 +8,7 @@
 
 pub mod archive;
 pub mod checked;
+pub mod delta;
 pub mod draft;
 pub mod files;
 pub mod intake;

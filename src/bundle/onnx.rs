@@ -5,7 +5,7 @@
 //! is read with these types is never written. `graph` reads the operators and weights, and `wire` changes a
 //! model without losing what it does not know.
 
-mod external;
+pub mod external;
 pub mod graph;
 pub mod wire;
 

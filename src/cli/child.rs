@@ -2,11 +2,11 @@
 
 use super::exit::{Told, Usage};
 use super::log;
-use crate::children::{capture, infer};
+use crate::children::{capture, infer, rebuild};
 use crate::config::settings::LogFormat;
 use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::Writer;
-use crate::process::protocol::{FromCapture, FromInfer};
+use crate::process::protocol::{FromCapture, FromInfer, FromRebuild};
 use rustix::fs::FileType;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub enum Command {
     Capture,
     /// Run a model on frames
     Infer,
+    /// Put a file together from a delta
+    Rebuild,
 }
 
 /// Runs the command.
@@ -36,6 +38,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     let result = match command {
         Command::Capture => guarded(socket, capture::run, |reason| FromCapture::Failed { reason }),
         Command::Infer => guarded(socket, infer::run, |reason| FromInfer::Failed { reason }),
+        Command::Rebuild => guarded(socket, rebuild::run, |reason| FromRebuild::Failed { reason }),
     };
     result.map_err(|reason| {
         tracing::error!("{reason}");

@@ -170,6 +170,10 @@ fn deployment_line(slot: &SlotState, deployment: &DeploymentState) -> String {
             deployment.release
         );
     }
+    if let Some(transfer) = deployment.transfer.as_ref().filter(|transfer| transfer.saved_bytes > 0) {
+        let (moved, saved) = (ui::size(transfer.moved_bytes), ui::size(transfer.saved_bytes));
+        let _ = write!(line, "\n    {moved} came over the wire, deltas saved {saved}");
+    }
     if let Some(shadow) = &deployment.shadow {
         let _ = write!(line, "\n    {}", shadow_line(shadow));
     }

@@ -250,6 +250,7 @@ mod tests {
                 shadow: None,
                 cause: None,
                 waiting: None,
+                transfer: None,
             }),
             safe_mode: None,
         })

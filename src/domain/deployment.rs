@@ -2,6 +2,7 @@
 //!
 //! The machine that moves from state to state is `lifecycle`; this is what everybody may see of it.
 
+use super::delta::Transfer;
 use super::id::{DeploymentId, Digest, Release, SlotName};
 use super::maintenance::Waiting;
 use super::manifest::Provider;
@@ -109,6 +110,9 @@ pub struct DeploymentState {
     /// That it waits within the stage, and for what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// What its files took to come, once they are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
 }
 
 /// What a candidate showed before it counts.

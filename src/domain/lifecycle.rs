@@ -21,6 +21,7 @@ mod recover;
 
 pub use recover::recover;
 
+use super::delta::Transfer;
 use super::deployment::{BundleRef, DeploymentState, Stage};
 use super::id::{DeploymentId, Release, SlotName};
 use super::maintenance::Start;
@@ -71,6 +72,9 @@ pub struct Deployment {
     /// When it may go on.
     #[serde(default, skip_serializing_if = "Start::is_plain")]
     pub start: Start,
+    /// What its files took to come, since the agent began with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
     /// Where it stands.
     pub state: State,
 }
@@ -261,10 +265,22 @@ impl Deployment {
         serving: Option<BundleRef>,
         older: Option<BundleRef>,
     ) -> (Self, Vec<Effect>) {
-        let (cause, shadow, shadow_report, start) = (None, None, None, Start::default());
+        let (cause, shadow, shadow_report, transfer, start) = (None, None, None, None, Start::default());
         let state = State::Resolving;
-        let new =
-            Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, start, state };
+        let new = Self {
+            id,
+            slot,
+            release,
+            origin,
+            serving,
+            older,
+            cause,
+            shadow,
+            shadow_report,
+            transfer,
+            start,
+            state,
+        };
         (new, vec![Effect::Resolve])
     }
 
@@ -284,9 +300,22 @@ impl Deployment {
         let effects = vec![Effect::SwapBack { candidate: previous.clone() }];
         let release = previous.release.clone();
         let (origin, older) = (Origin::Previous, Some(previous));
-        let (cause, shadow, shadow_report, start) = (None, None, None, Start::default());
+        let (cause, shadow, shadow_report, transfer, start) = (None, None, None, None, Start::default());
         (
-            Self { id, slot, release, origin, serving, older, cause, shadow, shadow_report, start, state },
+            Self {
+                id,
+                slot,
+                release,
+                origin,
+                serving,
+                older,
+                cause,
+                shadow,
+                shadow_report,
+                transfer,
+                start,
+                state,
+            },
             effects,
         )
     }
@@ -370,6 +399,7 @@ impl Deployment {
             cause: self.cause.clone(),
             shadow: self.shadow_report.clone(),
             waiting: None,
+            transfer: self.transfer.clone(),
         }
     }
 

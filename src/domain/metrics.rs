@@ -1,5 +1,6 @@
 //! The device's figures: what `telemetry` measures and MQTT and Prometheus carry.
 
+use super::delta::Transfer;
 use super::health::SourceState;
 use super::id::PipelineName;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub struct MetricsReport {
     pub swaps: u64,
     /// Ended deployments by their final stage (`committed`, `rolled_back`, `refused`).
     pub deployments: BTreeMap<String, u64>,
+    /// What the ended deployments took to come.
+    #[serde(default)]
+    pub transfers: Transfer,
     /// Restarts of child processes by their role.
     pub child_restarts: BTreeMap<String, u64>,
     /// Models replaced by a fresh process of the same model because their memory had grown, by pipeline.

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod boot_loop;
 pub mod command;
 pub mod credit;
+pub mod delta;
 pub mod deployment;
 pub mod frame;
 pub mod garbage;

@@ -11,7 +11,7 @@ use crate::domain::{Reason, ReasonCode};
 use crate::process::codec::{CodecError, Messages};
 use crate::process::cost::{self, OomKills, Priority};
 use crate::process::exit::Exit;
-use crate::process::protocol::{FromCapture, FromInfer, ToCapture, ToInfer};
+use crate::process::protocol::{FromCapture, FromInfer, FromRebuild, ToCapture, ToInfer, ToRebuild};
 use crate::sys::background::lower_this_thread;
 use futures_util::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -40,6 +40,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub type CaptureChild = Child<ToCapture, FromCapture>;
 /// An inference child.
 pub type InferChild = Child<ToInfer, FromInfer>;
+
+/// A child that puts a file together.
+pub type RebuildChild = Child<ToRebuild, FromRebuild>;
 
 /// What comes from a child.
 #[derive(Debug)]
@@ -78,6 +81,14 @@ impl CaptureChild {
     /// Starts a capture child. `configure` is its first message; `what` names it in errors.
     pub async fn start_capture(exe: &Path, what: &str, configure: ToCapture) -> Result<Self, Reason> {
         Child::start(exe, "capture", what, configure, Priority::Normal).await
+    }
+}
+
+impl RebuildChild {
+    /// Starts a child that puts a file together, at the lowest priority. `configure` is its only message; `what`
+    /// names it in errors.
+    pub async fn start_rebuild(exe: &Path, what: &str, configure: ToRebuild) -> Result<Self, Reason> {
+        Child::start(exe, "rebuild", what, configure, Priority::Low).await
     }
 }
 

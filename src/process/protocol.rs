@@ -247,3 +247,33 @@ pub enum FromInfer {
         skipped: u64,
     },
 }
+
+/// To a rebuild child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToRebuild {
+    /// First and only message: the files to open before it locks itself in. Answered by `Rebuilt` or `Failed`.
+    Configure {
+        /// The file that the device has; none where the delta holds all.
+        old: Option<PathBuf>,
+        /// The delta. Hostile.
+        delta: PathBuf,
+        /// The file to write.
+        out: PathBuf,
+        /// Bytes that it gets at most.
+        size: u64,
+    },
+}
+
+/// From a rebuild child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromRebuild {
+    /// The file has its bytes; whether they are the right ones, the agent finds out.
+    Rebuilt,
+    /// There is no such file; the child ends after this.
+    Failed {
+        /// Why.
+        reason: Reason,
+    },
+}

@@ -1,5 +1,6 @@
 //! Counters and sliding windows. The clock is an argument.
 
+use crate::domain::delta::Transfer;
 use crate::domain::deployment::Stage;
 use crate::domain::health::SourceState;
 use crate::domain::ledger::Skip;
@@ -108,6 +109,8 @@ pub struct Metrics {
     pub swaps: u64,
     /// Ended deployments by their final stage.
     pub deployments: BTreeMap<String, u64>,
+    /// What the ended deployments took to come.
+    pub transfers: Transfer,
     /// Restarts of children by their role.
     pub child_restarts: BTreeMap<String, u64>,
     /// Planned replacements of a grown model's process, by pipeline.

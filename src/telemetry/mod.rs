@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod process;
 pub mod prometheus;
 
+use crate::domain::delta::Transfer;
 use crate::domain::deployment::Stage;
 use crate::domain::ledger::Skip;
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
@@ -87,6 +88,11 @@ impl Telemetry {
         self.metrics().deployment_ended(stage);
     }
 
+    /// What an ended deployment took to come.
+    pub fn transferred(&self, transfer: &Transfer) {
+        self.metrics().transfers.add(transfer);
+    }
+
     /// A child was started again; `role` is `capture` or `infer`.
     pub fn child_restarted(&self, role: &str) {
         self.metrics().child_restarted(role);
@@ -109,6 +115,7 @@ impl Telemetry {
             pipelines: metrics.pipelines(now),
             swaps: metrics.swaps,
             deployments: metrics.deployments.clone(),
+            transfers: metrics.transfers.clone(),
             child_restarts: metrics.child_restarts.clone(),
             recycles: metrics.recycles.clone(),
             processes,

@@ -149,6 +149,20 @@ fn pipelines(page: &mut Page, report: &MetricsReport) {
         "Ended deployments by outcome",
         report.deployments.iter().map(|(outcome, n)| (vec![("outcome", outcome.clone())], *n)),
     );
+    let transfers = &report.transfers;
+    page.count(
+        "update_bytes",
+        "Bytes of updates that came over the wire, and that did not have to",
+        [("moved", transfers.moved_bytes), ("saved", transfers.saved_bytes)]
+            .map(|(what, bytes)| (vec![("what", what.to_owned())], bytes)),
+    );
+    let failed = [("failed".to_owned(), u64::from(transfers.failed))];
+    let came = transfers.deltas.iter().map(|(method, n)| (method.as_str().to_owned(), u64::from(*n)));
+    page.count(
+        "update_deltas",
+        "Files that came as deltas by method, and deltas that led to nothing",
+        came.chain(failed).map(|(method, n)| (vec![("method", method)], n)),
+    );
     page.count(
         "child_restarts",
         "Child processes started again",
@@ -252,6 +266,7 @@ fn mqtt(page: &mut Page, report: &MetricsReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::delta::{Method, Transfer};
     use crate::domain::metrics::{
         BoardMetrics, FrameCounts, PipelineMetrics, ProcessMetrics, Quantiles, Throttling,
     };
@@ -283,6 +298,12 @@ mod tests {
             }],
             swaps: 2,
             deployments: BTreeMap::from([("committed".to_owned(), 2)]),
+            transfers: Transfer {
+                moved_bytes: 70,
+                saved_bytes: 30,
+                deltas: BTreeMap::from([(Method::Planes, 3)]),
+                failed: 1,
+            },
             child_restarts: BTreeMap::from([("infer".to_owned(), 1)]),
             processes: vec![ProcessMetrics {
                 role: "agent".into(),
@@ -319,6 +340,9 @@ mod tests {
             r#"edgewarden_latency_seconds{pipeline="belt",stage="infer",quantile="0.95"} 0.03"#,
             "edgewarden_swaps_total{} 2",
             r#"edgewarden_deployments_total{outcome="committed"} 2"#,
+            r#"edgewarden_update_bytes_total{what="saved"} 30"#,
+            r#"edgewarden_update_deltas_total{method="planes"} 3"#,
+            r#"edgewarden_update_deltas_total{method="failed"} 1"#,
             r#"edgewarden_child_restarts_total{role="infer"} 1"#,
             r#"edgewarden_process_resident_memory_bytes{process="agent"} 4096.0"#,
             r#"edgewarden_process_cpu_seconds_total{process="agent"} 1.25"#,

@@ -1,6 +1,7 @@
 //! Everything that a device would check of a repository, and what its owner should know besides: roles that
 //! run out, files that are missing, damaged, or named by no list. Needs no keys.
 
+use super::deltas;
 use super::export;
 use super::operators;
 use super::publish::at_once;
@@ -135,6 +136,7 @@ fn releases(
     progress: OnBytes<'_>,
 ) -> Result<BTreeSet<String>, Reason> {
     let (mut named, mut known) = (BTreeSet::new(), BTreeMap::new());
+    let mut looked = BTreeSet::new();
     let listed: Vec<(String, Release, Option<Digest>)> = state
         .lists()
         .flat_map(|(role, list)| {
@@ -193,6 +195,12 @@ fn releases(
             }
             named.insert(name);
         }
+        if looked.insert(signed.digest) {
+            named.extend(deltas::named(repository, signed));
+            for fault in deltas::faults(repository, signed) {
+                audit.found(Severity::Bad, format!("{fault}; run `edgewarden repo deltas`"));
+            }
+        }
         if whole && !audit.good.contains(&release) {
             audit.good.push(release);
         }
@@ -218,7 +226,7 @@ fn operators(audit: &mut Audit, repository: &Path, state: &State, named: &mut BT
 /// Files that no list names, and what an interrupted publisher left.
 fn orphans(audit: &mut Audit, repository: &Path, named: &BTreeSet<String>) -> Result<(), Reason> {
     let (mut count, mut bytes) = (0usize, 0u64);
-    for folder in [layout::BLOBS, layout::TARGETS] {
+    for folder in [layout::BLOBS, layout::TARGETS, layout::DELTAS] {
         walk(repository, &repository.join(folder), &mut |path, size| {
             if !named.contains(path) {
                 count += 1;

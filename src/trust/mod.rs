@@ -17,6 +17,7 @@ pub mod public_key;
 pub mod signer;
 
 pub mod audit;
+pub mod deltas;
 pub mod export;
 pub mod publish;
 

@@ -427,7 +427,7 @@ fn lock(key_folder: &Path) -> Result<File, Reason> {
 }
 
 /// Takes the repository, which several key folders may belong to; `None` where its disk knows no locks.
-fn lock_repository(repository: &Path) -> Result<Option<File>, Reason> {
+pub(super) fn lock_repository(repository: &Path) -> Result<Option<File>, Reason> {
     let folder = File::open(repository).map_err(failed("open", repository))?;
     match folder.try_lock() {
         Ok(()) => Ok(Some(folder)),

@@ -38,6 +38,7 @@ mod starts;
 mod wake;
 mod work;
 
+use super::deltas::Job;
 use super::journal::{Ended, Journal};
 use super::stage::Device;
 use super::{Folders, slots};
@@ -101,6 +102,12 @@ pub trait Host: Send + Sync + 'static {
         slot: &SlotName,
         bundle: Option<(&BundleRef, &Path)>,
     ) -> impl Future<Output = Result<(), Reason>> + Send;
+    /// Put a file together from a delta, which is hostile, in a process of its own. What it leads to is checked by
+    /// the caller. A host that cannot has every file fetched whole.
+    fn rebuild(&self, job: Job) -> impl Future<Output = Result<(), Reason>> + Send {
+        let _ = job;
+        async { Err(Reason::new(ReasonCode::Unsupported, "this host puts no files together")) }
+    }
     /// Let go of a candidate that is on trial.
     fn discard_candidate(&self, slot: &SlotName) -> impl Future<Output = ()> + Send;
 }

@@ -1,6 +1,6 @@
 //! The way of a bundle onto this device and, where it is not good enough, off it again.
 //!
-//! `http` fetches, `stage` puts a verified bundle in its place, `slots` says which one serves,
+//! `http` fetches, `deltas` has it fetch less, `stage` puts a verified bundle in its place, `slots` says which one serves,
 //! `journal` remembers, and `driver` does what `domain::lifecycle` decides. This folder loads no model
 //! and starts no child: the running device is asked through [`driver::Host`]; and it trusts nothing
 //! that is not a `Verified` manifest.
@@ -16,6 +16,7 @@
 //! handed-over/<id>-<name>     a bundle file that came over the agent's socket, while its command lasts
 //! ```
 
+pub mod deltas;
 pub mod driver;
 pub mod http;
 pub mod journal;

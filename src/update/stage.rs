@@ -309,7 +309,7 @@ fn inside(path: &str) -> Result<&Path, Reason> {
 }
 
 /// Has the file its signed size and digest?
-fn check_file(path: &Path, file: &FileEntry, what: &str) -> Result<(), Reason> {
+pub(super) fn check_file(path: &Path, file: &FileEntry, what: &str) -> Result<(), Reason> {
     let mut reader = File::open(path).map_err(failed("read", path))?;
     checked::copy(what, &mut reader, &file.sha256, file.size, &mut io::sink(), &|_| {})
 }

@@ -28,7 +28,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 
 /// Crates that only these files, and files of these folders, may name, so that they can be replaced in one
 /// place.
-const VENDORS: [(&str, &[&str]); 7] = [
+const VENDORS: [(&str, &[&str]); 8] = [
     ("ort", &["src/inference/session.rs", "src/inference/session/"]),
     ("rumqttc", &["src/mqtt/client.rs", "src/mqtt/client/"]),
     ("sled", &["src/sys/store.rs", "src/sys/store/"]),
@@ -36,6 +36,7 @@ const VENDORS: [(&str, &[&str]); 7] = [
     // The kernel's interface to cameras.
     ("rustix::ioctl", &["src/inference/source/v4l2/kernel.rs"]),
     ("sigstore_tuf", &["src/trust/tuf.rs", "src/trust/tuf/"]),
+    ("zstd_safe", &["src/bundle/delta/zstd.rs"]),
     ("reqwest", &["src/update/http.rs", "src/update/http/", "src/cli/local.rs"]),
 ];
 

@@ -44,7 +44,7 @@ macro_rules! replayed {
 }
 
 replayed! {
-    age archive array command configuration envelope frame manifest messages mjpeg model_signature onnx operators
+    age archive array command configuration delta envelope frame manifest messages mjpeg model_signature onnx operators
     picture repository root_metadata samples y4m
 }
 

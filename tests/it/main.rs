@@ -22,6 +22,8 @@ mod config;
 mod cross;
 /// The Debian package: its files, its scripts under dpkg, its crypto library, its notices.
 mod debs;
+/// Updates as deltas: few bytes, hostile ones, none at all.
+mod deltas;
 /// The story that `edgewarden demo` tells, against the real daemon.
 mod demo;
 /// Signed commands beside another implementation, and how people make them.

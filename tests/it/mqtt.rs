@@ -144,6 +144,7 @@ fn slot_state(stage: Stage, progress: f32, detail: &str) -> SlotState {
             shadow: None,
             cause: None,
             waiting: None,
+            transfer: None,
         }),
         safe_mode: None,
     }

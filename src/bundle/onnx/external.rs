@@ -62,24 +62,42 @@ impl Kind {
 /// What is wrong with the bytes, in words.
 pub fn files(model: &[u8]) -> Result<BTreeSet<String>, String> {
     let mut found = BTreeSet::new();
-    look(model, Kind::Model, 0, &mut found)?;
+    tensors(model, &mut |tensor| {
+        let mut rest = tensor;
+        while !rest.is_empty() {
+            let field = Field::take(&mut rest)?;
+            if let (EXTERNAL_DATA, Some(content)) = (field.number, field.content()) {
+                found.extend(location(content)?);
+            }
+        }
+        Ok(())
+    })?;
     Ok(found)
 }
 
-fn look(mut rest: &[u8], kind: Kind, depth: usize, found: &mut BTreeSet<String>) -> Result<(), String> {
+/// Calls `each` with the bytes of every tensor of a model, which are a part of the model's own.
+///
+/// # Errors
+/// What is wrong with the bytes, in words, and what `each` says.
+pub fn tensors(model: &[u8], each: Each<'_>) -> Result<(), String> {
+    look(model, Kind::Model, 0, each)
+}
+
+/// What is called with a tensor.
+type Each<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
+
+fn look(mut rest: &[u8], kind: Kind, depth: usize, each: Each<'_>) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err("it is nested too deep".into());
+    }
+    if let Kind::Tensor = kind {
+        return each(rest);
     }
     while !rest.is_empty() {
         let field = Field::take(&mut rest)?;
         let Some(content) = field.content() else { continue };
-        match kind {
-            Kind::Tensor if field.number == EXTERNAL_DATA => found.extend(location(content)?),
-            _ => {
-                for (_, part) in kind.parts().iter().filter(|(number, _)| *number == field.number) {
-                    look(content, *part, depth + 1, found)?;
-                }
-            }
+        for (_, part) in kind.parts().iter().filter(|(number, _)| *number == field.number) {
+            look(content, *part, depth + 1, each)?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod check;
 mod delegate;
+mod deltas;
 mod init;
 mod keys;
 mod list;
@@ -35,6 +36,8 @@ pub enum Command {
     Root(keys::RootCommand),
     /// Add bundle folders to a repository and sign its new state
     Publish(publish::Args),
+    /// Make deltas, so that updates move fewer bytes; needs no keys
+    Deltas(deltas::Args),
     /// Take releases off the list: no device takes them any more
     Delist(publish::DelistArgs),
     /// Let others publish models of certain names, with keys of their own
@@ -80,6 +83,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Key(command) => keys::run(command),
         Command::Root(command) => keys::root(command),
         Command::Publish(args) => publish::run(args),
+        Command::Deltas(args) => deltas::run(args),
         Command::Delist(args) => publish::delist(args),
         Command::Delegate(args) => delegate::run(args),
         Command::Sign(args) => sign::run(args),

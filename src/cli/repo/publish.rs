@@ -3,12 +3,16 @@
 use super::super::encrypt::{self, EncryptArgs, Ready};
 use super::super::exit::Own;
 use super::super::ui::{self, print_json, say};
+use super::deltas::{self, Last};
 use super::place::Place;
 use super::tell::{self, Bar, bytes};
 use crate::bundle;
 use crate::domain::Release;
+use crate::trust::deltas::Made;
 use crate::trust::publish::{Outcome, Published};
+use anyhow::Context;
 use jiff::Timestamp;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -37,6 +41,8 @@ pub struct Args {
     #[command(flatten)]
     encrypt: EncryptArgs,
     #[command(flatten)]
+    last: Last,
+    #[command(flatten)]
     json: ui::Json,
 }
 
@@ -50,6 +56,15 @@ pub struct DelistArgs {
     releases: Vec<Release>,
     #[command(flatten)]
     json: ui::Json,
+}
+
+/// What is said of one release.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    published: &'a Published,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deltas: Option<&'a Made>,
 }
 
 /// Runs `publish`.
@@ -83,9 +98,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     published.extend(fresh);
     drop(bar);
+    // The repository is the next step's.
+    drop(publisher);
+    let live: Vec<Release> = published.iter().filter(|one| one.live).map(|one| one.release.clone()).collect();
+    let made = match live.is_empty() || args.last.deltas == 0 {
+        true => Vec::new(),
+        false => deltas::make(&args.place.repository, &live, args.last)
+            .context("the releases are published, but without deltas")?,
+    };
     for one in published {
         if args.json.json {
-            print_json(&one)?;
+            let deltas = made.iter().find(|made| made.release == one.release);
+            print_json(&Told { published: &one, deltas })?;
             continue;
         }
         let (release, digest) = (&one.release, one.digest.short());
@@ -95,6 +119,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         } else {
             say!("Unchanged {release}  {digest}  (published before)");
         }
+    }
+    if !args.json.json {
+        deltas::table(&made)?;
     }
     let waits = matches!(outcome, Outcome::Waiting { .. });
     match (args.json.json, waits) {

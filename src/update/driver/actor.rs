@@ -277,9 +277,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                         Ok(done) => done,
                         Err(reason) => return Some(Event::Failed(reason)),
                     };
-                    let Done { event, found, provider, shadow } = done?;
+                    let Done { event, found, provider, shadow, transfer } = done?;
                     if let (Some(report), Some(deployment)) = (shadow, &mut self.deployment) {
                         deployment.shadow_report = Some(report);
+                    }
+                    if let (Some(transfer), Some(deployment)) = (transfer, &mut self.deployment) {
+                        deployment.transfer = Some(transfer);
                     }
                     self.found = found.or(self.found.take());
                     self.provider = provider.or(self.provider);

@@ -3,6 +3,7 @@
 use super::hold::Held;
 use super::report::Reporter;
 use super::{Catalog, Found, Host, Shared};
+use crate::domain::delta::Transfer;
 use crate::domain::deployment::BundleRef;
 use crate::domain::garbage::Spare;
 use crate::domain::lifecycle::{Deployment, Effect, Event, Origin};
@@ -13,9 +14,11 @@ use crate::domain::shadow;
 use crate::domain::{Reason, ReasonCode, SlotName};
 use crate::sys::blocking::blocking;
 use crate::trust::model_signature;
+use crate::update::deltas::{Counted, Deltas};
 use crate::update::slots::{self, Keep, Links};
 use crate::update::stage;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -68,11 +71,13 @@ pub(super) struct Done {
     pub(super) provider: Option<Provider>,
     /// Of a shadow run: what it found, also where that was not good enough.
     pub(super) shadow: Option<shadow::Report>,
+    /// Of a fetch: what it moved.
+    pub(super) transfer: Option<Transfer>,
 }
 
 impl Done {
     fn event(event: Event) -> Self {
-        Self { event, found: None, provider: None, shadow: None }
+        Self { event, found: None, provider: None, shadow: None, transfer: None }
     }
 }
 
@@ -114,14 +119,20 @@ pub(super) async fn work<H: Host, C: Catalog>(
         },
         Effect::Fetch => {
             let Some(found) = found else { return Some(lost(&deployment)) };
-            let progress = |done, total| reporter.progress(done, total);
-            let (folders, transport) = (&shared.folders, found.transport.as_ref());
-            loop {
+            // Files that came as deltas are told of again as files that are there.
+            let furthest = AtomicU64::new(0);
+            let progress = |done: u64, total| {
+                reporter.progress(furthest.fetch_max(done, Ordering::Relaxed).max(done), total);
+            };
+            let (folders, transport) = (&shared.folders, Counted::over(found.transport.as_ref()));
+            let mut deltas = Deltas::default();
+            let event = loop {
+                let (device, manifest) = (&shared.device, &found.manifest);
                 let bytes = {
-                    let (folders, manifest) = (folders.clone(), found.manifest.clone());
+                    let (folders, manifest) = (folders.clone(), manifest.clone());
                     match blocking(move || Ok(stage::missing(&folders, &manifest))).await {
                         Ok(bytes) => bytes,
-                        Err(reason) => break Done::event(Event::Failed(reason)),
+                        Err(reason) => break Event::Failed(reason),
                     }
                 };
                 let part = Part::Fetch { bytes };
@@ -129,21 +140,28 @@ pub(super) async fn work<H: Host, C: Catalog>(
                     patience = Patience::until(Some(Instant::now() + resume_max));
                 }
                 let _gate = shared.gate.read().await;
-                let fetch = stage::fetch(folders, &found.manifest, transport, &shared.device, &progress);
+                let fetch = async {
+                    if deployment.origin == Origin::Repository {
+                        let rebuild = |job| shared.host.rebuild(job);
+                        deltas.bring(folders, manifest, &transport, device, &progress, rebuild).await;
+                    }
+                    stage::fetch(folders, manifest, &transport, device, &progress).await
+                };
                 let fetched = tokio::select! {
                     fetched = fetch => fetched,
                     // What came so far stays, and it goes on from there.
                     () = held.until_it_must_not(part) => continue,
                 };
                 match fetched {
-                    Ok(()) => break Done::event(Event::Fetched),
+                    Ok(()) => break Event::Fetched,
                     Err(reason) => {
                         if !patience.after(&reason).await {
-                            break Done::event(Event::Failed(reason));
+                            break Event::Failed(reason);
                         }
                     }
                 }
-            }
+            };
+            Done { transfer: Some(deltas.transfer(transport.bytes())), ..Done::event(event) }
         }
         Effect::Stage => {
             let Some(found) = found else { return Some(lost(&deployment)) };
