@@ -228,7 +228,7 @@ impl HttpTransport {
     }
 
     fn stalled(&self, url: &Url) -> Reason {
-        unreachable(url, &format!("nothing came for {} s", self.stall.as_secs_f32()))
+        unreachable(url, &format!("nothing came for {} s; check the network", self.stall.as_secs_f32()))
     }
 
     async fn get_once(&self, url: &Url, max: u64) -> Result<Option<Vec<u8>>, Trouble> {

@@ -123,7 +123,7 @@ impl Access {
                 None => return Ok(response),
             }
         }
-        Err(Unsent::Astray("too many redirects"))
+        Err(Unsent::Astray("too many redirects; they lead in a circle: see the web server's configuration"))
     }
 }
 
@@ -140,7 +140,7 @@ fn next(at: &Url, response: &Response) -> Result<Option<Url>, Unsent> {
     let Some(location) = response.headers().get(header::LOCATION).filter(|_| leads) else { return Ok(None) };
     let next = location.to_str().ok().and_then(|location| at.join(location).ok());
     let Some(mut next) = next.filter(|next| matches!(next.scheme(), "http" | "https")) else {
-        return Err(Unsent::Astray("redirected to no web address"));
+        return Err(Unsent::Astray("redirected to no web address; check repository.url"));
     };
     if at.scheme() == "https" && next.scheme() != "https" {
         return Err(Unsent::Astray("redirected from https to http"));

@@ -81,6 +81,11 @@ pub(super) fn answered(access: &Access, url: &Url, status: StatusCode) -> Reason
                 "{what}; check repository.url, and whether it takes the certificate of repository.cert_file"
             )
         }
+        StatusCode::TOO_MANY_REQUESTS => {
+            format!(
+                "{what}: it limits how often it is asked; spread a fleet (update.start_jitter), or ask later"
+            )
+        }
         _ if status.is_server_error() => format!("{what}; see the web server's log"),
         _ => format!("{what}; check repository.url"),
     };

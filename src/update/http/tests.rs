@@ -283,10 +283,9 @@ async fn a_server_that_lets_a_file_begin_again_and_again_is_given_up() {
 
 #[tokio::test]
 async fn the_rest_of_another_file_is_not_appended() {
-    let head = format!(
-        "HTTP/1.1 206 Partial Content\r\nETag: \"b\"\r\nContent-Range: bytes 300000-799999/800000\r\n\
+    let head = "HTTP/1.1 206 Partial Content\r\nETag: \"b\"\r\nContent-Range: bytes 300000-799999/800000\r\n\
          Content-Length: 500000\r\nConnection: close\r\n\r\n"
-    );
+        .to_owned();
     let acts = vec![Act::Cut { tag: "a", after: 300_000 }, Act::Say(head), Act::Good { tag: "b" }];
     let outcome = download(acts, b"", None).await;
     outcome.result.unwrap();

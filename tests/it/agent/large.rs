@@ -51,6 +51,8 @@ fn a_bundle_of_more_than_four_gibibytes_goes_its_whole_way() {
     let downloads = device.path("state/downloads");
     File::create(downloads.join(digest)).unwrap().set_len(BEGUN).unwrap();
     device.start();
+    // Until it answers.
+    device.status();
     let ended = device.cli(["update", SLOT, &release(2)]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let asked = web.asked(digest);
