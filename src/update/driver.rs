@@ -29,6 +29,7 @@
 //! already succeeds at once: published releases never change.
 
 mod actor;
+mod mend;
 mod report;
 mod work;
 
@@ -93,6 +94,11 @@ pub trait Host: Send + Sync + 'static {
         slot: &SlotName,
         bundle: Option<(&BundleRef, &Path)>,
     ) -> impl Future<Output = Result<(), Reason>> + Send;
+    /// Why the model that is to serve does not, while that is so.
+    fn model_fault(&self, slot: &SlotName) -> Option<Reason> {
+        let _ = slot;
+        None
+    }
     /// Let go of a candidate that is on trial.
     fn discard_candidate(&self, slot: &SlotName) -> impl Future<Output = ()> + Send;
 }

@@ -51,7 +51,10 @@ impl Folders {
         };
         for folder in [&folders.models, &folders.slots, &folders.downloads, &folders.engines] {
             durable::create_dir_synced(folder)?;
-            durable::remove_temporaries(folder)?;
+            if let Err(error) = durable::remove_temporaries(folder) {
+                // They take room and do no harm; on a read-only disk the model serves all the same.
+                tracing::warn!(%error, "what interrupted writers left stays");
+            }
         }
         Ok(folders)
     }

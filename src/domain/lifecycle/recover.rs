@@ -15,7 +15,10 @@ pub fn recover(found: Deployment, current: Option<&BundleRef>, max_boots: u32) -
     let before = current == found.serving.as_ref();
     let after = current.is_some() && current == found.candidate();
     match found.state.clone() {
-        S::Committed { .. } | S::RolledBack { .. } | S::Refused { .. } => (found, vec![]),
+        // The end may have come between the record and the sweep behind it.
+        S::Committed { .. } | S::RolledBack { .. } | S::Refused { .. } => {
+            (found, vec![Effect::CollectGarbage])
+        }
 
         // What was resolved is asked again: the bytes on the disk are kept, the word is fresh.
         S::Resolving | S::Fetching { .. } | S::Verifying { .. } if before => {

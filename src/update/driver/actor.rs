@@ -1,5 +1,6 @@
 //! One slot's actor: takes orders, steps the deployment, records each step, and has its work done.
 
+use super::mend::{self, Mending};
 use super::report::{Reporter, finished};
 use super::work::{Done, collect_garbage, serve, signed_by_its_maker, work};
 use super::{Catalog, Found, Host, Shared};
@@ -43,13 +44,13 @@ impl Order {
 }
 
 pub(super) struct Actor<H, C> {
-    slot: SlotName,
-    links: Links,
-    shared: Arc<Shared<H, C>>,
-    reporter: Arc<Reporter>,
+    pub(super) slot: SlotName,
+    pub(super) links: Links,
+    pub(super) shared: Arc<Shared<H, C>>,
+    pub(super) reporter: Arc<Reporter>,
     inbox: mpsc::Receiver<Order>,
     /// The newest deployment, under way or ended.
-    deployment: Option<Deployment>,
+    pub(super) deployment: Option<Deployment>,
     /// What `Resolve` found, for fetching and staging.
     found: Option<Found>,
     /// The provider that the candidate runs on, since its trial.
@@ -64,6 +65,8 @@ pub(super) struct Actor<H, C> {
     patient: Option<Instant>,
     /// The state that the journal could not take, of a way back that was gone all the same.
     unrecorded: Option<Deployment>,
+    /// Of a bundle that rotted on the disk.
+    pub(super) mending: Mending,
 }
 
 impl<H: Host, C: Catalog> Actor<H, C> {
@@ -88,6 +91,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             waiting: None,
             patient: None,
             unrecorded: None,
+            mending: Mending::default(),
         }
     }
 
@@ -108,6 +112,11 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                             self.catch_up().await;
                             continue;
                         }
+                        // Not before the record: each round begins both waits anew.
+                        () = sleep(mend::LOOK), if self.unrecorded.is_none() => match self.look_after().await {
+                            Some(effects) => break effects,
+                            None => continue,
+                        },
                     },
                 };
                 if let Some(effects) = self.begin(order).await {
@@ -152,6 +161,8 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             tracing::error!(slot = %self.slot, %reason, "the slot's current bundle does not serve");
             if self.stage() == Some(Stage::Probation) {
                 effects = self.advance(Event::Failed(reason)).await;
+            } else if let Some(back) = self.leave_rotten().await {
+                effects = back;
             }
         }
         effects
@@ -163,10 +174,10 @@ impl<H: Host, C: Catalog> Actor<H, C> {
 
     /// Begins what an order asks for while nothing is under way. `None` when it is answered already.
     async fn begin(&mut self, order: Order) -> Option<Vec<Effect>> {
-        let id = match uuid::Uuid::now_v7().to_string().parse::<DeploymentId>() {
+        let id = match new_id() {
             Ok(id) => id,
-            Err(error) => {
-                order.answer(Err(Reason::new(ReasonCode::Internal, error.to_string())));
+            Err(reason) => {
+                order.answer(Err(reason));
                 return None;
             }
         };
@@ -302,7 +313,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
 
     /// Whether an order may bring this bundle back: it was not taken off the list, and its model's maker has
     /// signed it, where the owner asks for that.
-    async fn may_come_back(&self, bundle: &BundleRef, remedy: &str) -> Result<(), Reason> {
+    pub(super) async fn may_come_back(&self, bundle: &BundleRef, remedy: &str) -> Result<(), Reason> {
         if self.shared.catalog.is_delisted(bundle).await {
             return Err(revoked(&self.slot, bundle, remedy));
         }
@@ -497,7 +508,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     /// Records the beginning of a rollback that somebody asked for; where that cannot be, it is begun without:
     /// a full disk must not keep a bad model in its place. The links alone tell a restart what serves, before
     /// the rollback and after it, so it finds either the one or the other.
-    async fn record_rollback(&mut self, deployment: &Deployment) {
+    pub(super) async fn record_rollback(&mut self, deployment: &Deployment) {
         let Err(reason) = self.record(deployment).await else { return };
         if reason.code == ReasonCode::DiskFull {
             // What nothing needs any more may be the room that is lacking.
@@ -525,6 +536,12 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             Err(reason) => tracing::debug!(slot = %self.slot, %reason, "the journal still cannot be written"),
         }
     }
+}
+
+/// The id of a new deployment.
+pub(super) fn new_id() -> Result<DeploymentId, Reason> {
+    let id = uuid::Uuid::now_v7().to_string().parse();
+    id.map_err(|error: crate::domain::id::IdError| Reason::new(ReasonCode::Internal, error.to_string()))
 }
 
 /// That a bundle does not come back by an order.
