@@ -38,7 +38,13 @@ def call(*command):
 
 
 def unmount(at):
-    subprocess.run(["umount", "-q", str(at)], stderr=subprocess.DEVNULL)
+    """Unmounts, once the last of the killed processes has let go of it."""
+    for _ in range(400):
+        if not os.path.ismount(at):
+            return
+        if subprocess.run(["umount", "-q", str(at)], stderr=subprocess.DEVNULL).returncode:
+            time.sleep(0.05)
+    raise RuntimeError(f"{at} cannot be unmounted")
 
 
 class Recorder:

@@ -171,13 +171,13 @@ pub(super) async fn assemble(
     Ok((agent, socket))
 }
 
-/// Opens the store, with what health must tell of it. On a full disk it cannot be opened, and the good
-/// model must serve all the same after a reboot: the links say which one that is, so the agent starts
+/// Opens the store, with what health must tell of it. On a full or read-only disk it cannot be opened, and the
+/// good model must serve all the same after a reboot: the links say which one that is, so the agent starts
 /// without what the store holds, and gets it once there is room.
 fn open_store(state: &Path) -> Result<(Store, Vec<Problem>), Reason> {
     let opened = Store::open_or_later(&state.join("store"))?;
     if let Some(reason) = opened.store.condition().refuses {
-        tracing::error!("{reason}; the agent starts without its store, and opens it once there is room");
+        tracing::error!("{reason}; the agent starts without its store, and opens it once that is over");
     }
     let lost = opened.quarantined.map(|what| {
         tracing::error!("{what}");
@@ -221,8 +221,8 @@ fn lock(state: &Path) -> Result<File, Reason> {
     let told = |error: &dyn std::fmt::Display, remedy: &str| {
         Reason::new(ReasonCode::Busy, format!("lock {}: {error}; {remedy}", path.display()))
     };
-    let file =
-        File::create(&path).map_err(|error| told(&error, "make paths.state writable for the agent"))?;
+    let file = durable::create_lock(&path)
+        .map_err(|error| told(&error, "make paths.state writable for the agent"))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
         told(&error, "another agent uses this state folder; stop it or set another paths.state")
     })?;

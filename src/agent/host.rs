@@ -141,6 +141,10 @@ impl Host for Device {
         rebuild::rebuild(Path::new(OWN_PROGRAM), job).await
     }
 
+    fn model_fault(&self, slot: &SlotName) -> Option<Reason> {
+        self.by_slot.get(slot).and_then(|handle| handle.status().borrow().model_fault.clone())
+    }
+
     async fn discard_candidate(&self, slot: &SlotName) {
         if let Ok(handle) = self.handle(slot) {
             handle.discard().await;

@@ -202,6 +202,15 @@ fn write(path: &Path, bytes: &[u8], access: Option<Access>) -> Result<(), Durabl
     written
 }
 
+/// Opens a file to be locked, and makes it where it is missing. On a read-only disk one that is there will do.
+pub fn create_lock(path: &Path) -> Result<std::fs::File, DurableError> {
+    let made = std::fs::File::create(path).or_else(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => std::fs::File::open(path),
+        _ => Err(error),
+    });
+    made.map_err(failed("create", path))
+}
+
 /// Renames within one file system and makes the new name durable. A file at `to` is replaced; a
 /// folder at `to` must be empty. Both folders are synced where they differ.
 pub fn rename_synced(from: &Path, to: &Path) -> Result<(), DurableError> {

@@ -17,7 +17,7 @@
 //! - After a write that failed `sled` keeps its first error until it is opened anew, so the store does
 //!   that (`live`): once there is room, with a growing wait. What was accepted and was not durable yet is
 //!   kept in memory until it is, and is made again then. A batch that failed is not. In the same way a
-//!   store is opened later that could not be opened at the start, because its disk was full
+//!   store is opened later that could not be opened at the start, because its disk was full or read-only
 //!   ([`Store::open_or_later`]). How it is at the moment is told by [`Store::condition`].
 //! - A flush of `sled` may wait for ever for a write that failed (`bounded`), so its patience is bounded
 //!   here: a disk that fails must not take with it what only wants to remember something.
@@ -192,20 +192,20 @@ impl Store {
         Ok(Self::opened(dir, lock, open::base(dir)?))
     }
 
-    /// The same; but where the disk is full, the store begins closed and opens by itself once there is room.
-    /// Until then nothing can be read of it, and nothing is taken.
+    /// The same; but where it cannot be opened (a full disk, a read-only one), the store begins closed and opens by
+    /// itself once that is over. Until then nothing can be read of it, and nothing is taken.
     ///
     /// Errors: in use by another process; no right to write.
     pub fn open_or_later(dir: &Path) -> Result<Opened, StoreError> {
         let lock = Self::lock(dir)?;
         match open::base(dir) {
             Ok(base) => Ok(Self::opened(dir, lock, base)),
-            Err(error) if error.is_disk_full() => {
+            Err(error @ StoreError::InUse(_)) => Err(error),
+            Err(error) => {
                 let store = Self::new(dir, lock, Live::closed(&error));
                 store.refuses(&error);
                 Ok(Opened { store, quarantined: None })
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -213,7 +213,7 @@ impl Store {
         let parent = dir.parent().unwrap_or(Path::new("."));
         durable::create_dir_synced(parent)?;
         let lock_path = with_suffix(dir, ".lock");
-        let lock = File::create(&lock_path).map_err(durable::failed("create", &lock_path))?;
+        let lock = durable::create_lock(&lock_path)?;
         lock_soon(&lock).map_err(|_| StoreError::InUse(dir.to_owned()))?;
         Ok(lock)
     }
@@ -560,5 +560,7 @@ fn values(pieces: sled::Iter) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>),
     })
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,7 @@
 
 mod actor;
 mod hold;
+mod mend;
 mod report;
 mod starts;
 mod wake;
@@ -107,6 +108,11 @@ pub trait Host: Send + Sync + 'static {
     fn rebuild(&self, job: Job) -> impl Future<Output = Result<(), Reason>> + Send {
         let _ = job;
         async { Err(Reason::new(ReasonCode::Unsupported, "this host puts no files together")) }
+    }
+    /// Why the model that is to serve does not, while that is so.
+    fn model_fault(&self, slot: &SlotName) -> Option<Reason> {
+        let _ = slot;
+        None
     }
     /// Let go of a candidate that is on trial.
     fn discard_candidate(&self, slot: &SlotName) -> impl Future<Output = ()> + Send;

@@ -52,7 +52,10 @@ impl Folders {
         };
         for folder in [&folders.models, &folders.slots, &folders.downloads, &folders.engines] {
             durable::create_dir_synced(folder)?;
-            durable::remove_temporaries(folder)?;
+            if let Err(error) = durable::remove_temporaries(folder) {
+                // They take room and do no harm; on a read-only disk the model serves all the same.
+                tracing::warn!(%error, "what interrupted writers left stays");
+            }
         }
         // Links are made in the folders of the slots.
         durable::remove_temporaries_below(&folders.slots)?;

@@ -245,17 +245,22 @@ pub fn stage(folders: &Folders, bundle: &Verified<SignedManifest>) -> Result<(),
     }
     durable::write_new(&staging.path().join(MANIFEST), &signed.bytes)?;
     durable::sync_tree(staging.path())?;
-    // What stands there is damaged, or it would have been found good above.
-    durable::remove_dir_synced(&dir)?;
-    staging.keep_as(&dir)?;
+    // What stands there is damaged, or it would have been found good above. A link may name it: where the file system
+    // can, the name goes over to the good one at once.
+    staging.take_place_of(&dir)?;
     drop_downloads(folders, signed.manifest.files.iter().map(|file| &file.sha256))
 }
 
 /// Is the folder the whole bundle, byte for byte? Reads all of it.
 pub fn check_folder(dir: &Path, signed: &SignedManifest) -> Result<(), Reason> {
-    read_manifest(dir, &signed.digest)?;
-    for file in &signed.manifest.files {
-        let what = format!("bundle {}: file {}", signed.release(), file.path);
+    check_bundle(dir, &signed.digest)
+}
+
+/// The same, for a bundle that was verified before: its manifest is known by the digest.
+pub fn check_bundle(dir: &Path, digest: &Digest) -> Result<(), Reason> {
+    let manifest = read_manifest(dir, digest)?;
+    for file in &manifest.files {
+        let what = format!("bundle {}: file {}", manifest.release(), file.path);
         check_file(&dir.join(inside(&file.path)?), file, &what)?;
     }
     Ok(())

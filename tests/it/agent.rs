@@ -17,6 +17,8 @@ mod commands;
 mod cost;
 /// `kill -9` at every stage of a deployment.
 mod crash;
+/// A store that is damaged, a disk that is read-only.
+mod damaged;
 /// Folders and films with every frame answered.
 mod film;
 /// A disk that is full: at the start, or of a sudden.
@@ -27,6 +29,8 @@ mod handover;
 mod large;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
+/// Bundles that rotted on the disk: fetched again, or left for the one before.
+mod rot;
 /// Sensors: lines of a program, a serial port, an MQTT topic; windows, gaps, numbers and anomalies.
 mod sensors;
 /// Answers on real photographs, swaps without a lost frame, children that die or hang.

@@ -144,6 +144,17 @@ impl TemporaryDir {
         self.kept = true;
         Ok(())
     }
+
+    /// Takes the place of the folder at `path`, durably, which is removed: at one stroke where the file system can
+    /// exchange two names. What is in it must be synced already.
+    pub fn take_place_of(mut self, path: &Path) -> Result<(), DurableError> {
+        if path.is_dir() && super::exchange_synced(&self.path, path).is_ok() {
+            self.kept = true;
+            return super::remove_dir_synced(&self.path);
+        }
+        super::remove_dir_synced(path)?;
+        self.keep_as(path)
+    }
 }
 
 impl Drop for TemporaryDir {

@@ -97,7 +97,14 @@ impl Live {
         // Closed first: nothing can be open twice.
         let closed = std::mem::replace(&mut self.base, Err(busy()));
         bounded::let_go(closed);
-        let opened = open::base(dir).map_err(|error| plain(&error));
+        let opened = open::base(dir).or_else(|error| {
+            if !open::is_locked(&error) {
+                return Err(error);
+            }
+            open::leave_lock(dir)?;
+            open::base(dir)
+        });
+        let opened = opened.map_err(|error| plain(&error));
         let told = opened.map(|(base, told)| {
             self.base = Ok(base);
             told

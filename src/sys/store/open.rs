@@ -1,4 +1,6 @@
-//! Opening the database: reads all of it, tells a bad one from a bad disk, and puts a bad one aside.
+//! Opening the database: reads all of it, tells a bad one from a bad disk, and puts a bad one aside. What cannot be
+//! read for whatever reason (damaged, another user's, a folder in place of a file) is a bad one: the agent has to start
+//! without what it holds.
 
 use super::{LOCK_PATIENCE, StoreError, ValueFault, durable, values};
 use std::fs::{self, File, OpenOptions};
@@ -29,28 +31,54 @@ pub(super) struct Base {
 
 /// Opens all of it. A database that cannot be read is put aside, which is told, and a new one is made.
 pub(super) fn base(dir: &Path) -> Result<(Base, Option<String>), StoreError> {
-    let (db, told) = match open_unlocked(dir) {
-        Ok(db) => (db, None),
-        Err(Fault::Environment(error)) => return Err(error),
+    match whole(dir) {
+        Ok(base) => Ok((base, None)),
+        Err(Fault::Environment(error)) => Err(error),
         Err(Fault::Content(fault)) => {
             let aside = put_aside(dir)?;
-            let db = open_checked(dir).map_err(|again| match again {
+            let base = whole(dir).map_err(|again| match again {
                 Fault::Environment(error) => error,
                 Fault::Content(fault) => StoreError::Damaged { key: dir.display().to_string(), fault },
             })?;
             let told =
                 format!("store {} could not be read ({fault}); kept as {}", dir.display(), aside.display());
-            (db, Some(told))
+            Ok((base, Some(told)))
         }
+    }
+}
+
+/// The database with the files beside it.
+fn whole(dir: &Path) -> Result<Base, Fault> {
+    let db = open_unlocked(dir)?;
+    let beside = |path: &Path, options: &mut OpenOptions| {
+        options.open(path).map_err(|error| match is_unreadable(&error) {
+            true => Fault::Content(format!("{}: {error}", path.display())),
+            false => Fault::Environment(durable::failed("open", path)(error).into()),
+        })
     };
-    let path = dir.join("db");
-    let file = File::open(&path).map_err(durable::failed("open", &path))?;
-    let path = dir.join("mark");
-    let mark = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mark = mark.map_err(durable::failed("open", &path))?;
+    let file = beside(&dir.join("db"), OpenOptions::new().read(true))?;
+    let mark =
+        beside(&dir.join("mark"), OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
     // The names of what was made in the folder.
-    durable::sync_dir(dir)?;
-    Ok((Base { db, file, mark }, told))
+    durable::sync_dir(dir).map_err(|error| Fault::Environment(error.into()))?;
+    Ok(Base { db, file, mark })
+}
+
+/// What another try would find again, and a new database would not.
+fn is_unreadable(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    let told = matches!(
+        error.kind(),
+        UnexpectedEof
+            | InvalidData
+            | InvalidInput
+            | AlreadyExists
+            | IsADirectory
+            | NotADirectory
+            | PermissionDenied
+    );
+    // A part of the disk that can no longer be read.
+    told || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// The same, once the threads of one that was closed just now in this process have let go of its lock. Nobody
@@ -59,10 +87,7 @@ fn open_unlocked(dir: &Path) -> Result<sled::Db, Fault> {
     let start = Instant::now();
     loop {
         match open_checked(dir) {
-            Err(Fault::Environment(StoreError::Database { source: sled::Error::Io(error), .. }))
-                if start.elapsed() < LOCK_PATIENCE
-                    && error.to_string().contains("could not acquire lock") =>
-            {
+            Err(Fault::Environment(error)) if start.elapsed() < LOCK_PATIENCE && is_locked(&error) => {
                 std::thread::sleep(LOCK_PATIENCE / 100);
             }
             opened => return opened,
@@ -89,12 +114,8 @@ fn open_checked(dir: &Path) -> Result<sled::Db, Fault> {
         |source| Fault::Environment(StoreError::Database { act: "open", path: dir.to_owned(), source });
     match opened {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(sled::Error::Io(error))) => match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                Err(Fault::Content(error.to_string()))
-            }
-            _ => Err(environment(sled::Error::Io(error))),
-        },
+        Ok(Err(sled::Error::Io(error))) if is_unreadable(&error) => Err(Fault::Content(error.to_string())),
+        Ok(Err(sled::Error::Io(error))) => Err(environment(sled::Error::Io(error))),
         Ok(Err(
             error @ (sled::Error::CollectionNotFound(_)
             | sled::Error::Unsupported(_)
@@ -106,25 +127,39 @@ fn open_checked(dir: &Path) -> Result<sled::Db, Fault> {
     }
 }
 
-/// Renames the folder to the first free `<dir>.corrupt-<n>`, and drops the oldest of too many.
+/// Renames the folder to `<dir>.corrupt-<n>`, above the numbers there are, and drops the oldest of too many.
 fn put_aside(dir: &Path) -> Result<PathBuf, StoreError> {
-    let mut number: usize = 1;
-    let aside = loop {
-        let aside = with_suffix(dir, &format!(".corrupt-{number}"));
-        if !aside.exists() {
-            break aside;
-        }
-        number += 1;
-    };
+    let start = with_suffix(dir, ".corrupt-");
+    let start = start.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let parent = durable::parent_of(dir);
+    let names = fs::read_dir(parent).map_err(durable::failed("list", parent))?.flatten();
+    let mut numbers: Vec<u64> =
+        names.filter_map(|entry| entry.file_name().to_str()?.strip_prefix(&start)?.parse().ok()).collect();
+    numbers.sort_unstable();
+    let aside = parent.join(format!("{start}{}", numbers.last().map_or(1, |last| last.saturating_add(1))));
     durable::rename_synced(dir, &aside)?;
-    for old in 1..=number.saturating_sub(KEPT_ASIDE) {
-        let old = with_suffix(dir, &format!(".corrupt-{old}"));
-        // Its name stays, so that numbers go on rising; its content is what takes room.
-        if let Err(error) = fs::remove_dir_all(&old).and_then(|()| fs::create_dir(&old)) {
+    for old in &numbers[..(numbers.len() + 1).saturating_sub(KEPT_ASIDE)] {
+        let old = parent.join(format!("{start}{old}"));
+        let dropped = if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
+        if let Err(error) = dropped {
             tracing::warn!(path = %old.display(), %error, "an old store that was put aside cannot be dropped");
         }
     }
     Ok(aside)
+}
+
+/// Whether somebody holds the lock of the database itself.
+pub(super) fn is_locked(error: &StoreError) -> bool {
+    matches!(error, StoreError::Database { source: sled::Error::Io(error), .. }
+        if error.to_string().contains("could not acquire lock"))
+}
+
+/// Gives the database a file that nobody has locked: a thread of `sled` that hangs holds the lock of the one before,
+/// and may still write to that, for as long as the process lives.
+pub(super) fn leave_lock(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join("db");
+    let bytes = fs::read(&path).map_err(durable::failed("read", &path))?;
+    Ok(durable::write_atomic(&path, &bytes)?)
 }
 
 pub(super) fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {

@@ -1,6 +1,7 @@
 //! One slot's actor: takes orders, steps the deployment, records each step, and has its work done.
 
 use super::hold::Held;
+use super::mend::{self, Mending};
 use super::report::{Reporter, finished};
 use super::work::{Done, collect_garbage, signed_by_its_maker, work};
 use super::{Catalog, Found, Host, Shared};
@@ -73,6 +74,8 @@ pub(super) struct Actor<H, C> {
     unrecorded: Option<Deployment>,
     /// When the present start counts against no bundle any more.
     pub(super) settled_at: Option<Instant>,
+    /// Of a bundle that rotted on the disk.
+    pub(super) mending: Mending,
 }
 
 impl<H: Host, C: Catalog> Actor<H, C> {
@@ -99,6 +102,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             patient: None,
             unrecorded: None,
             settled_at: None,
+            mending: Mending::default(),
         }
     }
 
@@ -123,6 +127,11 @@ impl<H: Host, C: Catalog> Actor<H, C> {
                             self.settle_starts().await;
                             continue;
                         }
+                        // Not before the record: each round begins both waits anew.
+                        () = sleep(mend::LOOK), if self.unrecorded.is_none() => match self.look_after().await {
+                            Some(effects) => break effects,
+                            None => continue,
+                        },
                     },
                 };
                 if let Some(effects) = self.begin(order).await {
@@ -504,7 +513,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     /// Records the beginning of a rollback that somebody asked for; where that cannot be, it is begun without:
     /// a full disk must not keep a bad model in its place. The links alone tell a restart what serves, before
     /// the rollback and after it, so it finds either the one or the other.
-    async fn record_rollback(&mut self, deployment: &Deployment) {
+    pub(super) async fn record_rollback(&mut self, deployment: &Deployment) {
         let Err(reason) = self.record(deployment).await else { return };
         if reason.code == ReasonCode::DiskFull {
             // What nothing needs any more may be the room that is lacking.

@@ -49,6 +49,8 @@ impl<H: Host, C: Catalog> Actor<H, C> {
             tracing::error!(slot = %self.slot, %reason, "the slot's current bundle does not serve");
             if self.stage() == Some(Stage::Probation) {
                 effects = self.advance(Event::Failed(reason)).await;
+            } else if let Some(back) = self.leave_rotten().await {
+                effects = back;
             }
         }
         self.settled_at = Some(Instant::now() + self.shared.settings.settled);
@@ -100,7 +102,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     }
 
     /// A rollback that nobody asked for.
-    async fn begin_fallback(
+    pub(super) async fn begin_fallback(
         &self,
         previous: BundleRef,
         cause: Reason,

@@ -1,6 +1,7 @@
 //! The work of each state: long, told of as it goes, and safe to drop or to do again.
 
 use super::hold::Held;
+use super::mend::mend;
 use super::report::Reporter;
 use super::{Catalog, Found, Host, Shared};
 use crate::domain::delta::Transfer;
@@ -259,7 +260,8 @@ pub(super) async fn signed_by_its_maker<H: Host, C: Catalog>(
     .await
 }
 
-/// Has the host serve a bundle; nothing when `None`, or where the bundle brings the agent down again and again.
+/// Has the host serve a bundle; nothing when `None`, or where the bundle brings the agent down again and again. One
+/// that rotted on the disk is fetched again first.
 pub(super) async fn serve<H: Host, C: Catalog>(
     shared: &Shared<H, C>,
     slot: &SlotName,
@@ -274,6 +276,16 @@ pub(super) async fn serve<H: Host, C: Catalog>(
         );
         return Err(Reason::new(ReasonCode::BootLoop, detail));
     }
+    let Err(failed) = load(shared, slot, bundle).await else { return Ok(()) };
+    mend(shared, slot, bundle, failed).await?;
+    load(shared, slot, bundle).await
+}
+
+async fn load<H: Host, C: Catalog>(
+    shared: &Shared<H, C>,
+    slot: &SlotName,
+    bundle: &BundleRef,
+) -> Result<(), Reason> {
     let (folders, digest) = (shared.folders.clone(), bundle.digest);
     blocking(move || slots::open(&folders, &digest)).await?;
     let dir = shared.folders.model(&digest);

@@ -1,9 +1,10 @@
-//! `kill -9` of the daemon at every stage of a deployment: the next start ends the deployment with exactly
-//! one good model serving, and a history that agrees.
+//! `kill -9` of the daemon at every stage of a deployment, and at calls that change the disk: the next start ends the
+//! deployment with exactly one good model serving, and a history that agrees.
 
-use crate::support::device::{Device, Options, Repository, SLOT, release};
+use crate::support::device::{Device, Options, PATIENCE, Repository, SLOT, release};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::web::Trouble;
+use crate::support::{compile_library, wait_until};
 use edgewarden::domain::deployment::Stage;
 use edgewarden::domain::health::{PipelineState, ProblemCode};
 use edgewarden::sys::store::Store;
@@ -168,4 +169,72 @@ fn a_model_that_takes_the_agent_down_gives_way_and_safe_mode_takes_updates() {
     assert_eq!(status.health.pipelines[0].release.as_ref().unwrap().to_string(), release(5));
     assert!(status.slots[0].safe_mode.is_none());
     assert!(device.stop().success());
+}
+
+/// Whether a process of ours has ended and was not waited for.
+fn is_dead(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+}
+
+/// Every 29th of them here; `packaging/kill-lab.sh` tries each.
+#[test]
+fn a_kill_at_a_call_that_changes_the_disk_ends_with_one_good_model() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let shim = repository.dir.path().join("kill.so");
+    compile_library("tests/data/kill.c", &shim, &[]);
+    let shim = shim.to_str().unwrap().to_owned();
+    let options = Options::new(&broker, &repository)
+        .set("update.max_boots", 100)
+        // The kills of this test are no boot loop.
+        .set("update.max_starts", 0);
+    let mut device = Device::serving(options, &release(1));
+    device.configure(|options| options.env("LD_PRELOAD", &shim));
+    assert!(device.stop().success());
+    let mut kills = 0;
+    for number in (5..).step_by(29) {
+        let wanted = release(if kills % 2 == 0 { 2 } else { 1 });
+        device.configure(|options| options.env("EDGEWARDEN_TEST_KILL", &number.to_string()));
+        device.forget();
+        device.start();
+        let pid = device.pid();
+        let mut asked = false;
+        let died = wait_until("the kill, or the end", PATIENCE, || {
+            if is_dead(pid) {
+                return Some(true);
+            }
+            let heard = device.heard.lock().unwrap();
+            let ended = heard.current() == Some(wanted.clone()) && heard.stage() == Some(Stage::Committed);
+            let online = heard.online();
+            drop(heard);
+            if online && !asked {
+                asked = true;
+                drop(device.send("update", json!({ "slot": SLOT, "release": wanted })));
+            }
+            (asked && ended).then_some(false)
+        });
+        device.kill();
+        device.configure(|options| options.env("EDGEWARDEN_TEST_KILL", "-1"));
+        device.forget();
+        device.start();
+        device.until("it is back", |heard| heard.online().then_some(()));
+        device.until_frames(1);
+        // To an end, whether it was asked for before the kill or not.
+        device.update(&wanted).unwrap_or_else(|reason| panic!("after a kill at call {number}: {reason}"));
+        device.until_frames(3);
+        let status = device.status();
+        let current = status.slots[0].current.clone().expect("something serves");
+        assert_eq!(current.release.to_string(), wanted, "call {number}");
+        assert_eq!(status.health.pipelines[0].release, Some(current.release), "call {number}");
+        assert!(device.stop().success());
+        if !died {
+            break;
+        }
+        kills += 1;
+    }
+    println!("{kills} kills");
+    assert!(kills >= 5, "only {kills} kills");
+    let count = |folder: &str| std::fs::read_dir(device.path(folder)).unwrap().count();
+    assert_eq!((count("state/models"), count("state/downloads")), (2, 0));
 }
