@@ -18,11 +18,12 @@
 //! candidate can be compared with.
 
 mod recover;
+mod told;
 
 pub use recover::recover;
 
 use super::delta::Transfer;
-use super::deployment::{BundleRef, DeploymentState, Stage};
+use super::deployment::{BundleRef, Stage};
 use super::id::{DeploymentId, Release, SlotName};
 use super::maintenance::Start;
 use super::reason::Reason;
@@ -347,24 +348,6 @@ impl Deployment {
         }
     }
 
-    /// Why it did not come to stay.
-    pub fn reason(&self) -> Option<&Reason> {
-        match &self.state {
-            State::RollingBack { reason, .. }
-            | State::RolledBack { reason, .. }
-            | State::Refused { reason } => Some(reason),
-            State::Resolving
-            | State::Fetching { .. }
-            | State::Verifying { .. }
-            | State::Staged { .. }
-            | State::OnTrial { .. }
-            | State::Shadowing { .. }
-            | State::Swapping { .. }
-            | State::Probation { .. }
-            | State::Committed { .. } => None,
-        }
-    }
-
     /// What the slot's links must say in this state: current, previous.
     pub fn links(&self) -> (Option<&BundleRef>, Option<&BundleRef>) {
         match &self.state {
@@ -385,21 +368,6 @@ impl Deployment {
             | State::RollingBack { .. }
             | State::RolledBack { .. }
             | State::Refused { .. } => (self.serving.as_ref(), self.older.as_ref()),
-        }
-    }
-
-    /// What may be seen of it.
-    pub fn report(&self, progress: Option<f32>) -> DeploymentState {
-        DeploymentState {
-            id: self.id.clone(),
-            release: self.release.clone(),
-            stage: self.stage(),
-            progress,
-            reason: self.reason().cloned(),
-            cause: self.cause.clone(),
-            shadow: self.shadow_report.clone(),
-            waiting: None,
-            transfer: self.transfer.clone(),
         }
     }
 

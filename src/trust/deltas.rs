@@ -85,17 +85,19 @@ pub fn newest(repository: &Path) -> Result<Vec<Release>, Reason> {
 /// listed release names. `progress` hears the bytes packed so far, of [`effort`].
 ///
 /// # Errors
-/// `NotFound` for a release that is not listed; `Busy` where a publisher is at work; those of reading and writing.
+/// `NotFound` for a release that is not listed; `Busy` where others are made; those of reading and writing.
 pub fn make(
     repository: &Path,
     releases: &[Release],
     before: usize,
     progress: OnBytes<'_>,
 ) -> Result<Vec<Made>, Reason> {
-    let _lock = lock_repository(repository)?;
     let overview = export::overview(repository, None)?;
-    durable::create_dir_synced(&repository.join(layout::DELTAS))?;
-    durable::remove_temporaries(&repository.join(layout::DELTAS))?;
+    let folder = repository.join(layout::DELTAS);
+    durable::create_dir_synced(&folder)?;
+    // Nothing that is signed is touched, so a publisher may be at work meanwhile; another maker may not.
+    let _lock = lock_repository(&folder)?;
+    durable::remove_temporaries(&folder)?;
     let mut made = Vec::new();
     let mut done = 0;
     for release in releases {

@@ -11,7 +11,7 @@
 //! models/<digest>/            a verified bundle, never changed; manifest.json has that digest
 //! slots/<slot>/current        link to ../../models/<digest>: the truth about which bundle serves
 //! slots/<slot>/previous       link to the one before
-//! downloads/<sha256>          a file on its way, whole or in part
+//! downloads/<sha256>          a file or a delta on its way, whole or in part
 //! engines/<sha256>/           what the inference processes made of the model with that SHA-256
 //! handed-over/<id>-<name>     a bundle file that came over the agent's socket, while its command lasts
 //! ```

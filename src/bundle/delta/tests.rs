@@ -74,7 +74,7 @@ fn what_moved_or_stayed_costs_next_to_nothing() {
     touched[2_000_000..2_000_100].fill(7);
     for (what, new) in [("the same", &old), ("moved", &moved), ("cut", &cut), ("touched", &touched)] {
         let (delta, method) = packed(Some((&old, &[])), (new, &[]));
-        assert!(delta.len() < 2000, "{what}: {}", delta.len());
+        assert!(delta.len() < 5000, "{what}: {}", delta.len());
         assert_ne!(method, Method::Zstd);
         assert_eq!(unpacked(Some(&old), &delta, new.len()).unwrap(), *new, "{what}");
     }
