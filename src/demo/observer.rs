@@ -68,9 +68,9 @@ impl Observer {
         }
         Ok(match said {
             Said::Availability => Some(Heard::Online(message.payload == ONLINE.as_bytes())),
-            Said::SlotState(_) => Some(Heard::Slot(body(message)?)),
+            Said::SlotState(_) => Some(Heard::Slot(Box::new(body(message)?))),
             Said::Telemetry(_) => Some(Heard::Frame(body(message)?)),
-            Said::Metrics => Some(Heard::Metrics(body(message)?)),
+            Said::Metrics => Some(Heard::Metrics(Box::new(body(message)?))),
             Said::Ack { .. } => Some(Heard::Reply(body(message)?)),
             Said::Birth | Said::Health | Said::Snapshot(_) => None,
         })

@@ -15,11 +15,11 @@ pub enum Heard {
     /// `availability`
     Online(bool),
     /// `model/<slot>/state`
-    Slot(SlotState),
+    Slot(Box<SlotState>),
     /// `telemetry/<pipeline>`
     Frame(FrameResult),
     /// `metrics`
-    Metrics(MetricsReport),
+    Metrics(Box<MetricsReport>),
     /// `ack/<command>/<id>`
     Reply(CommandReply),
 }
@@ -95,9 +95,9 @@ impl Seen {
     pub fn hear(&mut self, heard: Heard, truths: impl Fn(&FrameResult) -> Option<Vec<Truth>>) {
         match heard {
             Heard::Online(online) => self.online = online,
-            Heard::Slot(state) => self.slot = Some(state),
+            Heard::Slot(state) => self.slot = Some(*state),
             Heard::Metrics(report) => {
-                self.metrics = Some(report);
+                self.metrics = Some(*report);
                 self.reports += 1;
             }
             Heard::Reply(reply) => {
@@ -230,13 +230,13 @@ mod tests {
             provider_share: BTreeMap::new(),
             latency_ms: BTreeMap::new(),
         };
-        Heard::Metrics(MetricsReport { pipelines: vec![pipeline], ..MetricsReport::default() })
+        Heard::Metrics(Box::new(MetricsReport { pipelines: vec![pipeline], ..MetricsReport::default() }))
     }
 
     fn state(id: &str, version: &str, stage: Stage) -> Heard {
         let release: Release = format!("m@{version}").parse().unwrap();
         let digest = Digest::from_bytes([0; 32]);
-        Heard::Slot(SlotState {
+        Heard::Slot(Box::new(SlotState {
             slot: "s".parse().unwrap(),
             current: Some(BundleRef { release: release.clone(), digest }),
             previous: None,
@@ -253,7 +253,7 @@ mod tests {
                 transfer: None,
             }),
             safe_mode: None,
-        })
+        }))
     }
 
     #[test]

@@ -94,7 +94,8 @@ fn pair(new: &[&Tensor], old: &[&Tensor]) -> Vec<Option<usize>> {
         };
         let mut known: BTreeMap<_, VecDeque<usize>> = BTreeMap::new();
         for (index, one) in old.iter().enumerate() {
-            if !is_taken[index] && !(needs_name && one.name.is_empty()) {
+            let is_nameless = needs_name && one.name.is_empty();
+            if !is_taken[index] && !is_nameless {
                 known.entry(key(one)).or_default().push_back(index);
             }
         }

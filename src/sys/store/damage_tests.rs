@@ -151,7 +151,7 @@ fn a_store_that_another_user_left_behind_is_put_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     drop(Store::open(&path).unwrap());
-    fs::set_permissions(path.join("db"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(path.join("db"), fs::Permissions::from_mode(0o000)).unwrap();
     let opened = Store::open(&path).unwrap();
     assert!(opened.quarantined.unwrap().contains("store.corrupt-1"));
 }
