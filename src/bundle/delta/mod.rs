@@ -41,7 +41,7 @@
 //!
 //! # Bounds
 //!
-//! [`apply`] holds one block at a time: the prefix (8 MiB at most), the two packed streams, the two unpacked ones and
+//! [`apply()`] holds one block at a time: the prefix (8 MiB at most), the two packed streams, the two unpacked ones and
 //! the output (4 MiB at most each), however large the files are. It writes no byte beyond the size that it is given.
 //! Blocks have a least size, so that its work is bounded by that size, too.
 //!
