@@ -21,6 +21,8 @@ pub(crate) enum Left {
     Synced,
     /// The names, and nothing of what files hold: files that were renamed and are empty.
     Names,
+    /// The names and the lengths, and zeroes for what files hold.
+    Zeroes,
     /// What the dice say.
     Random(u64),
 }
@@ -100,12 +102,12 @@ pub(crate) fn after(record: &Record, count: usize, left: Left) -> Disk {
     }
     let mut dice = match left {
         Left::Random(seed) => Dice(seed ^ ((count as u64) << 32)),
-        Left::All | Left::Synced | Left::Names => Dice(0),
+        Left::All | Left::Synced | Left::Names | Left::Zeroes => Dice(0),
     };
     // Some seeds are hard on names and some on content.
     let keep = match left {
         Left::Random(seed) => [[1, 3], [3, 1], [2, 2]][seed as usize % 3],
-        Left::All | Left::Synced | Left::Names => [0, 0],
+        Left::All | Left::Synced | Left::Names | Left::Zeroes => [0, 0],
     };
     for node in &mut nodes {
         node.survive(left, keep, &mut dice);
@@ -128,7 +130,15 @@ impl Node {
     /// Only what survives of the rest is durable. `keep`: of four changes of names, and of content.
     fn survive(&mut self, left: Left, keep: [usize; 2], dice: &mut Dice) {
         match (left, &mut *self) {
-            (Left::All, _) | (Left::Names, Node::Folder(..)) => self.settle(),
+            (Left::All, _) | (Left::Names | Left::Zeroes, Node::Folder(..)) => self.settle(),
+            (Left::Zeroes, Node::File(_, pending)) => {
+                for change in pending.iter_mut() {
+                    if let Change::Write { bytes, .. } = change {
+                        *bytes = vec![0; bytes.len()].into();
+                    }
+                }
+                self.settle();
+            }
             (Left::Synced, Node::Folder(_, pending)) => pending.clear(),
             (Left::Synced | Left::Names, Node::File(_, pending)) => pending.clear(),
             (Left::Random(_), Node::Folder(_, pending)) => {
@@ -140,7 +150,7 @@ impl Node {
                 pending.iter_mut().for_each(|change| tear(change, dice));
                 self.settle();
             }
-            (Left::Synced | Left::Names | Left::Random(_), Node::Link(_)) => {}
+            (Left::Synced | Left::Names | Left::Zeroes | Left::Random(_), Node::Link(_)) => {}
         }
     }
 }

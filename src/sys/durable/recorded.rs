@@ -130,6 +130,8 @@ struct State {
     inodes: Vec<Kind>,
     record: Record,
     fault: Option<Fault>,
+    /// An operation has failed as told.
+    met: bool,
 }
 
 static RECORDERS: RwLock<Vec<(PathBuf, Arc<Shared>)>> = RwLock::new(Vec::new());
@@ -158,7 +160,7 @@ impl Recorder {
         if store.is_dir() {
             record.database = Some(("store".into(), database(&store)));
         }
-        let state = State { inodes: record.inodes.clone(), record, fault: None };
+        let state = State { inodes: record.inodes.clone(), record, fault: None, met: false };
         let shared = Arc::new(Shared { root: root.to_owned(), state: Mutex::new(state) });
         RECORDERS.write().unwrap().push((root.to_owned(), shared.clone()));
         Self { root: root.to_owned(), shared }
@@ -186,9 +188,9 @@ impl Recorder {
         self.shared.state().fault = fault;
     }
 
-    /// True once a fault that does not last was met.
+    /// True once an operation has failed as told.
     pub(crate) fn was_met(&self) -> bool {
-        self.shared.state().fault.is_none()
+        self.shared.state().met
     }
 }
 
@@ -298,6 +300,7 @@ impl State {
         if self.record.operations.len() < fault.at || !fault.meets(needs) {
             return Ok(());
         }
+        self.met = true;
         if !fault.lasting {
             self.fault = None;
         }
