@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 mod disk;
 mod file;
@@ -176,7 +177,33 @@ pub fn create_key_file(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     sync_dir(parent_of(path))
 }
 
+/// Temporary files that a failing disk did not let go. The next write near them removes them.
+static LEFT_BEHIND: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// So many of them are remembered; a start finds the others.
+const MAX_LEFT_BEHIND: usize = 256;
+
+/// Removes a temporary file, now or later.
+fn let_go(temporary: PathBuf) {
+    if disk(&temporary).remove_file(&temporary).is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+        let mut left = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.len() < MAX_LEFT_BEHIND {
+            left.push(temporary);
+        }
+    }
+}
+
+/// Removes what was left behind in the folder of `path`, below it and above it.
+fn let_go_near(path: &Path) {
+    let folder = parent_of(path);
+    let near = |left: &mut PathBuf| left.starts_with(folder) || folder.starts_with(parent_of(left));
+    let found: Vec<PathBuf> =
+        LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner).extract_if(.., near).collect();
+    found.into_iter().for_each(let_go);
+}
+
 fn write(path: &Path, bytes: &[u8], access: Option<Access>) -> Result<(), DurableError> {
+    let_go_near(path);
     let disk = disk(path);
     let mode = if access.is_some() { 0o600 } else { 0o666 };
     let mut opened = None;
@@ -197,7 +224,7 @@ fn write(path: &Path, bytes: &[u8], access: Option<Access>) -> Result<(), Durabl
         rename_synced(&temporary, path)
     });
     if written.is_err() {
-        let _ = disk.remove_file(&temporary);
+        let_go(temporary);
     }
     written
 }
@@ -225,12 +252,13 @@ pub fn rename_synced(from: &Path, to: &Path) -> Result<(), DurableError> {
 /// Points the symbolic link `link` at `target`, whether or not it exists already: after a power cut
 /// it points at the old target or the new one. `target` is stored as given.
 pub fn symlink_atomic(target: &Path, link: &Path) -> Result<(), DurableError> {
+    let_go_near(link);
     let temporary = at_temporary(link, |temporary| {
         disk(link).symlink(target, temporary).map_err(failed("make link", temporary))
     })?;
     let renamed = rename_synced(&temporary, link);
     if renamed.is_err() {
-        let _ = disk(link).remove_file(&temporary);
+        let_go(temporary);
     }
     renamed
 }
