@@ -60,13 +60,13 @@ async fn a_wait_is_told_survives_restarts_and_ends_by_an_order_that_says_now() {
     ] {
         let mut bench = bench(rules).await;
         let running = bench.start(FakeHost::default()).await;
-        let ticket = running.ask(wish);
+        let mut ticket = running.ask(wish);
         assert_eq!(running.until_held(hold).await, expected);
-        let told = ticket.borrow().clone();
-        assert!(
-            matches!(&told, Progress::Executing { detail, .. } if detail.starts_with("detector@2.0.0 waits")),
-            "{told:?}"
-        );
+        let waits = |told: &Progress| match told {
+            Progress::Executing { detail, .. } => detail.starts_with("detector@2.0.0 waits"),
+            Progress::Successful { .. } | Progress::Failed { .. } => false,
+        };
+        timeout(GUARD, ticket.wait_for(waits)).await.expect("the wait is told").unwrap();
         assert!(!running.host.calls().iter().any(|call| call == "try"));
         let before = bench.newest().start;
         running.updater.stop().await;
