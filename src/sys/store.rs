@@ -69,7 +69,7 @@ const HEADER: usize = 9;
 const MAX_UNSYNCED: usize = 1 << 20;
 
 /// A lock that is held for longer is that of a process that is alive.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]

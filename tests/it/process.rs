@@ -34,7 +34,7 @@ mod hang;
 mod locked;
 
 /// A hang guard, never a measure.
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_secs(180);
 
 fn exe() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_edgewarden"))

@@ -24,7 +24,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 
 /// Longest wait; only a hang reaches it.
-pub(super) const GUARD: Duration = Duration::from_secs(60);
+pub(super) const GUARD: Duration = Duration::from_secs(180);
 
 /// Frames of a good probation.
 const FRAMES: usize = 5;

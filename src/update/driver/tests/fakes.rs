@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 /// Longest wait; only a hang reaches it.
-pub(super) const GUARD: Duration = Duration::from_secs(20);
+pub(super) const GUARD: Duration = Duration::from_secs(120);
 
 /// What a call of the host does.
 #[derive(Debug, Clone, Copy, PartialEq)]
