@@ -47,6 +47,8 @@ pub struct Job {
 pub struct Deltas {
     /// Those that led to nothing.
     refused: BTreeSet<Digest>,
+    /// Nothing is expected of them any more.
+    given_up: bool,
     saved: u64,
     came: BTreeMap<Method, u32>,
     failed: u32,
@@ -69,6 +71,42 @@ impl Deltas {
         }
     }
 
+    /// Bytes that [`Deltas::bring`] and the fetch after it move, where every delta that is chosen leads to its file.
+    ///
+    /// # Errors
+    /// Those of the transport.
+    pub async fn cost(
+        &self,
+        folders: &Folders,
+        bundle: &Verified<SignedManifest>,
+        transport: &dyn Transport,
+    ) -> Result<u64, Reason> {
+        let signed = bundle.get();
+        let found = looked(folders, signed).await?;
+        if self.given_up || signed.manifest.encryption.is_some() || found.wanted.is_empty() {
+            return Ok(found.missing);
+        }
+        let offers = match offered(signed, transport).await {
+            Err(reason) if reason.code == ReasonCode::Malformed => return Ok(found.missing),
+            offers => offers?,
+        };
+        let saved = found.wanted.iter().filter_map(|wanted| {
+            let offer = self.choose(wanted, &offers, &found)?;
+            Some(wanted.size - wanted.have - offer.size)
+        });
+        Ok(found.missing - saved.sum::<u64>())
+    }
+
+    /// From now on [`Deltas::cost`] is that of the whole files.
+    pub fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    fn choose<'a>(&self, wanted: &Wanted, offers: &'a [Offer], found: &Found) -> Option<&'a Offer> {
+        let is_held = |from: &Digest| found.held.contains_key(from);
+        delta::choose(wanted, offers, is_held, |name| self.refused.contains(name))
+    }
+
     /// What was moved and saved, with `moved` bytes seen on the wire.
     pub fn transfer(&self, moved: u64) -> Transfer {
         Transfer {
@@ -88,10 +126,7 @@ impl Deltas {
         progress: OnProgress<'_>,
         rebuild: impl Fn(Job) -> F,
     ) -> Result<(), Reason> {
-        let found = {
-            let (folders, signed) = (folders.clone(), signed.clone());
-            blocking(move || Ok(look(&folders, &signed))).await?
-        };
+        let found = looked(folders, signed).await?;
         if signed.manifest.encryption.is_some() || found.wanted.is_empty() {
             return Ok(());
         }
@@ -104,17 +139,11 @@ impl Deltas {
             let detail = "too little memory is free to put files together";
             return Err(Reason::new(ReasonCode::OutOfMemory, detail));
         }
-        let Some(index) = transport.get(&layout::delta_index(&signed.digest), MAX_INDEX).await? else {
-            return Ok(());
-        };
-        let offers = offers::parse(&index)
-            .map_err(|error| Reason::new(ReasonCode::Malformed, format!("the list of deltas: {error}")))?;
+        let offers = offered(signed, transport).await?;
         let mut done = found.total - found.missing;
         for wanted in &found.wanted {
             for _ in 0..TRIES {
-                let is_held = |from: &Digest| found.held.contains_key(from);
-                let is_refused = |name: &Digest| self.refused.contains(name);
-                let Some(offer) = delta::choose(wanted, &offers, is_held, is_refused) else { break };
+                let Some(offer) = self.choose(wanted, &offers, &found) else { break };
                 // The delta lies beside what comes of it.
                 let needed = found.missing.saturating_add(offer.size);
                 if stage::fits(&signed.manifest, needed, device, Room::measure(&folders.models)?).is_err() {
@@ -169,6 +198,20 @@ struct Found {
     total: u64,
     /// Bytes that are still to come.
     missing: u64,
+}
+
+/// What the repository offers for a release; nothing where it offers nothing.
+async fn offered(signed: &SignedManifest, transport: &dyn Transport) -> Result<Vec<Offer>, Reason> {
+    let Some(index) = transport.get(&layout::delta_index(&signed.digest), MAX_INDEX).await? else {
+        return Ok(Vec::new());
+    };
+    let malformed = |error| Reason::new(ReasonCode::Malformed, format!("the list of deltas: {error}"));
+    offers::parse(&index).map_err(malformed)
+}
+
+async fn looked(folders: &Folders, signed: &SignedManifest) -> Result<Found, Reason> {
+    let (folders, signed) = (folders.clone(), signed.clone());
+    blocking(move || Ok(look(&folders, &signed))).await
 }
 
 fn look(folders: &Folders, signed: &SignedManifest) -> Found {

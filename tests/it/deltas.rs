@@ -10,6 +10,7 @@ use edgewarden::bundle::layout;
 use edgewarden::domain::Digest;
 use edgewarden::domain::delta::{Method, Offer, Transfer};
 use edgewarden::domain::deployment::Stage;
+use edgewarden::domain::maintenance::Hold;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::fs;
@@ -202,6 +203,44 @@ fn where_a_delta_leads_to_nothing_the_whole_file_comes() {
     for words in ["a delta for file", "the delta is damaged or hostile", "what a delta led to"] {
         assert!(log.contains(words), "{words}");
     }
+}
+
+#[test]
+fn on_a_metered_connection_what_the_deltas_take_counts_and_no_whole_file_follows() {
+    let broker = Mosquitto::start();
+    let mut repository = Repository::with(&["v2"]);
+    let mut device = Device::serving(Options::new(&broker, &repository), &release(2));
+    let small = published(&mut repository, "2.1.0", 3);
+    let cost = deltas(&repository, &small)["updates"][1]["bytes"].as_u64().unwrap();
+    device.stop();
+    device.configure(|options| {
+        let options = options.set("update.connection", "metered").set("update.metered", "small");
+        options.set("update.metered_max", format!("{cost}B"))
+    });
+    device.start();
+    device.update(&small).unwrap();
+    serves(&device, &repository, "2.1.0");
+
+    // One that is damaged on its way would have the whole file come: that waits, until somebody says so.
+    let next = repository.publish_variant("v2", "2.2.0", |folder, _| nudge(folder, 5));
+    deltas(&repository, &next);
+    let (whole, digest) = blob(&repository.dir.path().join("bundle-2.2.0"));
+    device.stop();
+    device.configure(|options| options.set("update.metered_max", format!("{}B", whole.len() - 1)));
+    let listed = offers::parse(&fs::read(index(&repository, &next)).unwrap()).unwrap();
+    listed.iter().for_each(|one| repository.web.trouble(&layout::delta(&one.sha256), Trouble::Flip));
+    device.forget();
+    device.start();
+    let update = device.send("update", serde_json::json!({ "slot": "detector", "release": next }));
+    device.until("it waits for another connection", |heard| {
+        let deployment = heard.states.last()?.deployment.as_ref()?;
+        (deployment.waiting.as_ref()?.hold == Hold::Metered).then_some(())
+    });
+    assert_eq!(asked(&repository, &layout::blob(&digest)), 0);
+    assert!(asked(&repository, "deltas/") > 0, "they were tried");
+    device.cli(["update", "detector", &next, "--now"]);
+    update.finish().unwrap();
+    assert_eq!(asked(&repository, &layout::blob(&digest)), whole.len() as u64);
 }
 
 #[test]

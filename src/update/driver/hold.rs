@@ -4,7 +4,7 @@
 use super::report::Reporter;
 use super::{Catalog, Host, Shared};
 use crate::domain::lifecycle::{Deployment, Origin};
-use crate::domain::maintenance::{Connection, Facts, Metered, Part, Start, Wait, Waiting, wait};
+use crate::domain::maintenance::{Connection, Facts, Hold, Metered, Part, Start, Wait, Waiting, wait};
 use crate::sys::blocking::blocking;
 use crate::sys::connection;
 use crate::sys::local_time::LocalTime;
@@ -58,6 +58,13 @@ impl<H: Host, C: Catalog> Held<H, C> {
                 return;
             }
         }
+    }
+
+    /// Whether so many bytes must wait, and fewer may not have to.
+    pub(super) async fn is_too_much(&self, bytes: u64) -> bool {
+        let rules = &self.shared.settings.rules;
+        let judged = self.judge(Part::Fetch { bytes }).await;
+        rules.metered == Metered::Small && judged.is_some_and(|(wait, _)| wait.hold == Hold::Metered)
     }
 
     async fn judge(&self, part: Part) -> Option<(Wait, LocalTime)> {

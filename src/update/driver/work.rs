@@ -14,7 +14,10 @@ use crate::domain::probation::{Limits, Probation, Verdict};
 use crate::domain::shadow;
 use crate::domain::{Reason, ReasonCode, SlotName};
 use crate::sys::blocking::blocking;
+use crate::trust::Verified;
 use crate::trust::model_signature;
+use crate::trust::verified::SignedManifest;
+use crate::update::Folders;
 use crate::update::deltas::{Counted, Deltas};
 use crate::update::slots::{self, Keep, Links};
 use crate::update::stage;
@@ -88,6 +91,12 @@ impl From<Result<Event, Reason>> for Done {
     }
 }
 
+/// Bytes that a fetch without deltas would still move.
+async fn missing(folders: &Folders, bundle: &Verified<SignedManifest>) -> Result<u64, Reason> {
+    let (folders, bundle) = (folders.clone(), bundle.clone());
+    blocking(move || Ok(stage::missing(&folders, &bundle))).await
+}
+
 /// Does the work of an effect and tells what came of it; `None` for an effect that reports nothing.
 /// Owns all it needs, so that it can be dropped at any point. `until`: so long a repository that is not reached
 /// is asked again.
@@ -127,26 +136,35 @@ pub(super) async fn work<H: Host, C: Catalog>(
             };
             let (folders, transport) = (&shared.folders, Counted::over(found.transport.as_ref()));
             let mut deltas = Deltas::default();
+            let by_delta = deployment.origin == Origin::Repository;
             let event = loop {
                 let (device, manifest) = (&shared.device, &found.manifest);
-                let bytes = {
-                    let (folders, manifest) = (folders.clone(), manifest.clone());
-                    match blocking(move || Ok(stage::missing(&folders, &manifest))).await {
-                        Ok(bytes) => bytes,
+                let mut bytes = match missing(folders, manifest).await {
+                    Ok(bytes) => bytes,
+                    Err(reason) => break Event::Failed(reason),
+                };
+                if by_delta && held.is_too_much(bytes).await {
+                    match deltas.cost(folders, manifest, &transport).await {
+                        Ok(cost) => bytes = bytes.min(cost),
+                        Err(reason) if patience.after(&reason).await => continue,
                         Err(reason) => break Event::Failed(reason),
                     }
-                };
+                }
                 let part = Part::Fetch { bytes };
                 if held.until_it_may(part, &reporter).await {
                     patience = Patience::until(Some(Instant::now() + resume_max));
                 }
                 let _gate = shared.gate.read().await;
                 let fetch = async {
-                    if deployment.origin == Origin::Repository {
+                    if by_delta {
                         let rebuild = |job| shared.host.rebuild(job);
                         deltas.bring(folders, manifest, &transport, device, &progress, rebuild).await;
+                        if held.is_too_much(missing(folders, manifest).await?).await {
+                            deltas.give_up();
+                            return Ok(false);
+                        }
                     }
-                    stage::fetch(folders, manifest, &transport, device, &progress).await
+                    stage::fetch(folders, manifest, &transport, device, &progress).await.map(|()| true)
                 };
                 let fetched = tokio::select! {
                     fetched = fetch => fetched,
@@ -154,7 +172,9 @@ pub(super) async fn work<H: Host, C: Catalog>(
                     () = held.until_it_must_not(part) => continue,
                 };
                 match fetched {
-                    Ok(()) => break Event::Fetched,
+                    Ok(true) => break Event::Fetched,
+                    // The deltas did not keep what they promised, and the whole files must wait.
+                    Ok(false) => {}
                     Err(reason) => {
                         if !patience.after(&reason).await {
                             break Event::Failed(reason);
