@@ -97,7 +97,7 @@ pub(super) async fn assemble(
     }
     let mqtt = match &settings.mqtt {
         Some(broker) => {
-            let spool = Spool::open(DiskStore::new(&store));
+            let spool = Spool::with_bounds(DiskStore::new(&store), broker.spool);
             let gate = Arc::new(authority(&settings, broker, &bundles, &store));
             let birth = birth(&settings, &identity, gate.is_open());
             let started =

@@ -13,6 +13,7 @@ use crate::domain::health::{
     Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, ProblemCode,
     SourceHealth, SourceState, judge,
 };
+use crate::domain::importance::Dropped;
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
@@ -187,7 +188,7 @@ impl Reports {
             clock: ClockFacts { behind: self.bundles.clock().is_behind(), keeper: self.time_keeper() },
             pipelines,
             mqtt,
-            messages_lost: self.mqtt.as_ref().map_or(0, |mqtt| mqtt.figures().spool_dropped),
+            messages_lost: self.mqtt.as_ref().map_or(Dropped::default(), |mqtt| mqtt.figures().dropped),
             repository: self.bundles.link(),
             board,
             disk_reserve: self.settings.update.disk_reserve,

@@ -14,7 +14,7 @@ use crate::domain::{Reason, ReasonCode};
 use crate::mqtt;
 use crate::sys::background;
 use crate::sys::blocking::blocking;
-use crate::sys::notify;
+use crate::sys::{heap, notify, program};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the judgement is made between two reports, to tell a change at once.
 const LOOK: Duration = Duration::from_secs(1);
+/// When memory that was only needed to start, or for an update, is given back: first, and from then on.
+const SLIM_FIRST: Duration = Duration::from_secs(30);
+const SLIM: Duration = Duration::from_secs(600);
 /// Before the watchdog is fed again, where the service manager had no room to hear it.
 const FEED_AGAIN: Duration = Duration::from_millis(200);
 /// Commands that are carried out at once; more wait in their channels.
@@ -72,6 +75,7 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
     let gate = Arc::new(Semaphore::new(AT_ONCE));
     let mut commands = JoinSet::new();
     let mut look = ticks(LOOK);
+    let mut slim = tokio::time::interval_at(tokio::time::Instant::now() + SLIM_FIRST, SLIM);
     let mut report = ticks(agent.reports.interval());
     let mut feed = ticks(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
     let (mut watchdog, begun) = (Watchdog::default(), Instant::now());
@@ -128,6 +132,10 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
                 tend(&agent, &mut tending);
                 show(&agent, &board, &mut shown, false);
             }
+            _ = slim.tick() => drop(tokio::task::spawn_blocking(|| {
+                heap::trim();
+                program::let_go_of_code();
+            })),
             _ = feed.tick() => {
                 let due = watchdog.due(&agent.reports.pulses(), begun.elapsed());
                 if due && !notify::feed() {

@@ -3,7 +3,7 @@
 use super::file::{DEFAULT_PIPELINE, Faults, Node, Section};
 use super::settings::{
     DeviceSettings, HealthSettings, LogFormat, LogSettings, MqttSettings, PathSettings, PipelineSettings,
-    RepositorySettings, RuntimeSection, Settings, TlsSettings, UpdateSettings,
+    RepositorySettings, RuntimeSection, Settings, SpoolBounds, TlsSettings, UpdateSettings,
 };
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
@@ -220,26 +220,52 @@ fn url(node: &Node, example: &str) -> Result<url::Url, String> {
 
 /// Host, port, and whether TLS is wanted.
 pub(super) fn broker(node: &Node) -> Result<(String, u16, bool), String> {
+    match broker_or_web(node)? {
+        (host, port, tls, None) => Ok((host, port, tls)),
+        (_, _, _, Some(_)) => {
+            Err("goes through a web server; a topic is read over mqtt:// or mqtts:// only".into())
+        }
+    }
+}
+
+/// The same, and the path where it is a web server's.
+fn broker_or_web(node: &Node) -> Result<(String, u16, bool, Option<String>), String> {
     let example = "mqtt://localhost:1883 or mqtts://broker.example.com";
     let url = url(node, example)?;
-    let tls = match url.scheme() {
-        "mqtt" => false,
-        "mqtts" => true,
-        other => return Err(format!("\"{other}://\" is no way to a broker; write it like {example}")),
+    let (port, tls, web) = match url.scheme() {
+        "mqtt" => (1883, false, false),
+        "mqtts" => (8883, true, false),
+        "ws" => (80, false, true),
+        "wss" => (443, true, true),
+        other => {
+            return Err(format!(
+                "\"{other}://\" is no way to a broker; write it like {example}, or wss://broker.example.com/mqtt"
+            ));
+        }
     };
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    if web && !host.is_empty() {
+        // What brokers and their proxies are set up with.
+        let path = if matches!(url.path(), "" | "/") { "/mqtt" } else { url.path() };
+        return Ok((
+            host.to_owned(),
+            url.port_or_known_default().unwrap_or(port),
+            tls,
+            Some(path.to_owned()),
+        ));
+    }
     if host.is_empty() || !matches!(url.path(), "" | "/") {
         return Err(format!(
             "\"{}\" is not just a host and a port; write it like {example}",
             shorten(url.as_str())
         ));
     }
-    Ok((host.to_owned(), url.port().unwrap_or(if tls { 8883 } else { 1883 }), tls))
+    Ok((host.to_owned(), url.port().unwrap_or(port), tls, None))
 }
 
 fn mqtt(mut section: Section<'_>) -> Option<MqttSettings> {
     let at = section.at.clone();
-    let broker = section.required("url", "\"mqtt://localhost:1883\"", broker);
+    let broker = section.required("url", "\"mqtt://localhost:1883\"", broker_or_web);
     let username = section.optional("username", |node| text(node).map(str::to_owned));
     let password_file = section.secret_file("password_file");
     if password_file.is_some() && username.is_none() {
@@ -253,19 +279,40 @@ fn mqtt(mut section: Section<'_>) -> Option<MqttSettings> {
     });
     let results_per_second = section.or("results_per_second", 5.0, number(0.0..=1000.0));
     let TlsSettings { ca_file, client } = super::access::tls(&mut section);
-    let tls = broker.as_ref().and_then(|(_, _, tls)| {
+    let tls = broker.as_ref().and_then(|(_, _, tls, _)| {
         tls.then(|| TlsSettings { ca_file: ca_file.clone(), client: client.clone() })
     });
     if broker.is_some() && tls.is_none() && (ca_file.is_some() || client.is_some()) {
         section.fault(
             &at,
             "url",
-            "is without TLS, but certificates are given; write mqtts:// or leave them out",
+            "is without TLS, but certificates are given; write mqtts:// (or wss://) or leave them out",
         );
     }
+    let spool = spool_bounds(&mut section);
     section.finish();
-    let (host, port, _) = broker?;
-    Some(MqttSettings { host, port, tls, username, password_file, keep_alive, root, results_per_second })
+    let (host, port, _, web_path) = broker?;
+    Some(MqttSettings {
+        host,
+        port,
+        web_path,
+        tls,
+        username,
+        password_file,
+        keep_alive,
+        root,
+        results_per_second,
+        spool,
+    })
+}
+
+fn spool_bounds(section: &mut Section<'_>) -> SpoolBounds {
+    let SpoolBounds { messages, bytes: most } = SpoolBounds::default();
+    // One message is at most 128 KiB.
+    SpoolBounds {
+        messages: section.or("spool_messages", messages as u64, whole(100..=1_000_000)) as usize,
+        bytes: section.or("spool_bytes", most as u64, bytes(1 << 20..=1 << 30)) as usize,
+    }
 }
 
 fn repository(mut section: Section<'_>, file: &Path) -> Option<RepositorySettings> {

@@ -81,6 +81,11 @@ pub fn complete(source: &mut SourceSettings, mqtt: Option<&MqttSettings>) -> Res
     let Some(mqtt) = mqtt else {
         return Err("names no broker and there is no [mqtt]; add broker = \"mqtt://…\" to the source".into());
     };
+    if mqtt.web_path.is_some() {
+        let text =
+            "names no broker, and that of [mqtt] is reached through a web server; add broker = \"mqtt://…\"";
+        return Err(text.into());
+    }
     let tls = mqtt.tls.as_ref();
     *broker = Broker {
         host: mqtt.host.clone(),

@@ -111,7 +111,9 @@ pub struct MqttSettings {
     pub host: String,
     /// 1883, or 8883 with TLS, when the URL names none.
     pub port: u16,
-    /// `mqtts://`: TLS with the server's certificate checked.
+    /// `ws://` and `wss://`: the path below which a web server speaks MQTT, with its first slash.
+    pub web_path: Option<String>,
+    /// `mqtts://` and `wss://`: TLS with the server's certificate checked.
     pub tls: Option<TlsSettings>,
     /// User name.
     pub username: Option<String>,
@@ -123,6 +125,24 @@ pub struct MqttSettings {
     pub root: String,
     /// Results per second and pipeline at most (0: none).
     pub results_per_second: f32,
+    /// What is kept for a broker that is away.
+    pub spool: SpoolBounds,
+}
+
+/// How much that must arrive is kept while the broker is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolBounds {
+    /// Messages at most.
+    pub messages: usize,
+    /// Bytes of their topics and payloads at most.
+    pub bytes: usize,
+}
+
+impl Default for SpoolBounds {
+    /// About a week of 100 events an hour with three messages each.
+    fn default() -> Self {
+        Self { messages: 50_000, bytes: 32 << 20 }
+    }
 }
 
 /// TLS to the broker, or to the repository.

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// How a repository is reached.
 mod access;
+/// `[mqtt]`.
+mod broker;
 /// `[commands]`.
 mod commands;
 /// When an update may go on.
@@ -230,6 +232,8 @@ fn single_faults_name_their_remedy() {
         ("[mqtt]\nurl = \"mqtts://h\"\ncert_file = \"a\"\n", "mqtt.key_file: is missing"),
         ("[mqtt]\nurl = \"mqtt://h\"\nca_file = \"a\"\n", "mqtt.url: is without TLS"),
         ("[mqtt]\nurl = \"mqtt://h\"\nroot = \"a/b\"\n", "mqtt.root: must be one level"),
+        ("[mqtt]\nurl = \"mqtt://h\"\nspool_messages = 10\n", "mqtt.spool_messages: "),
+        ("[mqtt]\nurl = \"mqtt://h\"\nspool_bytes = \"2TiB\"\n", "mqtt.spool_bytes: "),
         (
             "[mqtt]\nurl = \"mqtt://h\"\nusername = \"u\"\npassword_file = \"credential:../x\"\n",
             "mqtt.password_file: is no cred",

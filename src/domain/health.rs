@@ -7,6 +7,7 @@ mod tests;
 
 use super::deployment::Stage;
 use super::id::{DeviceId, PipelineName, Release, SlotName};
+use super::importance::Dropped;
 use super::manifest::Provider;
 use super::metrics::BoardMetrics;
 use super::reason::Reason;
@@ -247,7 +248,7 @@ pub struct Facts {
     /// The broker.
     pub mqtt: LinkHealth,
     /// Messages that had to arrive and were dropped.
-    pub messages_lost: u64,
+    pub messages_lost: Dropped,
     /// The repository.
     pub repository: LinkHealth,
     /// The machine.
@@ -324,9 +325,10 @@ pub fn judge(facts: Facts) -> HealthReport {
     link_problem("broker", ProblemCode::BrokerUnreachable, &facts.mqtt, &mut problems);
     link_problem("repository", ProblemCode::RepositoryUnreachable, &facts.repository, &mut problems);
     problems.extend(repository_refused(&facts.repository));
-    if facts.messages_lost > 0 {
+    if facts.messages_lost.total() > 0 {
         let detail = format!(
-            "{} messages that had to arrive were dropped: the device was offline for too long, or the broker refuses them",
+            "{} messages that had to arrive were dropped ({}): the device was offline for too long, or the broker refuses them; raise mqtt.spool_messages and mqtt.spool_bytes, or send fewer",
+            facts.messages_lost.total(),
             facts.messages_lost
         );
         problems.push(Problem::new(ProblemCode::MessagesLost, detail));

@@ -3,6 +3,7 @@
 use super::delta::Transfer;
 use super::health::SourceState;
 use super::id::PipelineName;
+use super::importance::Dropped;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -196,6 +197,9 @@ pub struct MqttMetrics {
     pub spool_bytes: u64,
     /// Messages that had to arrive and were dropped: the spool was full or the broker refused them.
     pub spool_dropped: u64,
+    /// The same by class.
+    #[serde(default)]
+    pub dropped: Dropped,
     /// Messages that could be missed and were: offline, or the way was full.
     pub live_dropped: u64,
     /// Messages of ours that the broker took.

@@ -17,6 +17,7 @@ pub mod frame;
 pub mod garbage;
 pub mod health;
 pub mod id;
+pub mod importance;
 pub mod ledger;
 pub mod lifecycle;
 pub mod maintenance;

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop,
     LastWill, MqttOptions, Packet, PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, QoS,
-    StateError, SubscribeFilterInput, SubscribeNoticeError, TlsConfiguration, Transport,
+    StateError, SubscribeFilterInput, SubscribeNoticeError,
 };
 use session::BlankSession;
 use std::future::Future;
@@ -32,8 +32,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use way::{broker, no_tls, transport};
 
 mod session;
+mod way;
 
 /// Largest packet taken from the broker, bytes; a larger one is a protocol error and ends the connection.
 const MAX_INCOMING: u32 = 256 << 10;
@@ -59,6 +61,8 @@ pub struct Options {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// The path of a web server that speaks MQTT there; plain MQTT without.
+    pub web_path: Option<String>,
     /// TLS, with the server's certificate checked.
     pub tls: Option<TlsSettings>,
     /// User name and password.
@@ -103,7 +107,7 @@ impl Connection {
     /// [`ReasonCode::BadRequest`] for certificates or keys that cannot be read. A system without certificate
     /// authorities is no error: the state tells, and it is looked again before each try.
     pub fn open(options: Options) -> Result<(Self, mpsc::Receiver<Received>), Reason> {
-        let mut mqtt = MqttOptions::new(options.client_id.clone(), (options.host.clone(), options.port));
+        let mut mqtt = MqttOptions::new(options.client_id.clone(), broker(&options)?);
         mqtt.set_keep_alive(u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX))
             .set_connect_timeout(CONNECT_TIMEOUT)
             .set_max_packet_size(Some(MAX_INCOMING))
@@ -132,7 +136,7 @@ impl Connection {
             mqtt.set_last_will(LastWill::new(&will.topic, payload, QoS::AtLeastOnce, will.retain, None));
         }
         let mut fault = None;
-        match options.tls.as_ref().map(transport) {
+        match options.tls.as_ref().map(|tls| transport(tls, options.web_path.is_some())) {
             Some(Ok(transport)) => {
                 mqtt.set_transport(transport);
             }
@@ -235,6 +239,7 @@ impl Connection {
             + long(&message.content_type)
             + long(&message.response_topic)
             + message.correlation.as_ref().map_or(0, Bytes::len)
+            + message.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>()
             + 48;
         let most = self.shared.max_packet.load(Ordering::Relaxed);
         if size > most as usize {
@@ -248,6 +253,7 @@ impl Connection {
             content_type: message.content_type,
             response_topic: message.response_topic,
             correlation_data: message.correlation,
+            user_properties: message.properties,
             ..PublishProperties::default()
         };
         let options = PublishOptions::new(qos).retain(message.retain).properties(properties);
@@ -347,7 +353,8 @@ impl Driver {
                 Err(reason) => former(reason)?,
             }
         }
-        match self.options.tls.as_ref().map(transport) {
+        let web = self.options.web_path.is_some();
+        match self.options.tls.as_ref().map(|tls| transport(tls, web)) {
             Some(Ok(transport)) => {
                 event_loop.options.set_transport(transport);
             }
@@ -477,7 +484,10 @@ impl Driver {
                 ReasonCode::BrokerRefused,
                 format!("{to} does not speak MQTT 5; check the port and the broker's version"),
             ),
-            other => Reason::new(ReasonCode::BrokerUnreachable, format!("{to}: {other}")),
+            other => {
+                let detail = format!("{to}: {other}; check mqtt.url and the network");
+                Reason::new(ReasonCode::BrokerUnreachable, detail)
+            }
         }
     }
 
@@ -508,16 +518,6 @@ impl Driver {
             other => format!("refuses the connection: {other:?}"),
         }
     }
-}
-
-/// TLS as the files have it now.
-fn transport(settings: &TlsSettings) -> Result<Transport, TlsError> {
-    Ok(Transport::tls_with_config(TlsConfiguration::Rustls(tls::config(settings)?)))
-}
-
-fn no_tls(options: &Options, error: &TlsError) -> Reason {
-    let detail = format!("broker {}:{}: cannot set up TLS: {error}", options.host, options.port);
-    Reason::new(ReasonCode::BrokerUnreachable, detail)
 }
 
 /// An endless row of waits with jitter of its own: a fleet does not come back in one moment.

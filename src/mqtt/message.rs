@@ -18,6 +18,8 @@ pub struct Message {
     pub response_topic: Option<String>,
     /// What the answer must carry.
     pub correlation: Option<Bytes>,
+    /// User properties of MQTT 5.
+    pub properties: Vec<(String, String)>,
 }
 
 /// A message from the broker.

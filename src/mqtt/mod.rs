@@ -34,6 +34,7 @@ use crate::config::settings::{DeviceSettings, MqttSettings};
 use crate::domain::command::Request;
 use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, LinkHealth};
+use crate::domain::importance::Importance;
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
 use crate::domain::{DeviceId, FrameResult, PipelineName, Reason, ReasonCode};
 use crate::sys::secret;
@@ -42,7 +43,7 @@ use client::{Connection, Options};
 use commands::{Addressee, RawCommand};
 use gate::Gate;
 use message::{Message, Received};
-use payloads::{MAX_PAYLOAD, ReplyStatus, Stamper};
+use payloads::{MAX_PAYLOAD, ReplyStatus, SENT_SIZE, Stamper};
 use pump::{Counters, Order, Pump};
 use replies::{Address, Window};
 use serde::Serialize;
@@ -59,7 +60,7 @@ use topics::{Audience, Said, Topics};
 /// How long the broker keeps commands for a device that is away.
 const SESSION: Duration = Duration::from_secs(3600);
 /// Orders that wait for the pump.
-const ORDERS: usize = 512;
+const ORDERS: usize = 1024;
 
 /// A command for the agent.
 #[derive(Debug)]
@@ -76,12 +77,11 @@ pub(crate) struct Link {
     topics: Topics,
     device: DeviceId,
     connection: Arc<Connection>,
-    stamper: Stamper,
+    stamper: Arc<Stamper>,
     orders: mpsc::Sender<Order>,
     window: Mutex<Window>,
     counters: Arc<Counters>,
     live_dropped: AtomicU64,
-    orders_dropped: AtomicU64,
     commands_refused: AtomicU64,
 }
 
@@ -109,6 +109,7 @@ pub fn start(
         client_id: device.id.to_string(),
         host: settings.host.clone(),
         port: settings.port,
+        web_path: settings.web_path.clone(),
         tls: settings.tls.clone(),
         login: login(settings)?,
         password_file: settings.password_file.clone(),
@@ -120,22 +121,31 @@ pub fn start(
             ..Message::default()
         }),
         session: Some(SESSION),
-        subscriptions: audiences.map(|audience| topics.commands(&audience)).collect(),
+        // Its own availability, to contradict a will that the broker publishes late.
+        subscriptions: audiences
+            .map(|audience| topics.commands(&audience))
+            .chain([availability.clone()])
+            .collect(),
     })?;
     let connection = Arc::new(connection);
     let counters = Arc::new(Counters::default());
     let (orders, intake) = mpsc::channel(ORDERS);
-    let pump = Pump::new(connection.clone(), intake, counters.clone(), availability, spool);
+    let stamper = Arc::new(Stamper::new(device.id.clone(), birth.boot_id.clone()));
+    let own = pump::Own {
+        availability,
+        dropped: topics.said(&device.id, &Said::Dropped),
+        stamper: stamper.clone(),
+    };
+    let pump = Pump::new(connection.clone(), intake, counters.clone(), own, spool);
     let link = Arc::new(Link {
         topics,
         device: device.id.clone(),
         connection,
-        stamper: Stamper::default(),
+        stamper,
         orders,
         window: Mutex::default(),
         counters,
         live_dropped: AtomicU64::new(0),
-        orders_dropped: AtomicU64::new(0),
         commands_refused: AtomicU64::new(0),
     });
     link.newest(&Said::Birth, birth);
@@ -171,8 +181,14 @@ fn password(path: &Path) -> Result<Vec<u8>, Reason> {
 
 /// The broker, for people.
 fn target(settings: &MqttSettings) -> String {
-    let scheme = if settings.tls.is_some() { "mqtts" } else { "mqtt" };
-    format!("{scheme}://{}:{}", settings.host, settings.port)
+    let scheme = match (settings.web_path.is_some(), settings.tls.is_some()) {
+        (false, false) => "mqtt",
+        (false, true) => "mqtts",
+        (true, false) => "ws",
+        (true, true) => "wss",
+    };
+    let path = settings.web_path.as_deref().unwrap_or_default();
+    format!("{scheme}://{}:{}{path}", settings.host, settings.port)
 }
 
 /// Reads what comes in. Ends with the connection or the agent.
@@ -183,7 +199,15 @@ async fn inbox(
     agent: mpsc::Sender<Incoming>,
     gate: Arc<dyn Gate>,
 ) {
+    let availability = link.topics.said(&link.device, &Said::Availability);
     while let Some(message) = received.recv().await {
+        if message.topic == availability {
+            // One that was kept is from before this connection, which says `online` after it.
+            if message.payload == payloads::OFFLINE && !message.retained {
+                let _ = link.orders.try_send(Order::Online);
+            }
+            continue;
+        }
         let raw = RawCommand { topic: &message.topic, payload: &message.payload, retained: message.retained };
         let asked = match commands::address(&link.topics, &addressee, raw) {
             Ok(asked) => asked,
@@ -239,14 +263,8 @@ impl Link {
 
     /// The stamped body as JSON.
     fn json<T: Serialize>(&self, body: T) -> Option<String> {
-        match self.stamper.json(body).map(String::from_utf8) {
-            Ok(Ok(json)) => Some(json),
-            Ok(Err(_)) => None,
-            Err(error) => {
-                tracing::error!("mqtt: a payload has no JSON form: {error}");
-                None
-            }
-        }
+        let json = self.stamper.json(body);
+        json.inspect_err(|error| tracing::error!("mqtt: a payload has no JSON form: {error}")).ok()
     }
 
     /// Publishes now or drops and counts.
@@ -263,19 +281,16 @@ impl Link {
         if let Some(json) = self.json(body) {
             let topic = self.topics.said(&self.device, said);
             let content_type = Some("application/json".to_owned());
-            self.live(Message {
-                topic,
-                payload: json.into_bytes().into(),
-                content_type,
-                ..Message::default()
-            });
+            let payload = payloads::sent(json.as_bytes(), jiff::Timestamp::now()).into();
+            self.live(Message { topic, payload, content_type, ..Message::default() });
         }
     }
 
     /// Hands an order to the pump; where that is stuck, drops and counts.
     fn order(&self, order: Order) {
+        let class = order.class();
         if self.orders.try_send(order).is_err() {
-            self.orders_dropped.fetch_add(1, Ordering::Relaxed);
+            self.counters.lost(class);
             tracing::error!(
                 "mqtt: a message that must arrive was dropped: the spool's disk is too slow, or the agent ends"
             );
@@ -284,27 +299,34 @@ impl Link {
 
     /// Publishes a retained topic as soon as may be; only the newest payload counts.
     fn newest<T: Serialize>(&self, said: &Said, body: T) {
-        if let Some(json) = self.fitting(said, body) {
+        if let Some(json) = self.fitting(said, body, Importance::Health) {
             let topic = self.topics.said(&self.device, said);
             self.order(Order::Newest { topic, payload: json.into_bytes() });
         }
     }
 
-    /// Publishes a retained topic, and every payload of it except those that a later one with the
-    /// same key replaces.
-    fn must_arrive<T: Serialize>(&self, said: &Said, body: T, key: &str) {
-        if let Some(payload) = self.fitting(said, body) {
+    /// Publishes every payload of a topic except those that a later one with the same key replaces.
+    fn must_arrive<T: Serialize>(
+        &self,
+        said: &Said,
+        body: T,
+        key: Option<&str>,
+        retain: bool,
+        class: Importance,
+    ) {
+        if let Some(payload) = self.fitting(said, body, class) {
             let topic = self.topics.said(&self.device, said);
-            let replaces = Some(format!("{topic} {key}"));
-            self.order(Order::Spool(Spooled { topic, retain: true, payload, correlation: None, replaces }));
+            let replaces = key.map(|key| format!("{topic} {key}"));
+            let spooled = Spooled { topic, retain, payload, correlation: None, replaces, class, timed: true };
+            self.order(Order::Spool(spooled));
         }
     }
 
     /// JSON that a broker will take: oversize is refused before it is spooled.
-    fn fitting<T: Serialize>(&self, said: &Said, body: T) -> Option<String> {
+    fn fitting<T: Serialize>(&self, said: &Said, body: T, class: Importance) -> Option<String> {
         let json = self.json(body)?;
-        if json.len() > MAX_PAYLOAD {
-            self.orders_dropped.fetch_add(1, Ordering::Relaxed);
+        if json.len() + SENT_SIZE > MAX_PAYLOAD {
+            self.counters.lost(class);
             tracing::error!("mqtt: {said} has {} bytes, a message holds {MAX_PAYLOAD}; dropped", json.len());
             return None;
         }
@@ -343,14 +365,15 @@ impl Handle {
             .deployment
             .as_ref()
             .map_or_else(String::new, |deployment| format!("{} {:?}", deployment.id, deployment.stage));
-        self.link.must_arrive(&Said::SlotState(state.slot.clone()), state, &key);
+        let said = Said::SlotState(state.slot.clone());
+        self.link.must_arrive(&said, state, Some(&key), true, Importance::Deployment);
     }
 
     /// Says how the device is. A change of the judgement must arrive; figures alone may be missed.
     pub fn health(&self, report: &HealthReport) {
         let mut last = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|last| report.differs(last)) {
-            self.link.must_arrive(&Said::Health, report, "");
+            self.link.must_arrive(&Said::Health, report, Some(""), true, Importance::Health);
         } else {
             self.link.newest(&Said::Health, report);
         }
@@ -360,6 +383,20 @@ impl Handle {
     /// Says the figures; may be missed.
     pub fn metrics(&self, report: &MetricsReport) {
         self.link.live_json(&Said::Metrics, report);
+    }
+
+    /// Says something that must arrive, at a topic of its own kind. A newer message with the same `key` takes the
+    /// place of one that has not been sent.
+    pub fn spooled<T: Serialize>(&self, said: &Said, body: T, key: Option<&str>, class: Importance) {
+        self.link.must_arrive(said, body, key, false, class);
+    }
+
+    /// Waits until all that was said before is in the spool, also for room on the way there. True when it would
+    /// survive a power cut; false where it is kept in memory because the disk refuses, or the agent ends.
+    pub async fn accepted(&self) -> bool {
+        let (answer, accepted) = oneshot::channel();
+        let asked = self.link.orders.send(Order::Accepted(answer)).await;
+        asked.is_ok() && accepted.await.unwrap_or(false)
     }
 
     /// Says a frame as a JPEG at `snapshot/<pipeline>`; may be missed.
@@ -378,6 +415,7 @@ impl Handle {
             topic: self.link.topics.said(&self.link.device, &Said::Snapshot(pipeline.clone())),
             payload: jpeg,
             content_type: Some("image/jpeg".to_owned()),
+            properties: self.link.stamper.stamp().properties(),
             ..Message::default()
         });
         Ok(())
@@ -407,7 +445,8 @@ impl Handle {
             connects: link.connection.connects(),
             spool_len: get(&counters.spool_len),
             spool_bytes: get(&counters.spool_bytes),
-            spool_dropped: get(&counters.spool_dropped) + get(&link.orders_dropped),
+            spool_dropped: counters.dropped().total(),
+            dropped: counters.dropped(),
             live_dropped: get(&link.live_dropped),
             published: get(&counters.published),
             commands_refused: get(&link.commands_refused),

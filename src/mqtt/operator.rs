@@ -56,6 +56,7 @@ impl Operator {
             client_id,
             host: parsed.host,
             port: parsed.port,
+            web_path: None,
             tls: parsed.tls.then(|| tls.unwrap_or_default()),
             login: parsed.login,
             password_file: None,
@@ -157,7 +158,7 @@ impl Operator {
             content_type: Some("application/json".to_owned()),
             response_topic: Some(self.replies_to.clone()),
             correlation: Some(correlation),
-            retain: false,
+            ..Message::default()
         };
         self.publish(message, wait).await?;
         Ok(pending)

@@ -11,12 +11,13 @@
 
 use super::client::Connection;
 use super::message::{Message, PublishError};
-use super::payloads::{OFFLINE, ONLINE};
+use super::payloads::{self, DroppedReport, OFFLINE, ONLINE, Stamper};
 use super::spool::{Spool, Spooled};
+use crate::domain::importance::{Dropped, Importance};
 use crate::sys::blocking::blocking;
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,10 +27,17 @@ use tokio::time::Instant;
 
 /// Spooled messages on their way at once.
 const WINDOW: usize = 32;
+/// Messages that are made durable by one sync at most.
+const BATCH: usize = 256;
 /// Before what could not be queued is tried again.
 const SOON: Duration = Duration::from_millis(100);
 /// Before what the broker could not take is tried again.
 const LATER: Duration = Duration::from_secs(5);
+/// Before it is made durable that something has arrived, where no new message does that on the way.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// Between two words about what was dropped: a broker may refuse even these.
+const TELL: Duration = Duration::from_secs(60);
 
 /// What the pump is told, in the order it was said.
 pub(super) enum Order {
@@ -42,6 +50,29 @@ pub(super) enum Order {
         /// Payload.
         payload: Vec<u8>,
     },
+    /// To be answered once all that was said before is in the spool: whether it would survive a power cut.
+    Accepted(oneshot::Sender<bool>),
+    /// Somebody said `offline` in our name, such as a broker with a will that came late.
+    Online,
+}
+
+impl Order {
+    /// What its loss counts as.
+    pub(super) fn class(&self) -> Importance {
+        match self {
+            Order::Spool(message) => message.class,
+            Order::Newest { .. } | Order::Accepted(_) | Order::Online => Importance::Health,
+        }
+    }
+}
+
+/// What the pump says by itself.
+pub(super) struct Own {
+    /// Topic of `online` and `offline`.
+    pub(super) availability: String,
+    /// Topic of the count of dropped messages.
+    pub(super) dropped: String,
+    pub(super) stamper: Arc<Stamper>,
 }
 
 /// The newest payload of a retained topic.
@@ -56,8 +87,27 @@ struct Newest {
 pub(super) struct Counters {
     pub(super) spool_len: AtomicU64,
     pub(super) spool_bytes: AtomicU64,
-    pub(super) spool_dropped: AtomicU64,
     pub(super) published: AtomicU64,
+    /// Dropped by the spool, and before they reached it.
+    dropped: Mutex<[Dropped; 2]>,
+}
+
+impl Counters {
+    /// A message that had to arrive did not even reach the spool.
+    pub(super) fn lost(&self, class: Importance) {
+        self.by_both()[1].add(class, 1);
+    }
+
+    /// Messages dropped since the agent started.
+    pub(super) fn dropped(&self) -> Dropped {
+        let [mut all, before] = *self.by_both();
+        Importance::ALL.into_iter().for_each(|class| all.add(class, before.of(class)));
+        all
+    }
+
+    fn by_both(&self) -> MutexGuard<'_, [Dropped; 2]> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is on its way.
@@ -68,15 +118,20 @@ enum Sent {
     Presence,
 }
 
+/// What was on its way, and how that ended.
+type Ended = (Sent, Result<(), PublishError>);
+
 /// The task's state.
 pub(super) struct Pump {
     connection: Arc<Connection>,
     intake: mpsc::Receiver<Order>,
     counters: Arc<Counters>,
-    availability: String,
+    own: Own,
     shelf: Shelf,
     newest: BTreeMap<String, Newest>,
-    on_the_way: FuturesUnordered<BoxFuture<'static, (Sent, Result<(), PublishError>)>>,
+    on_the_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// Ids that have arrived and are still to be removed.
+    arrived: Vec<u64>,
     /// Ids on their way.
     busy: HashSet<u64>,
     /// The newest id that was sent.
@@ -87,8 +142,15 @@ pub(super) struct Pump {
     pause: Option<Instant>,
     /// While the spool's store refuses: when to ask it again.
     mend: Option<Instant>,
+    /// While something was removed and would come again after a kill: when to make that durable.
+    tidy: Option<Instant>,
+    /// The dropped messages that were told.
+    told: Dropped,
+    told_at: Option<Instant>,
     /// The connection that knows who we are.
     presented: u64,
+    /// `online` has to be said again.
+    contradicted: bool,
 }
 
 impl Pump {
@@ -96,7 +158,7 @@ impl Pump {
         connection: Arc<Connection>,
         intake: mpsc::Receiver<Order>,
         counters: Arc<Counters>,
-        availability: String,
+        own: Own,
         spool: Spool,
     ) -> Self {
         Self {
@@ -104,15 +166,20 @@ impl Pump {
             intake,
             shelf: Shelf::new(spool, counters.clone()),
             counters,
-            availability,
+            own,
             newest: BTreeMap::new(),
             on_the_way: FuturesUnordered::new(),
+            arrived: Vec::new(),
             busy: HashSet::new(),
             cursor: 0,
             rewind: false,
             pause: None,
             mend: None,
+            tidy: None,
+            told: Dropped::default(),
+            told_at: None,
             presented: 0,
+            contradicted: false,
         }
     }
 
@@ -124,6 +191,7 @@ impl Pump {
         let mut ending: Option<Ending> = None;
         loop {
             self.mind_the_store();
+            self.tell_what_was_dropped().await;
             let up = watch.borrow_and_update().generation();
             if let Some(generation) = up {
                 self.send(generation).await;
@@ -137,11 +205,15 @@ impl Pump {
             let wake = [self.pause, ending.as_ref().map(|ending| ending.drained)].into_iter().flatten().min();
             tokio::select! {
                 changed = watch.changed() => if changed.is_err() { return },
-                Some((sent, result)) = self.on_the_way.next() => self.settle(sent, result).await,
+                Some(first) = self.on_the_way.next() => self.settle_all(first).await,
                 Some(order) = self.intake.recv() => self.take_in(order).await,
                 () = sleep_until(wake) => self.pause = None,
                 () = sleep_until(self.mend) => {
                     self.mend = Some(Instant::now() + LATER);
+                    self.shelf.act(Spool::sync).await;
+                }
+                () = sleep_until(self.tidy) => {
+                    self.tidy = None;
                     self.shelf.act(Spool::sync).await;
                 }
                 end = &mut stop, if ending.is_none() => {
@@ -183,6 +255,31 @@ impl Pump {
         }
     }
 
+    /// Once what was dropped is over (there is a connection, and room in the spool), it is told, once.
+    async fn tell_what_was_dropped(&mut self) {
+        let now = self.counters.dropped();
+        let just_told = self.told_at.is_some_and(|at| at.elapsed() < TELL);
+        if now == self.told || just_told || self.presented == 0 || !self.shelf.look().has_room() {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        let report = DroppedReport { dropped: now.since(&self.told), since_start: now };
+        self.told = now;
+        tracing::warn!("mqtt: messages that had to arrive were dropped: {}", report.dropped);
+        let Ok(payload) = self.own.stamper.json(&report) else { return };
+        let (topic, busy) = (self.own.dropped.clone(), self.busy.clone());
+        let message = Spooled {
+            topic,
+            retain: false,
+            payload,
+            correlation: None,
+            replaces: None,
+            class: Importance::Health,
+            timed: true,
+        };
+        self.shelf.act(move |spool| spool.push(vec![message], &busy)).await;
+    }
+
     /// What was said after a message that is sent again may have arrived already.
     fn let_the_newest_be_last(&mut self) {
         self.newest.values_mut().for_each(|newest| newest.pending = true);
@@ -190,7 +287,7 @@ impl Pump {
 
     fn presence(&self, text: &'static str) -> Message {
         Message {
-            topic: self.availability.clone(),
+            topic: self.own.availability.clone(),
             payload: text.into(),
             retain: true,
             content_type: Some("text/plain".to_owned()),
@@ -204,9 +301,10 @@ impl Pump {
             return;
         }
         let first = self.presented != generation;
-        if first && self.publish_presence(self.presence(ONLINE)).is_err() {
+        if (first || self.contradicted) && self.publish_presence(self.presence(ONLINE)).is_err() {
             return;
         }
+        self.contradicted = false;
         for (topic, message) in self.due(first) {
             if self.publish_presence(message).is_err() {
                 return;
@@ -228,7 +326,7 @@ impl Pump {
         let message = |(topic, newest): (&String, &Newest)| {
             let message = Message {
                 topic: topic.clone(),
-                payload: newest.payload.clone().into(),
+                payload: payloads::sent(&newest.payload, jiff::Timestamp::now()).into(),
                 retain: true,
                 content_type: Some("application/json".to_owned()),
                 ..Message::default()
@@ -287,6 +385,20 @@ impl Pump {
         }
     }
 
+    /// Takes what has ended, and all else that has meanwhile: what arrived together is removed together.
+    async fn settle_all(&mut self, first: Ended) {
+        let mut next = Some(first);
+        while let Some((sent, result)) = next {
+            self.settle(sent, result).await;
+            next = self.on_the_way.next().now_or_never().flatten();
+        }
+        let arrived = std::mem::take(&mut self.arrived);
+        if !arrived.is_empty() {
+            self.shelf.act(move |spool| arrived.into_iter().for_each(|id| spool.remove(id))).await;
+            self.tidy.get_or_insert(Instant::now() + TIDY);
+        }
+    }
+
     async fn settle(&mut self, sent: Sent, result: Result<(), PublishError>) {
         let Sent::Spooled(id) = sent else {
             match result {
@@ -305,7 +417,7 @@ impl Pump {
         match result {
             Ok(()) => {
                 self.counters.published.fetch_add(1, Ordering::Relaxed);
-                self.shelf.act(move |spool| spool.remove(id)).await;
+                self.arrived.push(id);
             }
             Err(PublishError::Refused(reason)) => {
                 tracing::error!("mqtt: dropped: {reason}");
@@ -323,7 +435,7 @@ impl Pump {
 
     /// Takes an order, and makes it durable together with all that came meanwhile.
     async fn take_in(&mut self, order: Order) {
-        let mut batch = Vec::new();
+        let (mut batch, mut asked) = (Vec::new(), Vec::new());
         let mut next = Some(order);
         while let Some(order) = next {
             match order {
@@ -337,14 +449,19 @@ impl Pump {
                 Order::Newest { topic, payload } => {
                     self.newest.insert(topic, Newest { payload, pending: true });
                 }
+                Order::Accepted(answer) => asked.push(answer),
+                Order::Online => self.contradicted = true,
             }
-            next = if batch.len() < 64 { self.intake.try_recv().ok() } else { None };
+            next = if batch.len() < BATCH { self.intake.try_recv().ok() } else { None };
         }
-        if batch.is_empty() {
-            return;
+        if !batch.is_empty() {
+            let busy = self.busy.clone();
+            self.shelf.act(move |spool| spool.push(batch, &busy)).await;
+            self.tidy = None;
         }
-        let busy = self.busy.clone();
-        self.shelf.act(move |spool| spool.push(batch, &busy)).await;
+        for answer in asked {
+            let _ = answer.send(!self.shelf.look().is_behind());
+        }
     }
 }
 
@@ -379,7 +496,7 @@ impl Shelf {
         let spool = self.look();
         self.counters.spool_len.store(spool.len() as u64, Ordering::Relaxed);
         self.counters.spool_bytes.store(spool.bytes() as u64, Ordering::Relaxed);
-        self.counters.spool_dropped.store(spool.dropped(), Ordering::Relaxed);
+        self.counters.by_both()[0] = spool.dropped();
     }
 }
 

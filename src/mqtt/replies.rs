@@ -2,11 +2,12 @@
 
 use super::Link;
 use super::message::{Message, Received};
-use super::payloads::{CommandReply, MAX_PAYLOAD, ReplyStatus};
+use super::payloads::{self, CommandReply, MAX_PAYLOAD, ReplyStatus, SENT_SIZE};
 use super::pump::Order;
 use super::spool::Spooled;
 use super::topics::Said;
 use crate::domain::command::Progress;
+use crate::domain::importance::Importance;
 use crate::domain::{CommandId, Reason, ReasonCode};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -52,7 +53,7 @@ impl Address {
         if let Some(payload) = self.payload(link, status) {
             link.live(Message {
                 topic: self.topic.clone(),
-                payload: payload.into(),
+                payload: payloads::sent(payload.as_bytes(), jiff::Timestamp::now()).into(),
                 content_type: Some("application/json".to_owned()),
                 correlation: self.correlation.clone(),
                 ..Message::default()
@@ -68,6 +69,8 @@ impl Address {
                 payload,
                 correlation: self.correlation.as_ref().map(|c| c.to_vec()),
                 replaces,
+                class: Importance::Reply,
+                timed: true,
             }));
         }
     }
@@ -82,7 +85,7 @@ impl Address {
             })
         };
         let payload = json(status)?;
-        if payload.len() <= MAX_PAYLOAD {
+        if payload.len() + SENT_SIZE <= MAX_PAYLOAD {
             return Some(payload);
         }
         let detail = format!(

@@ -1,23 +1,29 @@
 //! What must arrive: kept in the order it was said until the broker has acknowledged it.
 //!
-//! Bounded by count and bytes; the oldest is dropped first, and counted. A message may name a
-//! `replaces` key: it then takes the place of an older one with the same key that is not on its way
-//! (a progress of 40 % that nobody has heard yet is worth nothing once 50 % is known).
+//! Bounded by count and bytes; the oldest of the least important class is dropped first ([`Importance`]),
+//! and counted by class. A message may name a `replaces` key: it then takes the place of an older one with
+//! the same key that is not on its way (a progress of 40 % that nobody has heard yet is worth nothing once
+//! 50 % is known).
 //!
-//! The content lives in a [`SpoolStore`]; only ids, keys and sizes are held here. A store that refuses (its
-//! disk is full) makes nobody silent: what it does not take is kept in memory, in its order and within the
-//! same bounds, and put into the store as soon as that takes it.
+//! The content lives in a [`SpoolStore`]; only ids, keys and sizes are held here (`index`). A store that
+//! refuses (its disk is full) makes nobody silent: what it does not take is kept in memory, in its order and
+//! within the same bounds, and put into the store as soon as that takes it.
+//!
+//! Flash memory wears by what is written: all messages of one [`Spool::push`] are made durable by one sync,
+//! and what has arrived is removed from the store with the next one. What was removed and not synced comes
+//! again after a kill, with the same message id.
 
 use super::message::Message;
+use super::payloads;
+use crate::config::settings::SpoolBounds;
 use crate::domain::Reason;
+use crate::domain::importance::{Dropped, Importance};
 use crate::sys::store::{Queue, Store};
+use index::{Index, Place};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
-/// Most messages kept.
-pub const MAX_MESSAGES: usize = 2000;
-/// Most bytes of payload and topic kept.
-pub const MAX_BYTES: usize = 8 << 20;
+mod index;
 
 /// A message that must arrive, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,24 +40,35 @@ pub struct Spooled {
     /// Takes the place of an older message with this key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// What a full spool goes by.
+    #[serde(default)]
+    pub class: Importance,
+    /// Whether the time of sending is still to be written into the payload.
+    #[serde(default)]
+    pub timed: bool,
 }
 
 impl Spooled {
-    /// What counts against [`MAX_BYTES`].
+    /// What counts against the bound of bytes.
     fn size(&self) -> usize {
         self.topic.len() + self.payload.len() + self.correlation.as_ref().map_or(0, Vec::len)
     }
 }
 
 impl From<Spooled> for Message {
+    /// As it is sent now.
     fn from(spooled: Spooled) -> Self {
+        let payload = match spooled.timed {
+            true => payloads::sent(spooled.payload.as_bytes(), jiff::Timestamp::now()),
+            false => spooled.payload.into_bytes(),
+        };
         Message {
             topic: spooled.topic,
-            payload: spooled.payload.into_bytes().into(),
+            payload: payload.into(),
             retain: spooled.retain,
             content_type: Some("application/json".to_owned()),
-            response_topic: None,
             correlation: spooled.correlation.map(Into::into),
+            ..Message::default()
         }
     }
 }
@@ -59,11 +76,11 @@ impl From<Spooled> for Message {
 /// Where spooled messages are kept. Ids rise and are never used again while the store lives.
 /// All calls may block.
 pub trait SpoolStore: Send + 'static {
-    /// Appends a message and tells its id.
+    /// Appends messages, all or none, and tells their ids.
     ///
     /// # Errors
     /// The store's, with the remedy.
-    fn push(&mut self, message: &Spooled) -> Result<u64, Reason>;
+    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason>;
     /// At most `count` messages with an id above `after`, oldest first.
     ///
     /// # Errors
@@ -74,11 +91,11 @@ pub trait SpoolStore: Send + 'static {
     /// # Errors
     /// The store's, with the remedy.
     fn get(&self, id: u64) -> Result<Option<Spooled>, Reason>;
-    /// Removes a message; no error when there is none.
+    /// Removes messages; no error where one is not there.
     ///
     /// # Errors
     /// The store's, with the remedy.
-    fn remove(&mut self, id: u64) -> Result<(), Reason>;
+    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason>;
     /// Makes all changes so far survive a power cut.
     ///
     /// # Errors
@@ -94,10 +111,13 @@ pub struct MemoryStore {
 }
 
 impl SpoolStore for MemoryStore {
-    fn push(&mut self, message: &Spooled) -> Result<u64, Reason> {
-        self.last += 1;
-        self.messages.insert(self.last, message.clone());
-        Ok(self.last)
+    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason> {
+        let first = self.last + 1;
+        for message in messages {
+            self.last += 1;
+            self.messages.insert(self.last, message.clone());
+        }
+        Ok((first..=self.last).collect())
     }
 
     fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
@@ -108,8 +128,8 @@ impl SpoolStore for MemoryStore {
         Ok(self.messages.get(&id).cloned())
     }
 
-    fn remove(&mut self, id: u64) -> Result<(), Reason> {
-        self.messages.remove(&id);
+    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason> {
+        ids.iter().for_each(|id| drop(self.messages.remove(id)));
         Ok(())
     }
 
@@ -130,11 +150,18 @@ impl DiskStore {
     pub fn new(store: &Store) -> Self {
         Self { store: store.clone(), queue: store.queue("spool") }
     }
+
+    /// One of many spools in one store, for a process that plays many devices. The few bytes of its name are never
+    /// given back.
+    pub fn named(store: &Store, number: usize) -> Self {
+        let name: &'static str = Box::leak(format!("spool-{number}").into_boxed_str());
+        Self { store: store.clone(), queue: store.queue(name) }
+    }
 }
 
 impl SpoolStore for DiskStore {
-    fn push(&mut self, message: &Spooled) -> Result<u64, Reason> {
-        Ok(self.queue.push(message)?)
+    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason> {
+        Ok(self.queue.push_all(messages)?)
     }
 
     fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
@@ -145,8 +172,8 @@ impl SpoolStore for DiskStore {
         Ok(self.queue.get(id)?)
     }
 
-    fn remove(&mut self, id: u64) -> Result<(), Reason> {
-        Ok(self.queue.remove(id)?)
+    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason> {
+        Ok(self.queue.remove_all(ids)?)
     }
 
     fn sync(&mut self) -> Result<(), Reason> {
@@ -154,60 +181,39 @@ impl SpoolStore for DiskStore {
     }
 }
 
-#[derive(Debug)]
-struct Slot {
-    /// Rises from message to message while the process lives; the store has numbers of its own.
-    id: u64,
-    place: Place,
-    bytes: usize,
-    topic: String,
-    retain: bool,
-    replaces: Option<String>,
-}
-
-/// Where a message's content is.
-#[derive(Debug)]
-enum Place {
-    /// In the store, under this number.
-    Stored(u64),
-    /// Here, because the store did not take it.
-    Afloat(Box<Spooled>),
-}
-
 /// The queue.
 pub struct Spool {
     store: Box<dyn SpoolStore>,
-    slots: VecDeque<Slot>,
+    index: Index,
+    /// Rises from message to message while the process lives; the store has numbers of its own.
     last_id: u64,
-    bytes: usize,
-    dropped: u64,
-    max_messages: usize,
-    max_bytes: usize,
+    dropped: Dropped,
+    bounds: SpoolBounds,
     /// What the store held at the start was not read yet: it could not be.
     unread: bool,
-    /// Numbers that the store has still to remove.
-    owed: VecDeque<u64>,
+    /// Numbers that the store has still to remove: with the next sync.
+    owed: Vec<u64>,
     /// True since the store has refused something, which is told once.
     refused: bool,
 }
 
 impl Spool {
-    /// Takes up what the store holds; where it cannot be read, later.
+    /// Takes up what the store holds, with the bounds that a configuration has by itself; where the store
+    /// cannot be read, later.
     pub fn open(store: impl SpoolStore) -> Self {
-        Self::with_bounds(Box::new(store), MAX_MESSAGES, MAX_BYTES)
+        Self::with_bounds(store, SpoolBounds::default())
     }
 
-    fn with_bounds(store: Box<dyn SpoolStore>, max_messages: usize, max_bytes: usize) -> Self {
+    /// The same, with bounds.
+    pub fn with_bounds(store: impl SpoolStore, bounds: SpoolBounds) -> Self {
         let mut spool = Self {
-            store,
-            slots: VecDeque::new(),
+            store: Box::new(store),
+            index: Index::default(),
             last_id: 0,
-            bytes: 0,
-            dropped: 0,
-            max_messages,
-            max_bytes,
+            dropped: Dropped::default(),
+            bounds,
             unread: true,
-            owed: VecDeque::new(),
+            owed: Vec::new(),
             refused: false,
         };
         let read = spool.read();
@@ -231,9 +237,11 @@ impl Spool {
         let late = self.last_id > 0;
         for (number, message) in found {
             if late && message.retain {
-                self.owed.push_back(number);
+                self.owed.push(number);
             } else {
                 self.note(Some(number), message);
+                // The bounds may be narrower than they were.
+                self.keep_bounds(self.last_id, &HashSet::new());
             }
         }
         Ok(())
@@ -244,16 +252,19 @@ impl Spool {
         if self.unread {
             self.read()?;
         }
-        while let Some(number) = self.owed.front() {
-            self.store.remove(*number)?;
-            self.owed.pop_front();
-        }
-        for slot in &mut self.slots {
-            if let Place::Afloat(message) = &slot.place {
-                slot.place = Place::Stored(self.store.push(message)?);
+        while let Some((id, message)) = self.index.first_afloat() {
+            for number in self.store.push(std::slice::from_ref(message))? {
+                self.index.stored(id, number);
             }
         }
         Ok(())
+    }
+
+    /// Makes all so far durable, and what is gone too.
+    fn synced(&mut self) -> Result<(), Reason> {
+        self.store.remove(&self.owed)?;
+        self.owed.clear();
+        self.store.sync()
     }
 
     /// Tells the log when the store begins to refuse and when it has taken everything.
@@ -277,53 +288,43 @@ impl Spool {
     /// memory. Those that are on their way (`busy`) are neither replaced nor dropped. One that is larger
     /// than the whole spool is counted as dropped.
     pub fn push(&mut self, messages: Vec<Spooled>, busy: &HashSet<u64>) {
-        let mut stored = self.catch_up();
-        for message in messages {
-            if message.size() > self.max_bytes {
-                tracing::error!(
-                    "mqtt spool: message to {}: larger than the whole spool; dropped",
-                    message.topic
-                );
-                self.dropped += 1;
-                continue;
-            }
-            // First in, then out: a power cut in between leaves a double, never a gap. Once one is afloat,
-            // all that come after it are, so that the store has them in their order.
-            let mut number = None;
-            if stored.is_ok() {
-                match self.store.push(&message) {
-                    Ok(given) => number = Some(given),
-                    Err(reason) => stored = Err(reason),
-                }
-            }
+        let most = self.bounds.bytes;
+        let (messages, large): (Vec<_>, Vec<_>) = messages.into_iter().partition(|one| one.size() <= most);
+        for message in large {
+            tracing::error!("mqtt spool: message to {}: larger than the whole spool; dropped", message.topic);
+            self.dropped.add(message.class, 1);
+        }
+        // First in, then out: a power cut in between leaves a double, never a gap. Once some are afloat, all that come
+        // after them are, so that the store has them in their order.
+        let (numbers, stored) = match self.catch_up().and_then(|()| self.store.push(&messages)) {
+            Ok(numbers) => (numbers, Ok(())),
+            Err(reason) => (Vec::new(), Err(reason)),
+        };
+        let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
+        for (number, message) in numbers.zip(messages) {
             let replaces = message.replaces.clone();
             let id = self.note(number, message);
             if let Some(key) = replaces {
-                let older = |slot: &Slot| {
-                    slot.id != id && slot.replaces.as_ref() == Some(&key) && !busy.contains(&slot.id)
-                };
-                let ids: Vec<u64> = self.slots.iter().filter(|s| older(s)).map(|s| s.id).collect();
-                ids.into_iter().for_each(|id| self.remove(id));
+                self.index.replaced(&key, id, busy).into_iter().for_each(|id| self.remove(id));
             }
-            while self.slots.len() > self.max_messages || self.bytes > self.max_bytes {
-                let free = |other: &u64| *other != id && !busy.contains(other);
-                let Some(oldest) = self.slots.iter().map(|s| s.id).find(free) else { break };
-                self.remove(oldest);
-                self.dropped += 1;
-            }
+            self.keep_bounds(id, busy);
         }
-        let synced = stored.and_then(|()| self.store.sync());
+        let synced = stored.and_then(|()| self.synced());
         self.told(synced);
+    }
+
+    /// Drops what is too much.
+    fn keep_bounds(&mut self, newest: u64, busy: &HashSet<u64>) {
+        while self.index.len() > self.bounds.messages || self.index.bytes() > self.bounds.bytes {
+            let Some(victim) = self.index.victim(newest, busy) else { break };
+            self.give_up(victim);
+        }
     }
 
     /// Appends a message that is in the store under a number, or nowhere.
     fn note(&mut self, number: Option<u64>, message: Spooled) -> u64 {
         self.last_id += 1;
-        let bytes = message.size();
-        self.bytes += bytes;
-        let (topic, retain, replaces) = (message.topic.clone(), message.retain, message.replaces.clone());
-        let place = number.map_or_else(|| Place::Afloat(Box::new(message)), Place::Stored);
-        self.slots.push_back(Slot { id: self.last_id, place, bytes, topic, retain, replaces });
+        self.index.add(self.last_id, number, message);
         self.last_id
     }
 
@@ -332,17 +333,17 @@ impl Spool {
     pub fn after(&mut self, after: u64, count: usize) -> Vec<(u64, Spooled)> {
         let mut found = Vec::new();
         let (mut missing, mut refused) = (Vec::new(), None);
-        for slot in self.slots.iter().filter(|slot| slot.id > after) {
-            match &slot.place {
-                Place::Afloat(message) => found.push((slot.id, message.as_ref().clone())),
-                Place::Stored(number) => match self.store.get(*number) {
-                    Ok(Some(message)) => found.push((slot.id, message)),
-                    Ok(None) => missing.push(slot.id),
-                    Err(reason) => refused = Some(reason),
-                },
-            }
+        for (id, slot) in self.index.above(after) {
             if found.len() == count {
                 break;
+            }
+            match &slot.place {
+                Place::Afloat(message) => found.push((id, message.as_ref().clone())),
+                Place::Stored(number) => match self.store.get(*number) {
+                    Ok(Some(message)) => found.push((id, message)),
+                    Ok(None) => missing.push(id),
+                    Err(reason) => refused = Some(reason),
+                },
             }
         }
         for id in missing {
@@ -358,25 +359,22 @@ impl Spool {
     /// Removes a message that has arrived. Not durable at once: after a power cut it may be sent
     /// again, with the same message id.
     pub fn remove(&mut self, id: u64) {
-        let Some(at) = self.slots.iter().position(|slot| slot.id == id) else { return };
-        let Some(slot) = self.slots.remove(at) else { return };
-        self.bytes -= slot.bytes;
+        let Some(slot) = self.index.remove(id) else { return };
         let Place::Stored(number) = slot.place else { return };
-        if let Err(reason) = self.store.remove(number) {
-            self.owed.push_back(number);
-            self.told(Err(reason));
-        }
+        self.owed.push(number);
     }
 
     /// Removes a message that can never arrive, and counts it as dropped.
     pub fn give_up(&mut self, id: u64) {
-        self.dropped += 1;
+        if let Some(class) = self.index.class_of(id) {
+            self.dropped.add(class, 1);
+        }
         self.remove(id);
     }
 
     /// Makes all so far durable: what was kept in memory, and the removals too.
     pub fn sync(&mut self) {
-        let synced = self.catch_up().and_then(|()| self.store.sync());
+        let synced = self.catch_up().and_then(|()| self.synced());
         self.told(synced);
     }
 
@@ -387,32 +385,37 @@ impl Spool {
 
     /// True while a retained message to this topic waits: what was said there last is not the newest.
     pub fn has_retained(&self, topic: &str) -> bool {
-        self.slots.iter().any(|slot| slot.retain && slot.topic == topic)
+        self.index.has_retained(topic)
     }
 
     /// The newest message's id; 0 when none waits.
     pub fn newest(&self) -> u64 {
-        self.slots.back().map_or(0, |slot| slot.id)
+        self.index.newest()
     }
 
     /// Messages that wait.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.index.len()
     }
 
     /// True when none waits.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 
     /// Their bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.index.bytes()
     }
 
     /// Messages dropped since the agent started.
-    pub fn dropped(&self) -> u64 {
+    pub fn dropped(&self) -> Dropped {
         self.dropped
+    }
+
+    /// True while less than half of what fits waits: there is room again.
+    pub fn has_room(&self) -> bool {
+        self.len() <= self.bounds.messages / 2 && self.bytes() <= self.bounds.bytes / 2
     }
 }
 

@@ -4,7 +4,7 @@
 use super::client::{Connection, Options};
 use super::login;
 use super::message::{Received, State};
-use crate::config::settings::{MqttSettings, TlsSettings};
+use crate::config::settings::{MqttSettings, SpoolBounds, TlsSettings};
 use crate::domain::source::Broker;
 use crate::domain::{Reason, ReasonCode};
 use std::time::Duration;
@@ -31,6 +31,7 @@ impl Subscriber {
         let settings = MqttSettings {
             host: broker.host.clone(),
             port: broker.port,
+            web_path: None,
             tls: broker
                 .tls
                 .as_ref()
@@ -40,6 +41,7 @@ impl Subscriber {
             keep_alive: KEEP_ALIVE,
             root: String::new(),
             results_per_second: 0.0,
+            spool: SpoolBounds::default(),
         };
         // One worker, so that signs of life are sent while nobody reads.
         let runtime =
@@ -52,6 +54,7 @@ impl Subscriber {
             password_file: settings.password_file,
             host: settings.host,
             port: settings.port,
+            web_path: None,
             tls: settings.tls,
             keep_alive: settings.keep_alive,
             will: None,

@@ -8,6 +8,7 @@
 //! <root>/<device>/telemetry/<pipeline>
 //! <root>/<device>/snapshot/<pipeline>             a JPEG
 //! <root>/<device>/metrics
+//! <root>/<device>/dropped
 //! <root>/<device>/ack/<command>/<id>
 //! <root>/<device>/cmd/<command>/<id>              to the device
 //! <root>/group/<group>/cmd/<command>/<id>         to every device of the group
@@ -39,6 +40,8 @@ pub enum Said {
     Snapshot(PipelineName),
     /// Figures.
     Metrics,
+    /// How many messages that had to arrive never will.
+    Dropped,
     /// A reply to a command without a response topic.
     Ack {
         /// The command's name, as its sender wrote it.
@@ -145,6 +148,7 @@ impl Topics {
             [device, "birth"] => said(device, Said::Birth),
             [device, "health"] => said(device, Said::Health),
             [device, "metrics"] => said(device, Said::Metrics),
+            [device, "dropped"] => said(device, Said::Dropped),
             [device, "model", slot, "state"] => said(device, Said::SlotState(slot.parse().ok()?)),
             [device, "telemetry", pipeline] => said(device, Said::Telemetry(pipeline.parse().ok()?)),
             [device, "snapshot", pipeline] => said(device, Said::Snapshot(pipeline.parse().ok()?)),
@@ -166,6 +170,7 @@ impl fmt::Display for Said {
             Said::Telemetry(pipeline) => write!(f, "telemetry/{pipeline}"),
             Said::Snapshot(pipeline) => write!(f, "snapshot/{pipeline}"),
             Said::Metrics => f.write_str("metrics"),
+            Said::Dropped => f.write_str("dropped"),
             Said::Ack { command, id } => write!(f, "ack/{command}/{id}"),
         }
     }

@@ -15,8 +15,10 @@ pub mod lockdown;
 pub mod memory_only;
 pub mod monotonic;
 pub mod notify;
+pub mod program;
 pub mod secret;
 #[cfg(test)]
 pub mod small_disk;
 pub mod store;
+pub mod time_service;
 pub mod tls;

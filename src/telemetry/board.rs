@@ -4,6 +4,7 @@
 
 use crate::domain::health::clock::TimeKeeper;
 use crate::domain::metrics::{BoardMetrics, Throttling};
+pub use crate::sys::time_service::clock_synchronised;
 use procfs::prelude::FromRead;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -148,21 +149,6 @@ pub fn identity(root: &Path) -> Identity {
     }
 }
 
-/// Whether the clock follows a time server: systemd-timesyncd leaves a mark, and the kernel knows of
-/// every other service. `None` where neither can be asked.
-pub fn clock_synchronised(root: &Path) -> Option<bool> {
-    if root.join("run/systemd/timesync/synchronized").exists() {
-        return Some(true);
-    }
-    // SAFETY: an all-zero `timex` asks without changing (modes 0), and the call writes only into it.
-    let (state, status) = unsafe {
-        let mut timex: libc::timex = std::mem::zeroed();
-        (libc::adjtimex(&raw mut timex), timex.status)
-    };
-    // A container may forbid the question.
-    (state >= 0).then_some(state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0)
-}
-
 /// A hardware clock that is farther from the system's clock keeps some other time, or none.
 const RTC_RANGE: u64 = 24 * 3600;
 
@@ -280,14 +266,6 @@ mod tests {
         assert!(!told.kernel.is_empty() && !told.arch.is_empty());
         let empty = tempfile::tempdir().unwrap();
         assert_eq!((identity(empty.path()).os.as_str(), identity(empty.path()).board), ("Linux", None));
-    }
-
-    #[test]
-    fn the_mark_of_timesyncd_is_believed() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("run/systemd/timesync")).unwrap();
-        std::fs::write(dir.path().join("run/systemd/timesync/synchronized"), "").unwrap();
-        assert_eq!(clock_synchronised(dir.path()), Some(true));
     }
 
     #[test]

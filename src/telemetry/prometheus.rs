@@ -3,6 +3,7 @@
 //! Names follow its conventions: base units, `_total` for counters, one unit a metric.
 
 use crate::domain::health::SourceState;
+use crate::domain::importance::Importance;
 use crate::domain::metrics::MetricsReport;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -259,6 +260,9 @@ fn mqtt(page: &mut Page, report: &MetricsReport) {
         [("spool", mqtt.spool_dropped), ("live", mqtt.live_dropped)]
             .map(|(kind, n)| (vec![("kind", kind.to_owned())], n)),
     );
+    let by_class =
+        Importance::ALL.map(|class| (vec![("class", class.as_str().to_owned())], mqtt.dropped.of(class)));
+    page.count("mqtt_lost", "Messages that had to arrive and were dropped", by_class);
     page.level("mqtt_spool_messages", "Messages that wait", None, [(vec![], mqtt.spool_len as f64)]);
     page.level("mqtt_spool", "Their size", Some(Unit::Bytes), [(vec![], mqtt.spool_bytes as f64)]);
 }

@@ -32,6 +32,10 @@ mod dsse;
 mod fuzz;
 /// What makes a model slow: found, mended, proved.
 mod intake;
+/// Messages that must arrive, over everything that can go wrong; many devices on one broker.
+mod loss;
+/// The page of messages, its examples, and what a real device says.
+mod messages;
 /// Models that are signed by their makers and encrypted for devices.
 mod modelsec;
 /// The device's side of MQTT against a real mosquitto.
@@ -48,6 +52,8 @@ mod process;
 mod readme;
 /// The owner's side of trust: repositories of one person and of a team, keys, delegations.
 mod repo;
+/// Presence, times, and what was dropped.
+mod reporting;
 /// A machine that is not set up, and `edgewarden setup`.
 mod setup;
 /// Sources that another program reads: films, network cameras, commands that misbehave.

@@ -2,7 +2,7 @@
 //! arrive does.
 
 use crate::support::mosquitto::{Mosquitto, Setup, free_port};
-use edgewarden::config::settings::{DeviceSettings, MqttSettings, TlsSettings};
+use edgewarden::config::settings::{DeviceSettings, MqttSettings, SpoolBounds, TlsSettings};
 use edgewarden::domain::command::{Command, Progress};
 use edgewarden::domain::deployment::{BundleRef, DeploymentState, SlotState, Stage};
 use edgewarden::domain::metrics::MetricsReport;
@@ -28,12 +28,14 @@ fn settings(port: u16) -> MqttSettings {
     MqttSettings {
         host: "127.0.0.1".into(),
         port,
+        web_path: None,
         tls: None,
         username: None,
         password_file: None,
         keep_alive: Duration::from_secs(5),
         root: "edgewarden".into(),
         results_per_second: 1000.0,
+        spool: SpoolBounds::default(),
     }
 }
 
@@ -125,7 +127,7 @@ async fn heard_text(operator: &Operator, wanted: Said) -> (String, bool) {
 
 async fn heard_state(operator: &Operator) -> (SlotState, bool) {
     let (_, message) = heard(operator, |said| matches!(said, Said::SlotState(_))).await;
-    (serde_json::from_slice::<Stamped<SlotState>>(&message.payload).unwrap().body, message.retained)
+    (Stamped::<SlotState>::read(&message.payload).unwrap().body, message.retained)
 }
 
 fn slot_state(stage: Stage, progress: f32, detail: &str) -> SlotState {
@@ -189,7 +191,7 @@ async fn the_device_presents_itself_to_whoever_comes_later() {
     handle.telemetry(&"belt".parse().unwrap(), &result(41));
     let (_, message) = heard(&operator, |said| matches!(said, Said::Telemetry(_))).await;
     assert!(!message.retained);
-    assert_eq!(serde_json::from_slice::<Stamped<FrameResult>>(&message.payload).unwrap().body, result(41));
+    assert_eq!(Stamped::<FrameResult>::read(&message.payload).unwrap().body, result(41));
     handle.metrics(&MetricsReport::default());
     heard(&operator, |said| *said == Said::Metrics).await;
     handle.snapshot(&"belt".parse().unwrap(), vec![0xff, 0xd8].into()).unwrap();
@@ -505,7 +507,7 @@ async fn what_the_broker_will_never_take_does_not_hold_up_the_rest() {
     handle.slot_state(&slot_state(Stage::Committed, 1.0, ""));
     until("the spool is empty", || {
         let figures = handle.figures();
-        figures.spool_len == 0 && figures.spool_dropped == 2
+        figures.spool_len == 0 && figures.dropped.deployment == 2
     })
     .await;
     assert_eq!(handle.figures().connects, 1, "no connection was lost over it");

@@ -10,7 +10,7 @@ use edgewarden::domain::health::HealthReport;
 use edgewarden::domain::metrics::MetricsReport;
 use edgewarden::domain::{DeviceId, FrameResult};
 use edgewarden::mqtt::commands::{self, Addressee, RawCommand};
-use edgewarden::mqtt::payloads::{Birth, CommandReply, Stamped};
+use edgewarden::mqtt::payloads::{Birth, CommandReply, DroppedReport, Stamped};
 use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
 use serde::de::DeserializeOwned;
 
@@ -128,7 +128,7 @@ fn the_table_of_topics_is_complete_and_true() {
 fn is<T: DeserializeOwned + serde::Serialize>(topic: &str, payload: &str) {
     let message: Stamped<T> =
         serde_json::from_str(payload).unwrap_or_else(|error| panic!("{topic}: {error}\n{payload}"));
-    let ours = serde_json::to_value(message).unwrap();
+    let ours: serde_json::Value = serde_json::from_str(&message.json().unwrap()).unwrap();
     let told: serde_json::Value = serde_json::from_str(payload).unwrap();
     for key in told.as_object().unwrap().keys() {
         assert!(ours.get(key).is_some(), "{topic}: \"{key}\" is not ours");
@@ -157,6 +157,7 @@ fn every_message_is_one_of_ours() {
                 Said::SlotState(_) => is::<SlotState>(topic, payload),
                 Said::Telemetry(_) => is::<FrameResult>(topic, payload),
                 Said::Metrics => is::<MetricsReport>(topic, payload),
+                Said::Dropped => is::<DroppedReport>(topic, payload),
                 Said::Ack { .. } => is::<CommandReply>(topic, payload),
                 Said::Availability | Said::Snapshot(_) => panic!("{topic} carries no JSON"),
             },

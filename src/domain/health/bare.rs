@@ -42,7 +42,7 @@ mod tests {
                 clock: Default::default(),
                 pipelines: Vec::new(),
                 mqtt: link(broker),
-                messages_lost: 0,
+                messages_lost: crate::domain::importance::Dropped::default(),
                 repository: link(None),
                 board: BoardMetrics::default(),
                 disk_reserve: 0,

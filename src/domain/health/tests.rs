@@ -30,7 +30,7 @@ fn facts(pipelines: Vec<PipelineHealth>) -> Facts {
         clock: clock::ClockFacts::default(),
         pipelines,
         mqtt: LinkHealth { target: Some("mqtt://broker:1883".into()), reached: true, last_error: None },
-        messages_lost: 0,
+        messages_lost: Dropped::default(),
         repository: LinkHealth::default(),
         board: BoardMetrics::default(),
         disk_reserve: 1 << 20,
@@ -97,7 +97,7 @@ fn every_other_fact_has_its_problem() {
     });
     assert_eq!(frozen.code, ProblemCode::RepositoryRefused);
     assert!(frozen.detail.contains("http://r/") && frozen.detail.contains("timestamp expired"));
-    assert_eq!(case(&|f| f.messages_lost = 3).code, ProblemCode::MessagesLost);
+    assert_eq!(case(&|f| f.messages_lost.event = 3).code, ProblemCode::MessagesLost);
     assert_eq!(case(&|f| f.clock_synchronised = Some(false)).code, ProblemCode::ClockUnsynchronised);
     assert_eq!(case(&|f| f.board.disk_free_bytes = Some(5)).code, ProblemCode::DiskLow);
     let memory = case(&|f| {

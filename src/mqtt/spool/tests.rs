@@ -12,11 +12,13 @@ fn message(text: &str, replaces: Option<&str>) -> Spooled {
         payload: text.into(),
         correlation: None,
         replaces: replaces.map(Into::into),
+        class: Importance::default(),
+        timed: false,
     }
 }
 
-fn spool(max_messages: usize, max_bytes: usize) -> Spool {
-    Spool::with_bounds(Box::new(MemoryStore::default()), max_messages, max_bytes)
+fn spool(messages: usize, bytes: usize) -> Spool {
+    Spool::with_bounds(MemoryStore::default(), SpoolBounds { messages, bytes })
 }
 
 fn texts(spool: &mut Spool) -> Vec<String> {
@@ -33,14 +35,21 @@ fn the_oldest_go_first_and_are_counted() {
     let mut s = spool(3, 1000);
     push(&mut s, &[("a", None), ("b", None), ("c", None), ("d", None)]);
     assert_eq!(
-        (texts(&mut s), s.dropped(), s.len(), s.bytes()),
+        (texts(&mut s), s.dropped().total(), s.len(), s.bytes()),
         (vec!["b".into(), "c".into(), "d".into()], 1, 3, 6)
     );
     let mut s = spool(100, 10);
     push(&mut s, &[("1234", None), ("5678", None), ("90", None)]);
-    assert_eq!((texts(&mut s), s.dropped()), (vec!["5678".into(), "90".into()], 1), "10 bytes at most");
+    assert_eq!(
+        (texts(&mut s), s.dropped().total()),
+        (vec!["5678".into(), "90".into()], 1),
+        "10 bytes at most"
+    );
     s.push(vec![message("12345678901", None)], &HashSet::new());
-    assert!(s.dropped() == 2 && s.len() == 2, "larger than all of it, and nothing else is lost by it");
+    assert!(
+        s.dropped().total() == 2 && s.len() == 2,
+        "larger than all of it, and nothing else is lost by it"
+    );
 }
 
 #[test]
@@ -48,7 +57,7 @@ fn a_newer_message_takes_the_place_of_an_older_one_with_its_key() {
     let mut s = spool(10, 1000);
     push(&mut s, &[("40", Some("p")), ("x", None), ("50", Some("p")), ("60", Some("q"))]);
     assert_eq!(texts(&mut s), ["x", "50", "60"]);
-    assert_eq!(s.dropped(), 0);
+    assert_eq!(s.dropped().total(), 0);
 }
 
 #[test]
@@ -66,7 +75,7 @@ fn what_is_on_its_way_is_neither_replaced_nor_dropped() {
 fn what_a_store_holds_is_taken_up() {
     let mut store = MemoryStore::default();
     for n in 0..150 {
-        store.push(&message(&n.to_string(), None)).unwrap();
+        store.push(&[message(&n.to_string(), None)]).unwrap();
     }
     let mut s = Spool::open(store);
     assert_eq!(s.len(), 150);
@@ -82,6 +91,8 @@ fn the_disk_gives_back_what_was_pushed_before_a_restart() {
         payload: "x".repeat(crate::mqtt::payloads::MAX_PAYLOAD),
         correlation: Some(vec![0, 255, 7]),
         replaces: Some("k".into()),
+        class: Importance::Reply,
+        timed: true,
     };
     {
         let opened = Store::open(dir.path()).unwrap();
@@ -106,6 +117,91 @@ fn waiting_retained_messages_are_known_by_topic() {
     assert!(s.has_retained("t") && !s.has_retained("u"));
 }
 
+fn of(class: Importance, text: &str) -> Spooled {
+    Spooled { class, ..message(text, None) }
+}
+
+#[test]
+fn the_least_important_class_is_dropped_first_and_each_is_counted() {
+    let mut s = spool(4, 1000);
+    let none = HashSet::new();
+    let all = [
+        of(Importance::Event, "e1"),
+        of(Importance::Deployment, "d1"),
+        of(Importance::Event, "e2"),
+        of(Importance::Reply, "r1"),
+    ];
+    s.push(all.to_vec(), &none);
+    s.push(vec![of(Importance::Health, "h1")], &none);
+    assert_eq!(texts(&mut s), ["d1", "e2", "r1", "h1"]);
+    s.push(vec![of(Importance::Health, "h2"), of(Importance::Reply, "r2")], &none);
+    assert_eq!(texts(&mut s), ["d1", "h1", "h2", "r2"], "first the event, then the older reply");
+    s.push(vec![of(Importance::Event, "e3")], &none);
+    assert_eq!(texts(&mut s), ["d1", "h1", "h2", "r2"], "all others matter more than this one");
+    s.push(vec![of(Importance::Deployment, "d2"), of(Importance::Deployment, "d3")], &none);
+    assert_eq!(texts(&mut s), ["d1", "h2", "d2", "d3"]);
+    assert_eq!(s.dropped(), Dropped { event: 3, reply: 2, health: 1, deployment: 0 });
+    assert!(!s.has_room());
+}
+
+#[test]
+fn what_is_on_its_way_holds_its_class_up_by_itself_only() {
+    let mut s = spool(2, 1000);
+    s.push(vec![of(Importance::Event, "e1"), of(Importance::Event, "e2")], &HashSet::new());
+    let busy: HashSet<u64> = s.after(0, 9).iter().map(|(id, _)| *id).collect();
+    for text in ["e3", "e4", "e5"] {
+        s.push(vec![of(Importance::Event, text)], &busy);
+    }
+    assert_eq!(texts(&mut s), ["e1", "e2", "e5"]);
+    assert_eq!(s.dropped().event, 2);
+}
+
+#[test]
+fn narrower_bounds_hold_for_what_a_store_kept() {
+    let mut store = MemoryStore::default();
+    for n in 0..10 {
+        let class = if n % 2 == 0 { Importance::Event } else { Importance::Deployment };
+        store.push(&[of(class, &n.to_string())]).unwrap();
+    }
+    let mut s = Spool::with_bounds(store, SpoolBounds { messages: 4, bytes: 1000 });
+    assert_eq!(texts(&mut s), ["3", "5", "7", "9"]);
+    assert_eq!(s.dropped(), Dropped { event: 5, deployment: 1, ..Dropped::default() });
+}
+
+#[test]
+fn a_message_of_an_agent_before_there_were_classes_is_taken_as_it_is() {
+    let old = r#"{"topic":"t","retain":false,"payload":"{\"sent_at\":\"then\"}"}"#;
+    let message: Message = serde_json::from_str::<Spooled>(old).unwrap().into();
+    assert_eq!(message.payload, "{\"sent_at\":\"then\"}", "its time was written when it was made");
+    let timed = Spooled { timed: true, ..message_of("{\"a\":1}") };
+    let text = String::from_utf8(Message::from(timed).payload.to_vec()).unwrap();
+    assert!(text.starts_with("{\"sent_at\":\"2") && text.ends_with("\",\"a\":1}"), "{text}");
+}
+
+fn message_of(text: &str) -> Spooled {
+    message(text, None)
+}
+
+/// A walk over all that wait at each step would take minutes here.
+#[test]
+fn fifty_thousand_messages_wait_and_go_without_a_walk_over_them() {
+    let mut s = Spool::with_bounds(MemoryStore::default(), SpoolBounds::default());
+    let none = HashSet::new();
+    for n in 0..60_000_u32 {
+        let retain = n % 100 == 0;
+        let key = format!("key {}", n % 40_000);
+        s.push(vec![Spooled { retain, ..message("x", Some(&key)) }], &none);
+        assert!(s.has_retained("t"));
+    }
+    assert_eq!((s.len(), s.dropped().total()), (40_000, 0));
+    s.push(vec![message("x", None); 20_000], &none);
+    assert_eq!((s.len(), s.dropped().total()), (50_000, 10_000));
+    while let Some((id, _)) = s.after(0, 1).pop() {
+        s.remove(id);
+    }
+    assert_eq!((s.len(), s.bytes(), s.newest(), s.has_retained("t")), (0, 0, 0, false));
+}
+
 /// A store on a disk that can be filled: then it takes nothing, and tells nothing where it was not opened.
 #[derive(Default)]
 struct Disk {
@@ -124,9 +220,9 @@ impl Disk {
 }
 
 impl SpoolStore for Disk {
-    fn push(&mut self, message: &Spooled) -> Result<u64, Reason> {
+    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason> {
         self.refuses(true)?;
-        self.kept.push(message)
+        self.kept.push(messages)
     }
 
     fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
@@ -139,9 +235,9 @@ impl SpoolStore for Disk {
         self.kept.get(id)
     }
 
-    fn remove(&mut self, id: u64) -> Result<(), Reason> {
+    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason> {
         self.refuses(true)?;
-        self.kept.remove(id)
+        self.kept.remove(ids)
     }
 
     fn sync(&mut self) -> Result<(), Reason> {
@@ -153,14 +249,18 @@ impl SpoolStore for Disk {
 fn on_a_full_disk_messages_wait_in_memory_and_reach_the_store_with_room_again() {
     let disk = Disk::default();
     let full = disk.full.clone();
-    let mut s = Spool::with_bounds(Box::new(disk), 4, 1000);
+    let mut s = Spool::with_bounds(disk, SpoolBounds { messages: 4, bytes: 1000 });
     push(&mut s, &[("a", None), ("b", None)]);
     full.store(true, Ordering::SeqCst);
     push(&mut s, &[("c", None), ("40", Some("p")), ("50", Some("p"))]);
     assert_eq!(texts(&mut s), ["a", "b", "c", "50"], "in their order, and the newer in place of the older");
-    assert!(s.is_behind() && s.dropped() == 0);
+    assert!(s.is_behind() && s.dropped().total() == 0);
     push(&mut s, &[("d", None)]);
-    assert_eq!((texts(&mut s).join(""), s.dropped()), ("bc50d".to_owned(), 1), "bounded all the same");
+    assert_eq!(
+        (texts(&mut s).join(""), s.dropped().total()),
+        ("bc50d".to_owned(), 1),
+        "bounded all the same"
+    );
     let (first, _) = s.after(0, 1).remove(0);
     s.remove(first);
     assert_eq!(texts(&mut s), ["c", "50", "d"]);
@@ -178,8 +278,8 @@ fn on_a_full_disk_messages_wait_in_memory_and_reach_the_store_with_room_again() 
 #[test]
 fn a_store_that_opens_late_gives_what_it_held_without_what_was_said_anew() {
     let mut disk = Disk::default();
-    disk.kept.push(&message("old answer", None)).unwrap();
-    disk.kept.push(&Spooled { retain: true, ..message("old state", None) }).unwrap();
+    disk.kept.push(&[message("old answer", None)]).unwrap();
+    disk.kept.push(&[Spooled { retain: true, ..message("old state", None) }]).unwrap();
     let closed = disk.closed.clone();
     closed.store(true, Ordering::SeqCst);
     let mut s = Spool::open(disk);

@@ -12,12 +12,13 @@ use edgewarden::domain::status::DeviceStatus;
 use edgewarden::domain::{DeviceId, FrameResult, Reason};
 use edgewarden::mqtt::message::Received;
 use edgewarden::mqtt::operator::{Operator, Pending};
-use edgewarden::mqtt::payloads::{Birth, CommandReply, Stamped};
+use edgewarden::mqtt::payloads::{Birth, CommandReply, DroppedReport, Stamped};
 use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
 use edgewarden::process::frames;
 use edgewarden::process::protocol::FrameChannel;
 use edgewarden::trust::{InitOptions, Publisher};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -265,6 +266,10 @@ pub struct Heard {
     pub frames: Vec<FrameResult>,
     /// Figures.
     pub metrics: Vec<MetricsReport>,
+    /// The newest message of each topic, without the device's own levels before it.
+    pub newest: BTreeMap<String, Bytes>,
+    /// What was dropped.
+    pub dropped: Vec<DroppedReport>,
     /// Pictures.
     pub snapshots: Vec<Bytes>,
     /// Replies to commands without a response topic.
@@ -278,6 +283,7 @@ impl Heard {
                 .unwrap_or_else(|error| panic!("{}: {error}", message.topic));
             stamped.body
         }
+        self.newest.insert(said.to_string(), message.payload.clone());
         match said {
             Said::Availability => {
                 self.availability.push(String::from_utf8(message.payload.to_vec()).unwrap());
@@ -288,6 +294,7 @@ impl Heard {
             Said::Telemetry(_) => self.frames.push(body(message)),
             Said::Snapshot(_) => self.snapshots.push(message.payload.clone()),
             Said::Metrics => self.metrics.push(body(message)),
+            Said::Dropped => self.dropped.push(body(message)),
             Said::Ack { .. } => self.acks.push(body(message)),
         }
     }
@@ -458,10 +465,8 @@ impl Device {
         let message = edgewarden::mqtt::message::Message {
             topic,
             payload: payload.into(),
-            content_type: None,
-            response_topic: None,
-            correlation: None,
             retain,
+            ..Default::default()
         };
         let operator = self.operator.as_ref().expect("a broker");
         self.tokio.block_on(operator.publish(message, PATIENCE)).expect("publish");

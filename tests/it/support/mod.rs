@@ -3,10 +3,13 @@
 pub mod certificates;
 pub mod colour_model;
 pub mod device;
+pub mod ear;
 pub mod faulty_web;
 pub mod forge;
+pub mod light;
 pub mod mosquitto;
 pub mod operators;
+pub mod rough_line;
 pub mod secure_web;
 pub mod series_model;
 pub mod stream;

@@ -1,0 +1,77 @@
+"""What the agent's own process (without its children) takes while it has little to do. See bench-idle.sh."""
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from device import Device
+
+PROGRAM, MOSQUITTO, LIBRARY, SECONDS = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
+ROOT = pathlib.Path(__file__).resolve().parent
+BUNDLE, PICTURE = ROOT / "models/v1", ROOT / "models/v1/golden/1.jpg"
+
+
+def memory(pid):
+    """KiB by name of smaps_rollup."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+
+
+def heap(pid):
+    """KiB of private memory that is no file's: heaps, stacks, caches."""
+    kib, anonymous = 0, False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        fields = line.split()
+        if "-" in fields[0] and len(fields) >= 5:
+            anonymous = len(fields) == 5 or fields[5].startswith("[")
+        elif fields[0] == "Rss:" and anonymous:
+            kib += int(fields[1])
+    return kib
+
+
+def processor(pid):
+    """Seconds of processor time so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(title, mqtt):
+    device = Device(PROGRAM, BUNDLE, PICTURE, LIBRARY, fps=1)
+    device.mqtt = mqtt
+    with device:
+        pid = device.agent.pid
+        # What was needed to start is given back after half a minute.
+        time.sleep(40)
+        begun, spent = time.monotonic(), processor(pid)
+        time.sleep(SECONDS)
+        share = (processor(pid) - spent) / (time.monotonic() - begun)
+        kib, threads = memory(pid), len(os.listdir(f"/proc/{pid}/task"))
+        print(f"{title:14}{kib['Rss'] / 1024:10.1f}{kib['Pss'] / 1024:10.1f}{heap(pid) / 1024:10.1f}"
+              f"{threads:10}{share * 100:10.2f}", flush=True)
+        if os.environ.get("SMAPS"):
+            pathlib.Path(os.environ["SMAPS"] + "." + title.replace(" ", "-")).write_text(
+                pathlib.Path(f"/proc/{pid}/smaps").read_text())
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+with tempfile.TemporaryDirectory() as folder:
+    port = free_port()
+    conf = pathlib.Path(folder, "mosquitto.conf")
+    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\nlog_type error\n")
+    broker = subprocess.Popen([MOSQUITTO, "-c", conf])
+    try:
+        print(f"the agent's process alone, one frame a second, {SECONDS:.0f} s each; MiB, and % of one core")
+        print(f"{'':14}{'resident':>10}{'shared out':>10}{'heap':>10}{'threads':>10}{'core %':>10}")
+        measured("without MQTT", "")
+        measured("with MQTT", f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n')
+    finally:
+        broker.terminate()
+        broker.wait()

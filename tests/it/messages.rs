@@ -1,0 +1,140 @@
+//! The page of messages: each example on it is one of ours, and a real device says nothing else.
+
+use crate::support::device::{Device, Options, PIPELINE, Repository, SLOT, release};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::root;
+use edgewarden::domain::FrameResult;
+use edgewarden::domain::deployment::SlotState;
+use edgewarden::domain::health::HealthReport;
+use edgewarden::domain::metrics::MetricsReport;
+use edgewarden::mqtt::payloads::{Birth, CommandReply, DroppedReport, Stamp, Stamped};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Each example and its reader.
+const KINDS: [(&str, fn(&str) -> String); 9] = [
+    ("birth", again::<Birth>),
+    ("health", again::<HealthReport>),
+    ("slot-state", again::<SlotState>),
+    ("telemetry", again::<FrameResult>),
+    ("metrics", again::<MetricsReport>),
+    ("dropped", again::<DroppedReport>),
+    ("reply-executing", again::<CommandReply>),
+    ("reply-successful", again::<CommandReply>),
+    ("reply-failed", again::<CommandReply>),
+];
+
+/// Objects whose keys are names of the device's own.
+const NAMES: [&str; 8] = [
+    "child_restarts",
+    "deltas",
+    "deployments",
+    "power_watts",
+    "provider_share",
+    "recycles",
+    "result",
+    "temperature_celsius",
+];
+
+/// Top-level keys that not every message of a kind has.
+const OPTIONAL: [&str; 4] = ["board", "clock_synchronised", "fraction", "unlocked"];
+
+/// Reads a message as one of its kind, and writes it.
+fn again<T: DeserializeOwned + Serialize>(json: &str) -> String {
+    Stamped::<T>::read(json.as_bytes()).unwrap_or_else(|error| panic!("{error}: {json}")).json().unwrap()
+}
+
+fn example(name: &str) -> String {
+    let path = root().join(format!("packaging/examples/mqtt/{name}.json"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn each_example_is_one_of_ours_and_stands_on_the_page() {
+    let page = std::fs::read_to_string(root().join("packaging/mqtt.md")).unwrap();
+    for (name, again) in KINDS {
+        let text = example(name);
+        let told: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let ours: Value = serde_json::from_str(&again(&text)).unwrap();
+        assert_eq!(told, ours, "{name}: read and written again");
+        assert!(
+            page.contains(&format!("```json\n{text}```")),
+            "packaging/mqtt.md does not show {name}.json as it is"
+        );
+    }
+    for file in std::fs::read_dir(root().join("packaging/examples/mqtt")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let stamp: Stamp = serde_json::from_str(&text).unwrap();
+        let whole = stamp.run_id.is_some() && stamp.made_at.is_some() && stamp.sent_at.is_some();
+        assert!(whole && stamp.device.is_some() && stamp.boot_id.is_some(), "{text}");
+    }
+}
+
+/// Every key with the way to it; `*` for names and `[]` for lists.
+fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            let names = NAMES.iter().any(|name| path.ends_with(&format!(".{name}")));
+            for (key, value) in fields {
+                let path = format!("{path}.{}", if names { "*" } else { key });
+                keys(value, &path, found);
+                found.insert(path);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| keys(value, &format!("{path}[]"), found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn keys_of(json: &[u8]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    keys(&serde_json::from_slice(json).expect("JSON"), "", &mut found);
+    found
+}
+
+#[test]
+fn a_real_device_says_what_the_examples_say() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let mut device = Device::serving(Options::new(&broker, &repository), &release(1));
+    device.publish("cmd/restart/broken", "{\"slot\":", false);
+    device.publish(
+        "cmd/update/again",
+        format!("{{\"slot\":\"{SLOT}\",\"release\":\"{}\"}}", release(1)),
+        false,
+    );
+    let telemetry = format!("telemetry/{PIPELINE}");
+    let state = format!("model/{SLOT}/state");
+    let said = [
+        ("birth", "birth"),
+        ("health", "health"),
+        (state.as_str(), "slot-state"),
+        (telemetry.as_str(), "telemetry"),
+        ("metrics", "metrics"),
+        ("ack/restart/broken", "reply-failed"),
+        ("ack/update/again", "reply-successful"),
+    ];
+    for (topic, name) in said {
+        let real = device.until(topic, |heard| {
+            let message = heard.newest.get(topic)?;
+            // Replies come step by step, and the first figures know of no frame.
+            let is_last = !topic.starts_with("ack/")
+                || message.windows(9).any(|word| word == b"\"status\":")
+                    && !message.windows(6).any(|word| word == b"\"init\"")
+                    && !message.windows(11).any(|word| word == b"\"executing\"");
+            is_last.then(|| message.clone())
+        });
+        let (real, told) = (keys_of(&real), keys_of(example(name).as_bytes()));
+        let unknown: Vec<_> = real.difference(&told).collect();
+        assert!(unknown.is_empty(), "{topic}: {name}.json does not show {unknown:?}");
+        let top = |keys: &BTreeSet<String>| -> BTreeSet<String> {
+            let top = keys.iter().filter_map(|key| key.strip_prefix('.'));
+            let top = top.filter(|key| !key.contains(['.', '[']) && !OPTIONAL.contains(key));
+            top.map(str::to_owned).collect()
+        };
+        assert_eq!(top(&real), top(&told), "{topic}: the keys of {name}.json");
+    }
+    assert!(device.stop().success());
+}
