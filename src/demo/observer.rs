@@ -72,7 +72,7 @@ impl Observer {
             Said::Telemetry(_) => Some(Heard::Frame(body(message)?)),
             Said::Metrics => Some(Heard::Metrics(Box::new(body(message)?))),
             Said::Ack { .. } => Some(Heard::Reply(body(message)?)),
-            Said::Birth | Said::Health | Said::Snapshot(_) => None,
+            Said::Birth | Said::Health | Said::Event(_) | Said::Counts(_) | Said::Snapshot(_) => None,
         })
     }
 }

@@ -3,6 +3,8 @@
 //! Fields are only ever added within a schema version. `availability` is plain text and a
 //! snapshot is a JPEG; everything else is a [`Stamped`] object.
 
+pub mod event;
+
 use crate::domain::command::Progress;
 use crate::domain::{CommandId, DeviceId, PipelineName, Reason, SlotName};
 use serde::de::DeserializeOwned;

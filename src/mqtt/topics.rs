@@ -5,6 +5,8 @@
 //! <root>/<device>/birth                           retained
 //! <root>/<device>/health                          retained
 //! <root>/<device>/model/<slot>/state              retained
+//! <root>/<device>/counts/<pipeline>               retained
+//! <root>/<device>/event/<pipeline>
 //! <root>/<device>/telemetry/<pipeline>
 //! <root>/<device>/snapshot/<pipeline>             a JPEG
 //! <root>/<device>/metrics
@@ -35,6 +37,10 @@ pub enum Said {
     SlotState(SlotName),
     /// What the model said about a frame.
     Telemetry(PipelineName),
+    /// What happened to an event.
+    Event(PipelineName),
+    /// How many events there were and are.
+    Counts(PipelineName),
     /// A frame as a JPEG.
     Snapshot(PipelineName),
     /// Figures.
@@ -88,6 +94,11 @@ impl Topics {
             return Err(Reason::new(ReasonCode::BadRequest, detail));
         }
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// The root.
+    pub fn root(&self) -> &str {
+        &self.root
     }
 
     /// The topic of something that `device` says.
@@ -147,6 +158,8 @@ impl Topics {
             [device, "metrics"] => said(device, Said::Metrics),
             [device, "model", slot, "state"] => said(device, Said::SlotState(slot.parse().ok()?)),
             [device, "telemetry", pipeline] => said(device, Said::Telemetry(pipeline.parse().ok()?)),
+            [device, "event", pipeline] => said(device, Said::Event(pipeline.parse().ok()?)),
+            [device, "counts", pipeline] => said(device, Said::Counts(pipeline.parse().ok()?)),
             [device, "snapshot", pipeline] => said(device, Said::Snapshot(pipeline.parse().ok()?)),
             [device, "ack", command, id] => {
                 said(device, Said::Ack { command: (*command).to_owned(), id: id.parse().ok()? })
@@ -164,6 +177,8 @@ impl fmt::Display for Said {
             Said::Health => f.write_str("health"),
             Said::SlotState(slot) => write!(f, "model/{slot}/state"),
             Said::Telemetry(pipeline) => write!(f, "telemetry/{pipeline}"),
+            Said::Event(pipeline) => write!(f, "event/{pipeline}"),
+            Said::Counts(pipeline) => write!(f, "counts/{pipeline}"),
             Said::Snapshot(pipeline) => write!(f, "snapshot/{pipeline}"),
             Said::Metrics => f.write_str("metrics"),
             Said::Ack { command, id } => write!(f, "ack/{command}/{id}"),
@@ -214,6 +229,8 @@ mod tests {
             Just(Said::Metrics),
             name().prop_map(|n| Said::SlotState(n.parse().unwrap())),
             name().prop_map(|n| Said::Telemetry(n.parse().unwrap())),
+            name().prop_map(|n| Said::Event(n.parse().unwrap())),
+            name().prop_map(|n| Said::Counts(n.parse().unwrap())),
             name().prop_map(|n| Said::Snapshot(n.parse().unwrap())),
             (name(), name()).prop_map(|(command, id)| Said::Ack { command, id: id.parse().unwrap() }),
         ]
