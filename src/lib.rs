@@ -40,6 +40,10 @@
 //! newest. The watchdog is fed by progress, and by what the agent does about the want of it
 //! ([`domain::watchdog`]).
 //!
+//! Where a pipeline has rules for it, answers become events ([`domain::event`]): what is seen is followed over the
+//! frames, and its beginning, its changes and its end are told once each; [`agent`] notes on disk what goes on, so that
+//! an end follows each beginning also where the agent is killed.
+//!
 //! The optimised graph of a model is kept on disk ([`inference::graph_cache`]), so that the next start is
 //! faster. A child that has outgrown its memory ([`domain::memory`]) is replaced by a fresh one of the same
 //! bundle, with the handover of an update.

@@ -8,6 +8,8 @@ use super::authority::Authority;
 use super::bundles::Bundles;
 use super::camera;
 use super::commands::Commands;
+use super::events::{Events, Teller};
+use super::homeassistant;
 use super::host::Device;
 use super::local::handover::HandedOver;
 use super::local::{LocalApi, LocalRequest, MetricsText, Socket};
@@ -62,6 +64,7 @@ pub(super) struct Agent {
     pub(super) store: Store,
     pub(super) channels: Vec<FrameChannel>,
     pub(super) settings: Arc<Settings>,
+    pub(super) events: Arc<Events>,
     /// Held as long as the agent lives; the kernel lets it go with the process.
     pub(super) _lock: File,
 }
@@ -95,20 +98,31 @@ pub(super) async fn assemble(
         let (bundles, refresh) = (bundles.clone(), settings.commands.refresh);
         tokio::spawn(async move { bundles.tend_operators(refresh).await });
     }
+    let (listening, from_home) = homeassistant::listen(&settings);
+    let mut commanded_by = None;
     let mqtt = match &settings.mqtt {
         Some(broker) => {
             let spool = Spool::with_bounds(DiskStore::new(&store), broker.spool);
             let gate = Arc::new(authority(&settings, broker, &bundles, &store));
             let birth = birth(&settings, &identity, gate.is_open());
-            let started =
-                mqtt::start(broker, &settings.device, birth.clone(), spool, to_agent, gate.clone())?;
-            tokio::spawn(present(started.clone(), birth, gate, bundles.clone()));
+            let started = mqtt::start_and_listen(
+                broker,
+                &settings.device,
+                birth.clone(),
+                spool,
+                to_agent,
+                gate.clone(),
+                listening,
+            )?;
+            tokio::spawn(present(started.clone(), birth, gate.clone(), bundles.clone()));
+            commanded_by = Some((started.clone(), gate));
             Some(started)
         }
         None => None,
     };
 
-    let outlet = Arc::new(Outlet::new(telemetry.clone(), mqtt.clone()));
+    let (events, words) = Events::new(&settings.pipelines);
+    let outlet = Arc::new(Outlet::new(telemetry.clone(), mqtt.clone(), events.clone()));
     let exe = Path::new(OWN_PROGRAM);
     let plans: Vec<camera::Plan> =
         settings.pipelines.iter().filter_map(|one| camera_plan(&settings, one, exe)).collect();
@@ -121,6 +135,8 @@ pub(super) async fn assemble(
     });
     let pipelines: Vec<pipeline::Handle> = pipelines.collect();
     let device = Arc::new(Device::new(cameras, pipelines));
+    let (of, kept, to) = (&settings.pipelines, store.clone(), mqtt.clone());
+    tokio::spawn(Teller::new(events.clone(), words, to, device.clone(), kept, of).run());
 
     let journal = Journal::new(&store);
     let handed_over = HandedOver::new(state, settings.update.max_bundle, settings.update.disk_reserve);
@@ -139,6 +155,19 @@ pub(super) async fn assemble(
     );
 
     let figures: Arc<RwLock<Option<MetricsReport>>> = Arc::default();
+    if let Some((mqtt, gate)) = commanded_by {
+        tokio::spawn(homeassistant::tend(homeassistant::Parts {
+            settings: settings.clone(),
+            mqtt,
+            heard: from_home,
+            updater: updater.clone(),
+            bundles: bundles.clone(),
+            gate,
+            events: events.clone(),
+            figures: figures.clone(),
+            board: identity.board.clone().unwrap_or_else(|| identity.arch.clone()),
+        }));
+    }
     let (local, from_local) = mpsc::channel(COMMANDS);
     let api = LocalApi { commands: local, metrics: page(&figures), handed_over: handed_over.clone() };
     let reports = Reports::new(Parts {
@@ -166,6 +195,7 @@ pub(super) async fn assemble(
         store,
         channels,
         settings,
+        events,
         _lock: lock,
     };
     Ok((agent, socket))

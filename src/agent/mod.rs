@@ -8,6 +8,8 @@ pub mod authority;
 mod bundles;
 pub mod camera;
 mod commands;
+mod events;
+mod homeassistant;
 mod host;
 pub mod local;
 mod outlet;

@@ -1,5 +1,6 @@
-//! Where a pipeline's frames end: in the figures, on MQTT, and in the sign of life for the watchdog.
+//! Where a pipeline's frames end: in the figures, in events, on MQTT, and in the sign of life for the watchdog.
 
+use super::events::Events;
 use super::pipeline::Sink;
 use crate::domain::ledger::Skip;
 use crate::domain::memory::Excess;
@@ -7,20 +8,26 @@ use crate::domain::{FrameResult, PipelineName, Reason};
 use crate::mqtt;
 use crate::telemetry::Telemetry;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Takes what comes out of the pipelines; nothing here waits.
 pub struct Outlet {
     telemetry: Telemetry,
     mqtt: Option<mqtt::Handle>,
+    events: Arc<Events>,
     /// Frames finished by pipeline.
     finished: Mutex<BTreeMap<PipelineName, u64>>,
 }
 
 impl Outlet {
     /// Joins the ends.
-    pub fn new(telemetry: Telemetry, mqtt: Option<mqtt::Handle>) -> Self {
-        Self { telemetry, mqtt, finished: Mutex::default() }
+    pub fn new(telemetry: Telemetry, mqtt: Option<mqtt::Handle>, events: Arc<Events>) -> Self {
+        Self { telemetry, mqtt, events, finished: Mutex::default() }
+    }
+
+    /// What becomes of the answers as events.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// Frames that a pipeline has finished, well or not.
@@ -43,6 +50,7 @@ impl Sink for Outlet {
         if let Some(mqtt) = &self.mqtt {
             mqtt.telemetry(pipeline, &result);
         }
+        self.events.answered(pipeline, &result);
         self.finish(pipeline);
     }
 

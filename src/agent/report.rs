@@ -145,6 +145,7 @@ impl Reports {
             }
         }
         for pipeline in &mut report.pipelines {
+            pipeline.events = self.outlet.events().counts(&pipeline.name).unwrap_or_default();
             let shares = shares.remove(&pipeline.name).unwrap_or_default();
             pipeline.provider_share =
                 shares.into_iter().map(|share| (share.provider, f64::from(share.time))).collect();

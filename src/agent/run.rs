@@ -237,17 +237,19 @@ fn show(agent: &Agent, board: &BoardMetrics, shown: &mut Option<HealthReport>, d
 
 /// Ends everything in the opposite order of its beginning.
 async fn finish(agent: Agent, mut commands: JoinSet<()>) {
-    let Agent { commands: actor, reports, mqtt, store, channels, .. } = agent;
+    let Agent { commands: actor, reports, mqtt, store, channels, events, .. } = agent;
     drop(reports);
     commands.shutdown().await;
     // Deployments stay where they are in the journal and go on at the next start.
     actor.updater.ends_on_purpose().await;
     actor.updater.stop().await;
     actor.device.stop().await;
+    events.end().await;
     clear(&channels).await;
     if let Some(mqtt) = mqtt {
         mqtt::Handle::shutdown(&mqtt, FAREWELL).await;
     }
+    events.forget().await;
     if let Err(reason) = blocking(move || Ok(store.sync()?)).await {
         tracing::error!(%reason, "the store could not be synced");
     }

@@ -10,7 +10,9 @@ pub mod settings;
 
 pub mod access;
 mod commands;
+mod events;
 mod file;
+mod homeassistant;
 mod maintenance;
 mod motion;
 mod pipeline;

@@ -49,7 +49,7 @@ pub fn read(mut section: Section<'_>) -> Option<MotionSettings> {
 }
 
 /// `rect` or `polygon`.
-fn area(section: &mut Section<'_>) -> Option<Area> {
+pub(super) fn area(section: &mut Section<'_>) -> Option<Area> {
     let at = section.at.clone();
     match (section.take("rect"), section.take("polygon")) {
         (Some(node), None) => rect(&node).map_err(|fault| section.fault(&node.at, "rect", fault)).ok(),

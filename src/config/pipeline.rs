@@ -4,9 +4,9 @@
 //! it with `source_of`. What belongs to the camera (its stall timeout, the motion gate) is set where the source is.
 
 use super::file::{Faults, Node, Place, Section, Value};
-use super::settings::{MqttSettings, PipelineSettings};
+use super::settings::{EventSettings, MqttSettings, PipelineSettings};
 use super::value::{duration, number, parsed, say_duration};
-use super::{sensor, source};
+use super::{events, sensor, source};
 use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{PipelineName, SlotName};
@@ -183,6 +183,7 @@ pub struct Draft {
     pub stall_timeout: Duration,
     pub crop: Option<[f32; 4]>,
     pub motion: Option<MotionSettings>,
+    pub events: Option<EventSettings>,
     pub look: Look,
 }
 
@@ -229,6 +230,12 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
     let found: Vec<_> = drafts.iter().map(find).collect();
     let settings = drafts.iter().zip(found).map(|(draft, found)| {
         let (source, source_of, stall_timeout) = found?;
+        let motion =
+            drafts.iter().find(|owner| owner.name == source_of).and_then(|owner| owner.motion.as_ref());
+        let mut events = draft.events.clone();
+        if let Some(events) = &mut events {
+            events::complete(events, draft.pace.fps(), motion, stall_timeout);
+        }
         Some(PipelineSettings {
             name: draft.name.clone(),
             slot: draft.slot.clone(),
@@ -238,6 +245,7 @@ pub fn resolve(drafts: Vec<Draft>, known: &[PipelineName], faults: &Faults) -> O
             stall_timeout,
             crop: draft.crop,
             motion: draft.motion.clone(),
+            events,
             source,
             source_of,
         })

@@ -8,7 +8,7 @@ use super::settings::{
 use super::value::{
     boolean, bytes, duration, number, one_of, parsed, path, say_duration, shorten, text, whole,
 };
-use super::{ConfigErrors, Surroundings, commands, maintenance, motion, pipeline};
+use super::{ConfigErrors, Surroundings, commands, events, homeassistant, maintenance, motion, pipeline};
 use crate::domain::DeviceId;
 use crate::domain::garbage::Spare;
 use crate::domain::manifest::Provider;
@@ -42,6 +42,7 @@ pub fn settings(
     let paths = paths(root.table_or_empty("paths"));
     let runtime = runtime(root.table_or_empty("runtime"), around);
     let mqtt = root.table("mqtt").map(mqtt);
+    let homeassistant = homeassistant::homeassistant(root.table_or_empty("homeassistant"));
     let commands = commands::commands(root.table_or_empty("commands"));
     let repository = root.table("repository").map(|section| repository(section, file));
     let update = update(root.table_or_empty("update"));
@@ -59,6 +60,7 @@ pub fn settings(
             paths,
             runtime,
             mqtt,
+            homeassistant,
             commands,
             repository,
             update,
@@ -462,6 +464,7 @@ fn read_pipeline(
     let pace = section.or("fps", pipeline::Pace::Fps(15.0), pipeline::pace);
     let max_age = pipeline::oldest(&mut section, pace);
     let motion = section.table("motion").map(motion::read);
+    let events = section.table("events").map(events::read);
     let mut look = pipeline::look(&mut section, motion.is_some(), pace);
     let stall_timeout = section.or("stall_timeout", secs(10), duration(ms(100)..=secs(86400)));
     if let Some(pipeline::Look::Own(source)) = &mut look {
@@ -478,6 +481,7 @@ fn read_pipeline(
         stall_timeout,
         crop,
         motion: motion.transpose_or()?,
+        events: events.transpose_or()?,
         look: look?,
     })
 }

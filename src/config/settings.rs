@@ -1,6 +1,7 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
 use crate::domain::authority::Requirement;
+use crate::domain::event::Rules;
 use crate::domain::garbage::Spare;
 use crate::domain::maintenance;
 use crate::domain::manifest::Provider;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub runtime: RuntimeSection,
     /// `[mqtt]`; without it the device does not report.
     pub mqtt: Option<MqttSettings>,
+    /// `[homeassistant]`
+    pub homeassistant: HomeAssistantSettings,
     /// `[commands]`
     pub commands: CommandSettings,
     /// `[repository]`; without it the device takes no bundles.
@@ -143,6 +146,15 @@ impl Default for SpoolBounds {
     fn default() -> Self {
         Self { messages: 50_000, bytes: 32 << 20 }
     }
+}
+
+/// How the device makes itself known to Home Assistant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeAssistantSettings {
+    /// Whether it does.
+    pub discovery: bool,
+    /// First levels of the topic on which Home Assistant looks for devices.
+    pub prefix: String,
 }
 
 /// TLS to the broker, or to the repository.
@@ -324,8 +336,19 @@ pub struct PipelineSettings {
     pub crop: Option<[f32; 4]>,
     /// Hold still pictures back; of the source, like it.
     pub motion: Option<MotionSettings>,
+    /// What is an event; `None`: nothing.
+    pub events: Option<EventSettings>,
     /// What it looks at.
     pub source: SourceSettings,
     /// The pipeline whose source that is; its own name where it has one of its own.
     pub source_of: PipelineName,
+}
+
+/// Which events a pipeline tells of, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventSettings {
+    /// What is an event.
+    pub rules: Rules,
+    /// A picture goes with the beginning of an event, at most so often; `None`: none does.
+    pub picture_every: Option<Duration>,
 }

@@ -16,6 +16,8 @@ mod access;
 mod broker;
 /// `[commands]`.
 mod commands;
+/// What is an event, and how Home Assistant hears of the device.
+mod events;
 /// When an update may go on.
 mod maintenance;
 /// Whose models are taken, and which keys open encrypted ones.
@@ -81,6 +83,7 @@ fn the_example_shows_every_default_of_a_device_that_says_nothing() {
     assert_eq!(smallest.runtime, example.runtime);
     assert_eq!(smallest.update, example.update);
     assert_eq!(smallest.commands, example.commands);
+    assert_eq!(smallest.homeassistant, example.homeassistant);
     assert_eq!(smallest.health, example.health);
     assert_eq!(smallest.log, example.log);
     assert_eq!(smallest.pipelines[0].source, example.pipelines[0].source);
@@ -110,7 +113,7 @@ fn the_examples_in_the_example_are_valid() {
 fn the_example_names_every_key() {
     let runtime = ["runtime.cpu", "runtime.tensorrt", "runtime.cuda", "runtime.openvino", "runtime.xnnpack"];
     let tables = ["device", "paths", "runtime", "mqtt", "commands", "repository", "update", "health", "log"];
-    for table in tables.into_iter().chain(runtime) {
+    for table in tables.into_iter().chain(runtime).chain(["homeassistant", "pipeline.events"]) {
         let known = faults(&format!("{SMALLEST}[{table}]\nqqqqqqqqqqqqqqqq = 1\n"))
             .into_iter()
             .find_map(|line| Some(line.split_once("known here: ")?.1.to_owned()))

@@ -72,7 +72,12 @@ impl Observer {
             Said::Telemetry(_) => Some(Heard::Frame(body(message)?)),
             Said::Metrics => Some(Heard::Metrics(Box::new(body(message)?))),
             Said::Ack { .. } => Some(Heard::Reply(body(message)?)),
-            Said::Birth | Said::Health | Said::Dropped | Said::Snapshot(_) => None,
+            Said::Birth
+            | Said::Health
+            | Said::Dropped
+            | Said::Event(_)
+            | Said::Counts(_)
+            | Said::Snapshot(_) => None,
         })
     }
 }

@@ -227,6 +227,7 @@ mod tests {
             source: SourceState::Running,
             source_restarts: 0,
             fps: 0.0,
+            events: BTreeMap::new(),
             provider_share: BTreeMap::new(),
             latency_ms: BTreeMap::new(),
         };

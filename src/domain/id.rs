@@ -103,6 +103,9 @@ name!(
     /// Somebody whose key may sign commands.
     OperatorName, "operator name");
 name!(
+    /// A named part of a pipeline's picture.
+    ZoneName, "zone name");
+name!(
     /// One attempt to bring a slot to a release.
     DeploymentId, "deployment id");
 

@@ -1,6 +1,7 @@
 //! The device's figures: what `telemetry` measures and MQTT and Prometheus carry.
 
 use super::delta::Transfer;
+use super::event::Counts;
 use super::health::SourceState;
 use super::id::PipelineName;
 use super::importance::Dropped;
@@ -49,6 +50,9 @@ pub struct PipelineMetrics {
     pub source_restarts: u64,
     /// Answered frames per second over the sliding window.
     pub fps: f64,
+    /// Events by label, where the pipeline tells of any.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub events: Counts,
     /// Share of the model's time by provider, 0 to 1, as the first run showed it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provider_share: BTreeMap<String, f64>,

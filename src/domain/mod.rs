@@ -13,6 +13,7 @@ pub mod command;
 pub mod credit;
 pub mod delta;
 pub mod deployment;
+pub mod event;
 pub mod frame;
 pub mod garbage;
 pub mod health;
@@ -42,6 +43,7 @@ pub mod window;
 pub use frame::{FrameFormat, FrameMeta};
 pub use id::{
     CommandId, DeploymentId, DeviceId, Digest, ModelName, OperatorName, PipelineName, Release, SlotName,
+    ZoneName,
 };
 pub use manifest::Manifest;
 pub use reason::{Reason, ReasonCode};

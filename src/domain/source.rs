@@ -71,6 +71,11 @@ impl SourceSettings {
         }
     }
 
+    /// True when its frames are pictures, false when they are windows of samples.
+    pub fn gives_pictures(&self) -> bool {
+        !matches!(self, SourceSettings::Sensor(_))
+    }
+
     /// True when it has an end.
     pub fn ends(&self) -> bool {
         match self {

@@ -14,7 +14,9 @@
 
 pub mod client;
 pub mod commands;
+mod events;
 pub mod gate;
+pub mod homeassistant;
 pub mod message;
 pub mod operator;
 pub mod payloads;
@@ -100,6 +102,31 @@ pub fn start(
     commands: mpsc::Sender<Incoming>,
     gate: Arc<dyn Gate>,
 ) -> Result<Handle, Reason> {
+    start_and_listen(settings, device, birth, spool, commands, gate, None)
+}
+
+/// Messages of others that the agent wants to hear of.
+#[derive(Debug)]
+pub struct Listening {
+    /// The topic, without wildcards, beside those of the commands.
+    pub topic: String,
+    /// Where they go; while it is full, they are dropped.
+    pub heard: mpsc::Sender<Received>,
+}
+
+/// As [`start`], and listens to one more topic.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_and_listen(
+    settings: &MqttSettings,
+    device: &DeviceSettings,
+    birth: Birth,
+    spool: Spool,
+    commands: mpsc::Sender<Incoming>,
+    gate: Arc<dyn Gate>,
+    listening: Option<Listening>,
+) -> Result<Handle, Reason> {
     let topics = Topics::new(&settings.root)?;
     topics::check_device(&device.id)?;
     let availability = topics.said(&device.id, &Said::Availability);
@@ -125,6 +152,7 @@ pub fn start(
         subscriptions: audiences
             .map(|audience| topics.commands(&audience))
             .chain([availability.clone()])
+            .chain(listening.iter().map(|listening| listening.topic.clone()))
             .collect(),
     })?;
     let connection = Arc::new(connection);
@@ -150,7 +178,7 @@ pub fn start(
     });
     link.newest(&Said::Birth, birth);
     let addressee = Addressee { device: device.id.clone(), groups: device.groups.clone() };
-    tokio::spawn(inbox(link.clone(), addressee, received, commands, gate));
+    tokio::spawn(inbox(link.clone(), addressee, received, commands, gate, listening));
     let (stop, stopped) = oneshot::channel();
     let pump = tokio::spawn(pump.run(stopped));
     Ok(Handle {
@@ -198,6 +226,7 @@ async fn inbox(
     mut received: mpsc::Receiver<Received>,
     agent: mpsc::Sender<Incoming>,
     gate: Arc<dyn Gate>,
+    listening: Option<Listening>,
 ) {
     let availability = link.topics.said(&link.device, &Said::Availability);
     while let Some(message) = received.recv().await {
@@ -206,6 +235,11 @@ async fn inbox(
             if message.payload == payloads::OFFLINE && !message.retained {
                 let _ = link.orders.try_send(Order::Online);
             }
+            continue;
+        }
+        if let Some(listening) = listening.as_ref().filter(|listening| listening.topic == message.topic) {
+            // Who listens is busy with the message before, which says the same.
+            let _ = listening.heard.try_send(message);
             continue;
         }
         let raw = RawCommand { topic: &message.topic, payload: &message.payload, retained: message.retained };

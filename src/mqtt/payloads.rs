@@ -8,6 +8,8 @@
 //! is sent (`sent_at`) is only known at each try, perhaps days later, and is written into the payload then
 //! ([`sent`]): a consumer that sees no MQTT properties reads it too. A double differs in `sent_at` only.
 
+pub mod event;
+
 use crate::domain::command::Progress;
 use crate::domain::importance::Dropped;
 use crate::domain::{CommandId, DeviceId, PipelineName, Reason, SlotName};

@@ -5,6 +5,8 @@
 //! <root>/<device>/birth                           retained
 //! <root>/<device>/health                          retained
 //! <root>/<device>/model/<slot>/state              retained
+//! <root>/<device>/counts/<pipeline>               retained
+//! <root>/<device>/event/<pipeline>
 //! <root>/<device>/telemetry/<pipeline>
 //! <root>/<device>/snapshot/<pipeline>             a JPEG
 //! <root>/<device>/metrics
@@ -36,6 +38,10 @@ pub enum Said {
     SlotState(SlotName),
     /// What the model said about a frame.
     Telemetry(PipelineName),
+    /// What happened to an event.
+    Event(PipelineName),
+    /// How many events there were and are.
+    Counts(PipelineName),
     /// A frame as a JPEG.
     Snapshot(PipelineName),
     /// Figures.
@@ -91,6 +97,11 @@ impl Topics {
             return Err(Reason::new(ReasonCode::BadRequest, detail));
         }
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// The root.
+    pub fn root(&self) -> &str {
+        &self.root
     }
 
     /// The topic of something that `device` says.
@@ -151,6 +162,8 @@ impl Topics {
             [device, "dropped"] => said(device, Said::Dropped),
             [device, "model", slot, "state"] => said(device, Said::SlotState(slot.parse().ok()?)),
             [device, "telemetry", pipeline] => said(device, Said::Telemetry(pipeline.parse().ok()?)),
+            [device, "event", pipeline] => said(device, Said::Event(pipeline.parse().ok()?)),
+            [device, "counts", pipeline] => said(device, Said::Counts(pipeline.parse().ok()?)),
             [device, "snapshot", pipeline] => said(device, Said::Snapshot(pipeline.parse().ok()?)),
             [device, "ack", command, id] => {
                 said(device, Said::Ack { command: (*command).to_owned(), id: id.parse().ok()? })
@@ -168,6 +181,8 @@ impl fmt::Display for Said {
             Said::Health => f.write_str("health"),
             Said::SlotState(slot) => write!(f, "model/{slot}/state"),
             Said::Telemetry(pipeline) => write!(f, "telemetry/{pipeline}"),
+            Said::Event(pipeline) => write!(f, "event/{pipeline}"),
+            Said::Counts(pipeline) => write!(f, "counts/{pipeline}"),
             Said::Snapshot(pipeline) => write!(f, "snapshot/{pipeline}"),
             Said::Metrics => f.write_str("metrics"),
             Said::Dropped => f.write_str("dropped"),
@@ -219,6 +234,8 @@ mod tests {
             Just(Said::Metrics),
             name().prop_map(|n| Said::SlotState(n.parse().unwrap())),
             name().prop_map(|n| Said::Telemetry(n.parse().unwrap())),
+            name().prop_map(|n| Said::Event(n.parse().unwrap())),
+            name().prop_map(|n| Said::Counts(n.parse().unwrap())),
             name().prop_map(|n| Said::Snapshot(n.parse().unwrap())),
             (name(), name()).prop_map(|(command, id)| Said::Ack { command, id: id.parse().unwrap() }),
         ]

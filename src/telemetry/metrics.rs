@@ -207,7 +207,8 @@ impl Metrics {
             source: SourceState::default(),
             source_restarts: 0,
             fps: pipeline.stages[0].rate(now),
-            // The agent knows what serves, and fills it in.
+            // The agent knows these, and fills them in.
+            events: BTreeMap::new(),
             provider_share: BTreeMap::new(),
             latency_ms: STAGES
                 .iter()

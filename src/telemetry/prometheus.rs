@@ -2,6 +2,7 @@
 //!
 //! Names follow its conventions: base units, `_total` for counters, one unit a metric.
 
+use crate::domain::event;
 use crate::domain::health::SourceState;
 use crate::domain::importance::Importance;
 use crate::domain::metrics::MetricsReport;
@@ -119,6 +120,18 @@ fn pipelines(page: &mut Page, report: &MetricsReport) {
         None,
         all.iter().map(|p| (vec![label(&p.name)], p.fps)),
     );
+    let events = |count: fn(&event::Count) -> u64| {
+        all.iter().flat_map(move |p| {
+            p.events.iter().map(move |(class, of)| {
+                (vec![("pipeline", p.name.to_string()), ("class", class.clone())], count(of))
+            })
+        })
+    };
+    if all.iter().any(|p| !p.events.is_empty()) {
+        page.count("events", "Events that began, by class", events(|of| of.begun));
+        let active = events(|of| of.active).map(|(labels, active)| (labels, active as f64));
+        page.level("events_active", "Events that go on now, by class", None, active);
+    }
     page.level(
         "provider_share",
         "Share of the model's time by execution provider, in its first run",
@@ -291,6 +304,7 @@ mod tests {
                     still: 8,
                     ..FrameCounts::default()
                 },
+                events: [("nut \"M8\"".to_owned(), event::Count { begun: 5, active: 2 })].into(),
                 source: SourceState::Lost,
                 source_restarts: 3,
                 fps: 14.5,
@@ -340,6 +354,8 @@ mod tests {
             r#"edgewarden_source_state{pipeline="belt",state="lost"} 1.0"#,
             r#"edgewarden_source_state{pipeline="belt",state="running"} 0.0"#,
             r#"edgewarden_source_restarts_total{pipeline="belt"} 3"#,
+            r#"edgewarden_events_total{pipeline="belt",class="nut \"M8\""} 5"#,
+            r#"edgewarden_events_active{pipeline="belt",class="nut \"M8\""} 2.0"#,
             r#"edgewarden_frames_per_second{pipeline="belt"} 14.5"#,
             r#"edgewarden_latency_seconds{pipeline="belt",stage="infer",quantile="0.95"} 0.03"#,
             "edgewarden_swaps_total{} 2",

@@ -40,3 +40,20 @@ pub fn listed_digest(
         }
     }
 }
+
+/// The releases in the list that `metadata_dir` remembers, verified again from the pinned root; without those of
+/// delegations, whose lists are not remembered. Age is not judged. Empty where none was seen yet.
+///
+/// # Errors
+/// When what was seen does not hold.
+pub fn listed(pinned_root: &[u8], metadata_dir: PathBuf) -> Result<Vec<Release>, Reason> {
+    let seen = Seen::in_folder(metadata_dir);
+    if tuf::kept_target(pinned_root, &seen, "")?.1.is_none() {
+        return Ok(Vec::new());
+    }
+    // The bytes that were just verified: nobody but this agent writes there, one task at a time.
+    let list: Value =
+        serde_json::from_slice(&seen.load("targets.json")?.unwrap_or_default()).unwrap_or_default();
+    let targets = list["signed"]["targets"].as_object().into_iter().flatten();
+    Ok(targets.filter_map(|(path, _)| layout::release_of_target(path)).collect())
+}

@@ -19,12 +19,16 @@ mod cost;
 mod crash;
 /// A store that is damaged, a disk that is read-only.
 mod damaged;
+/// Events: begun once, told again, ended, whatever happens to the agent.
+mod events;
 /// Folders and films with every frame answered.
 mod film;
 /// A disk that is full: at the start, or of a sudden.
 mod full_disk;
 /// Bundle files that the agent cannot open itself.
 mod handover;
+/// What Home Assistant sees of a device.
+mod homeassistant;
 /// A bundle of more than 4 GiB.
 mod large;
 /// The local socket, the service manager, two agents on one machine.

@@ -7,6 +7,7 @@ use edgewarden::domain::FrameResult;
 use edgewarden::domain::deployment::SlotState;
 use edgewarden::domain::health::HealthReport;
 use edgewarden::domain::metrics::MetricsReport;
+use edgewarden::mqtt::payloads::event::{CountsMessage, EventMessage};
 use edgewarden::mqtt::payloads::{Birth, CommandReply, DroppedReport, Stamp, Stamped};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,11 +15,13 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Each example and its reader.
-const KINDS: [(&str, fn(&str) -> String); 9] = [
+const KINDS: [(&str, fn(&str) -> String); 11] = [
     ("birth", again::<Birth>),
     ("health", again::<HealthReport>),
     ("slot-state", again::<SlotState>),
     ("telemetry", again::<FrameResult>),
+    ("event", again::<EventMessage>),
+    ("counts", again::<CountsMessage>),
     ("metrics", again::<MetricsReport>),
     ("dropped", again::<DroppedReport>),
     ("reply-executing", again::<CommandReply>),

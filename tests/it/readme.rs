@@ -10,6 +10,7 @@ use edgewarden::domain::health::HealthReport;
 use edgewarden::domain::metrics::MetricsReport;
 use edgewarden::domain::{DeviceId, FrameResult};
 use edgewarden::mqtt::commands::{self, Addressee, RawCommand};
+use edgewarden::mqtt::payloads::event::{CountsMessage, EventMessage};
 use edgewarden::mqtt::payloads::{Birth, CommandReply, DroppedReport, Stamped};
 use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
 use serde::de::DeserializeOwned;
@@ -156,6 +157,8 @@ fn every_message_is_one_of_ours() {
                 Said::Health => is::<HealthReport>(topic, payload),
                 Said::SlotState(_) => is::<SlotState>(topic, payload),
                 Said::Telemetry(_) => is::<FrameResult>(topic, payload),
+                Said::Event(_) => is::<EventMessage>(topic, payload),
+                Said::Counts(_) => is::<CountsMessage>(topic, payload),
                 Said::Metrics => is::<MetricsReport>(topic, payload),
                 Said::Dropped => is::<DroppedReport>(topic, payload),
                 Said::Ack { .. } => is::<CommandReply>(topic, payload),

@@ -5,10 +5,12 @@
 //! is one way to a list and one only, and a start without a network knows the same as the run before it.
 
 use super::{Bundles, unpinned};
-use crate::domain::Reason;
+use crate::domain::{Reason, Release};
+use crate::sys::blocking::blocking;
 use crate::sys::clock::Clock;
 use crate::trust::RepositoryClient;
 use crate::trust::operators::{self, Operators};
+use crate::trust::remembered;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{MutexGuard, Notify, watch};
@@ -58,6 +60,22 @@ impl Bundles {
     /// Who may sign commands now, and every change of it.
     pub fn operators(&self) -> watch::Receiver<Known> {
         self.appointed.known.subscribe()
+    }
+
+    /// The releases that the repository lists, as last seen and verified; none where that cannot be told.
+    pub async fn listed(&self) -> Vec<Release> {
+        let Some(settings) = &self.repository else { return Vec::new() };
+        let (root, metadata) = (settings.root.clone(), self.metadata.clone());
+        // Between two writes of the metadata, not amid them.
+        let _turn = self.appointed.turn.lock().await;
+        let listed = blocking(move || {
+            let pinned = std::fs::read(&root).map_err(|error| unpinned(&root, &error))?;
+            remembered::listed(&pinned, metadata)
+        });
+        listed.await.unwrap_or_else(|reason| {
+            tracing::debug!(%reason, "what the repository lists is not known");
+            Vec::new()
+        })
     }
 
     /// The time to judge expiry by.

@@ -12,6 +12,7 @@ use edgewarden::domain::status::DeviceStatus;
 use edgewarden::domain::{DeviceId, FrameResult, Reason};
 use edgewarden::mqtt::message::Received;
 use edgewarden::mqtt::operator::{Operator, Pending};
+use edgewarden::mqtt::payloads::event::{CountsMessage, EventMessage};
 use edgewarden::mqtt::payloads::{Birth, CommandReply, DroppedReport, Stamped};
 use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
 use edgewarden::process::frames;
@@ -270,6 +271,10 @@ pub struct Heard {
     pub newest: BTreeMap<String, Bytes>,
     /// What was dropped.
     pub dropped: Vec<DroppedReport>,
+    /// What happened to events.
+    pub events: Vec<EventMessage>,
+    /// Counts of events.
+    pub counts: Vec<CountsMessage>,
     /// Pictures.
     pub snapshots: Vec<Bytes>,
     /// Replies to commands without a response topic.
@@ -292,6 +297,8 @@ impl Heard {
             Said::Health => self.health.push(body(message)),
             Said::SlotState(_) => self.states.push(body(message)),
             Said::Telemetry(_) => self.frames.push(body(message)),
+            Said::Event(_) => self.events.push(body(message)),
+            Said::Counts(_) => self.counts.push(body(message)),
             Said::Snapshot(_) => self.snapshots.push(message.payload.clone()),
             Said::Metrics => self.metrics.push(body(message)),
             Said::Dropped => self.dropped.push(body(message)),

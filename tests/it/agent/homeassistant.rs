@@ -1,0 +1,114 @@
+//! What Home Assistant sees of a device: it appears, is told anew when Home Assistant comes up, can be updated from
+//! there, and goes away when it is told to.
+
+use crate::support::device::{Device, Options, PATIENCE, Repository, release};
+use crate::support::mosquitto::Mosquitto;
+use edgewarden::mqtt::message::{Message, Received};
+use edgewarden::mqtt::operator::Operator;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+/// Somebody at the broker who hears what Home Assistant hears.
+struct Home {
+    operator: Operator,
+    tokio: Runtime,
+}
+
+impl Home {
+    fn at(broker: &Mosquitto) -> Self {
+        let tokio =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let filters = vec!["homeassistant/device/+/config".to_owned()];
+        let url = broker.url();
+        let connected = Operator::connect(&url, None, "edgewarden", filters, PATIENCE);
+        let operator = tokio.block_on(connected).expect("a connection");
+        Self { operator, tokio }
+    }
+
+    /// The next discovery message that is as wanted.
+    fn until(&self, what: &str, wanted: impl Fn(&Received, &Value) -> bool) -> (Received, Value) {
+        loop {
+            let message = self.tokio.block_on(self.operator.next(PATIENCE));
+            let message = message.unwrap_or_else(|| panic!("never: {what}"));
+            let value = serde_json::from_slice(&message.payload).unwrap_or_default();
+            if wanted(&message, &value) {
+                return (message, value);
+            }
+        }
+    }
+
+    fn say(&self, topic: &str, payload: &str) {
+        let message = Message {
+            topic: topic.to_owned(),
+            payload: payload.to_owned().into_bytes().into(),
+            ..Message::default()
+        };
+        self.tokio.block_on(self.operator.publish(message, PATIENCE)).expect("publish");
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value["components"]["update_main"].get(key)?.as_str()
+}
+
+#[test]
+fn it_appears_is_updated_from_there_and_goes_when_told() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let rules: toml::Table = "classes = [\"nut\"]".parse().unwrap();
+    let options = Options::new(&broker, &repository).set("pipeline.events", rules);
+    let mut device = Device::serving(options, &release(1));
+
+    // Whoever comes later finds it, with the release that the repository lists.
+    let home = Home::at(&broker);
+    let button = |value: &Value| text(value, "payload_install").is_some();
+    let (_, shown) = home.until("an offer", |_, value| button(value));
+    assert_eq!(shown["device"]["name"], device.id().as_str());
+    let entities = shown["components"].as_object().unwrap();
+    for key in
+        ["health", "fps_main", "latency_main", "model_main", "picture_main", "event_main", "count_main_nut"]
+    {
+        assert!(entities.contains_key(key), "{key} in {:?}", entities.keys());
+    }
+    assert_eq!(shown["availability"][0]["topic"], format!("edgewarden/{}/availability", device.id()));
+    let later = Home::at(&broker);
+    later.until("what the broker kept", |message, value| message.retained && button(value));
+
+    // Home Assistant comes up.
+    home.say("homeassistant/status", "offline");
+    home.say("homeassistant/status", "online");
+    let (_, shown) = home.until("it is told anew", |message, value| !message.retained && button(value));
+
+    // Its button. Pressed twice it is one command.
+    let (topic, payload) = (text(&shown, "command_topic").unwrap(), text(&shown, "payload_install").unwrap());
+    home.say(topic, payload);
+    home.say(topic, payload);
+    device.until("the update", |heard| (heard.current()? == release(2)).then_some(()));
+    home.until("nothing is newer", |_, value| value["components"].is_object() && !button(value));
+
+    assert!(device.stop().success());
+    device.configure(|options| options.set("homeassistant.discovery", false));
+    device.start();
+    home.until("it is taken away", |message, _| message.payload.is_empty());
+    assert!(device.stop().success());
+    let late = Home::at(&broker);
+    late.say("homeassistant/device/other/config", "{}");
+    let (first, _) = late.until("a message", |_, _| true);
+    assert_eq!(first.topic, "homeassistant/device/other/config", "the broker keeps nothing of it");
+}
+
+/// Where commands need a signature, Home Assistant shows the version and has no button.
+#[test]
+fn a_device_that_wants_signatures_has_no_button() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1", "v2"]);
+    let mut device = Device::serving(Options::new(&broker, &repository), &release(1));
+    assert!(device.stop().success());
+    device.configure(|options| options.set("commands.require_signature", true));
+    let home = Home::at(&broker);
+    device.start();
+    let (_, shown) = home.until("it says so", |message, value| {
+        !message.retained && text(value, "value_template").is_some_and(|template| template.contains("@2.0.0"))
+    });
+    assert_eq!((text(&shown, "command_topic"), text(&shown, "payload_install")), (None, None));
+}
