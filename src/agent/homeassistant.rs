@@ -12,7 +12,7 @@ use crate::config::settings::PipelineSettings;
 use crate::domain::deployment::SlotState;
 use crate::domain::metrics::MetricsReport;
 use crate::domain::{CommandId, Release};
-use crate::mqtt::homeassistant::{ONLINE, PipelineView, View};
+use crate::mqtt::homeassistant::{COMMANDS, ONLINE, PipelineView, View};
 use crate::mqtt::message::Received;
 use crate::mqtt::{self, Listening, homeassistant};
 use crate::update::driver::Updater;
@@ -20,13 +20,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
 /// Between two looks at what may have changed without a word.
 const LOOK: Duration = Duration::from_secs(2);
-/// Between two looks at what the repository lists.
-const LISTED: u32 = 15;
+/// So many of them between two looks at what the repository lists.
+const LISTED: u32 = 150;
 /// When Home Assistant comes up, a fleet does not answer in one moment.
 const SPREAD_MS: u64 = 1500;
 
@@ -58,6 +58,8 @@ pub struct Parts {
     pub events: Arc<Events>,
     /// The figures.
     pub figures: Figures,
+    /// A command of Home Assistant came to its end.
+    pub used: Arc<Notify>,
     /// The board, or the architecture.
     pub board: String,
 }
@@ -69,14 +71,14 @@ pub async fn tend(parts: Parts) {
         parts.mqtt.hide_from_home_assistant(&prefix);
         return;
     }
-    let Parts { settings, mqtt, mut heard, updater, bundles, gate, events, figures, board } = parts;
+    let Parts { settings, mqtt, mut heard, updater, bundles, gate, events, figures, used, board } = parts;
     let mut states = updater.subscribe();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut listed, mut looks) = (Vec::new(), 0_u32);
     let mut shown: Option<Facts> = None;
     loop {
-        let mut came_up = false;
+        let (mut came_up, mut used_up) = (false, false);
         tokio::select! {
             _ = look.tick() => looks = looks.wrapping_add(1),
             state = states.recv() => match state {
@@ -85,6 +87,8 @@ pub async fn tend(parts: Parts) {
                 Ok(_) | Err(RecvError::Lagged(_)) => looks = 0,
                 Err(RecvError::Closed) => return,
             },
+            // Its name is used up, also where it was refused and nothing changed.
+            () = used.notified() => used_up = true,
             Some(message) = heard.recv() => came_up = message.payload[..] == *ONLINE,
         }
         let Some(has_temperature) = has_temperature(&figures) else { continue };
@@ -104,7 +108,7 @@ pub async fn tend(parts: Parts) {
             let wait = getrandom::u64().unwrap_or_default() % SPREAD_MS;
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        if changed || came_up {
+        if changed || came_up || used_up {
             mqtt.show_to_home_assistant(&prefix, &facts.view(&settings, &board));
             shown = Some(facts);
         }
@@ -161,7 +165,7 @@ impl Facts {
 
 /// A command runs once under its name, so each message brings a new one.
 fn command_id() -> Option<CommandId> {
-    format!("homeassistant-{}", uuid::Uuid::now_v7().simple()).parse().ok()
+    format!("{COMMANDS}{}", uuid::Uuid::now_v7().simple()).parse().ok()
 }
 
 /// The newest listed release of the same model that is newer than this one; one that is not finished is offered to
