@@ -13,14 +13,13 @@ use crate::domain::deployment::SlotState;
 use crate::domain::metrics::MetricsReport;
 use crate::domain::{CommandId, Release};
 use crate::mqtt::homeassistant::{COMMANDS, ONLINE, PipelineView, View};
-use crate::mqtt::message::Received;
 use crate::mqtt::{self, Listening, homeassistant};
 use crate::update::driver::Updater;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
 /// Between two looks at what may have changed without a word.
@@ -34,10 +33,11 @@ const SPREAD_MS: u64 = 1500;
 type Figures = Arc<RwLock<Option<MetricsReport>>>;
 
 /// Hears when Home Assistant comes up.
-pub fn listen(settings: &Settings) -> (Option<Listening>, mpsc::Receiver<Received>) {
-    let (heard, messages) = mpsc::channel(1);
+pub fn listen(settings: &Settings) -> (Option<Listening>, Arc<Notify>) {
+    let heard: Arc<Notify> = Arc::default();
     let topic = homeassistant::status_topic(&settings.homeassistant.prefix);
-    (settings.homeassistant.discovery.then_some(Listening { topic, heard }), messages)
+    let listening = Listening { topic, word: ONLINE, heard: heard.clone() };
+    (settings.homeassistant.discovery.then_some(listening), heard)
 }
 
 /// All that the message is made from.
@@ -46,8 +46,8 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// The broker.
     pub mqtt: mqtt::Handle,
-    /// What was heard from Home Assistant.
-    pub heard: mpsc::Receiver<Received>,
+    /// Told when Home Assistant came up.
+    pub heard: Arc<Notify>,
     /// The slots.
     pub updater: Arc<Updater<Bundles>>,
     /// The repository.
@@ -71,7 +71,7 @@ pub async fn tend(parts: Parts) {
         parts.mqtt.hide_from_home_assistant(&prefix);
         return;
     }
-    let Parts { settings, mqtt, mut heard, updater, bundles, gate, events, figures, used, board } = parts;
+    let Parts { settings, mqtt, heard, updater, bundles, gate, events, figures, used, board } = parts;
     let mut states = updater.subscribe();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,7 +89,7 @@ pub async fn tend(parts: Parts) {
             },
             // Its name is used up, also where it was refused and nothing changed.
             () = used.notified() => used_up = true,
-            Some(message) = heard.recv() => came_up = message.payload[..] == *ONLINE,
+            () = heard.notified() => came_up = true,
         }
         let Some(has_temperature) = has_temperature(&figures) else { continue };
         if looks % LISTED == 0 || shown.is_none() {
