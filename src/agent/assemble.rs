@@ -41,7 +41,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Commands that wait at most, from each side.
@@ -65,6 +65,8 @@ pub(super) struct Agent {
     pub(super) channels: Vec<FrameChannel>,
     pub(super) settings: Arc<Settings>,
     pub(super) events: Arc<Events>,
+    /// Told when a command of Home Assistant came to its end.
+    pub(super) home: Arc<Notify>,
     /// Held as long as the agent lives; the kernel lets it go with the process.
     pub(super) _lock: File,
 }
@@ -155,6 +157,7 @@ pub(super) async fn assemble(
     );
 
     let figures: Arc<RwLock<Option<MetricsReport>>> = Arc::default();
+    let home: Arc<Notify> = Arc::default();
     if let Some((mqtt, gate)) = commanded_by {
         tokio::spawn(homeassistant::tend(homeassistant::Parts {
             settings: settings.clone(),
@@ -165,6 +168,7 @@ pub(super) async fn assemble(
             gate,
             events: events.clone(),
             figures: figures.clone(),
+            used: home.clone(),
             board: identity.board.clone().unwrap_or_else(|| identity.arch.clone()),
         }));
     }
@@ -196,6 +200,7 @@ pub(super) async fn assemble(
         channels,
         settings,
         events,
+        home,
         _lock: lock,
     };
     Ok((agent, socket))

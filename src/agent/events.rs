@@ -43,7 +43,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Something for the teller.
 enum Word {
     /// It happened.
-    Happened { pipeline: PipelineName, told: Told },
+    Happened { pipeline: PipelineName, told: Box<Told> },
     /// Answer when all so far is handed over.
     Flush(oneshot::Sender<()>),
     /// The spool has all: remove the notes of what is over, and answer.
@@ -140,7 +140,8 @@ impl Events {
     fn hand_over(&self, pipeline: &PipelineName, told: Vec<Told>) {
         for told in told {
             let (kind, id) = (told.kind, told.event.id);
-            if self.words.try_send(Word::Happened { pipeline: pipeline.clone(), told }).is_err() {
+            let word = Word::Happened { pipeline: pipeline.clone(), told: Box::new(told) };
+            if self.words.try_send(word).is_err() {
                 tracing::error!(
                     %pipeline,
                     %id,
@@ -240,7 +241,7 @@ impl Teller {
         let mut next = Some(word);
         while let Some(word) = next {
             match word {
-                Word::Happened { pipeline, told } => happened.push((pipeline, told)),
+                Word::Happened { pipeline, told } => happened.push((pipeline, *told)),
                 Word::Flush(done) => {
                     self.tell(std::mem::take(&mut happened)).await;
                     self.count();

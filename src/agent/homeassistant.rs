@@ -12,21 +12,20 @@ use crate::config::settings::PipelineSettings;
 use crate::domain::deployment::SlotState;
 use crate::domain::metrics::MetricsReport;
 use crate::domain::{CommandId, Release};
-use crate::mqtt::homeassistant::{ONLINE, PipelineView, View};
-use crate::mqtt::message::Received;
+use crate::mqtt::homeassistant::{COMMANDS, ONLINE, PipelineView, View};
 use crate::mqtt::{self, Listening, homeassistant};
 use crate::update::driver::Updater;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 /// Between two looks at what may have changed without a word.
 const LOOK: Duration = Duration::from_secs(2);
-/// Between two looks at what the repository lists.
-const LISTED: u32 = 15;
+/// So many of them between two looks at what the repository lists.
+const LISTED: u32 = 150;
 /// When Home Assistant comes up, a fleet does not answer in one moment.
 const SPREAD_MS: u64 = 1500;
 
@@ -34,10 +33,11 @@ const SPREAD_MS: u64 = 1500;
 type Figures = Arc<RwLock<Option<MetricsReport>>>;
 
 /// Hears when Home Assistant comes up.
-pub fn listen(settings: &Settings) -> (Option<Listening>, mpsc::Receiver<Received>) {
-    let (heard, messages) = mpsc::channel(1);
+pub fn listen(settings: &Settings) -> (Option<Listening>, Arc<Notify>) {
+    let heard: Arc<Notify> = Arc::default();
     let topic = homeassistant::status_topic(&settings.homeassistant.prefix);
-    (settings.homeassistant.discovery.then_some(Listening { topic, heard }), messages)
+    let listening = Listening { topic, word: ONLINE, heard: heard.clone() };
+    (settings.homeassistant.discovery.then_some(listening), heard)
 }
 
 /// All that the message is made from.
@@ -46,8 +46,8 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// The broker.
     pub mqtt: mqtt::Handle,
-    /// What was heard from Home Assistant.
-    pub heard: mpsc::Receiver<Received>,
+    /// Told when Home Assistant came up.
+    pub heard: Arc<Notify>,
     /// The slots.
     pub updater: Arc<Updater<Bundles>>,
     /// The repository.
@@ -58,6 +58,8 @@ pub struct Parts {
     pub events: Arc<Events>,
     /// The figures.
     pub figures: Figures,
+    /// A command of Home Assistant came to its end.
+    pub used: Arc<Notify>,
     /// The board, or the architecture.
     pub board: String,
 }
@@ -69,14 +71,14 @@ pub async fn tend(parts: Parts) {
         parts.mqtt.hide_from_home_assistant(&prefix);
         return;
     }
-    let Parts { settings, mqtt, mut heard, updater, bundles, gate, events, figures, board } = parts;
+    let Parts { settings, mqtt, heard, updater, bundles, gate, events, figures, used, board } = parts;
     let mut states = updater.subscribe();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut listed, mut looks) = (Vec::new(), 0_u32);
     let mut shown: Option<Facts> = None;
     loop {
-        let mut came_up = false;
+        let (mut came_up, mut used_up) = (false, false);
         tokio::select! {
             _ = look.tick() => looks = looks.wrapping_add(1),
             state = states.recv() => match state {
@@ -85,7 +87,9 @@ pub async fn tend(parts: Parts) {
                 Ok(_) | Err(RecvError::Lagged(_)) => looks = 0,
                 Err(RecvError::Closed) => return,
             },
-            Some(message) = heard.recv() => came_up = message.payload[..] == *ONLINE,
+            // Its name is used up, also where it was refused and nothing changed.
+            () = used.notified() => used_up = true,
+            () = heard.notified() => came_up = true,
         }
         let Some(has_temperature) = has_temperature(&figures) else { continue };
         if looks % LISTED == 0 || shown.is_none() {
@@ -104,7 +108,7 @@ pub async fn tend(parts: Parts) {
             let wait = getrandom::u64().unwrap_or_default() % SPREAD_MS;
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        if changed || came_up {
+        if changed || came_up || used_up {
             mqtt.show_to_home_assistant(&prefix, &facts.view(&settings, &board));
             shown = Some(facts);
         }
@@ -161,7 +165,7 @@ impl Facts {
 
 /// A command runs once under its name, so each message brings a new one.
 fn command_id() -> Option<CommandId> {
-    format!("homeassistant-{}", uuid::Uuid::now_v7().simple()).parse().ok()
+    format!("{COMMANDS}{}", uuid::Uuid::now_v7().simple()).parse().ok()
 }
 
 /// The newest listed release of the same model that is newer than this one; one that is not finished is offered to

@@ -11,7 +11,7 @@ use crate::domain::health::{HealthReport, HealthState};
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::watchdog::Watchdog;
 use crate::domain::{Reason, ReasonCode};
-use crate::mqtt;
+use crate::mqtt::{self, homeassistant};
 use crate::sys::background;
 use crate::sys::blocking::blocking;
 use crate::sys::{heap, notify, program};
@@ -165,11 +165,16 @@ fn ticks(every: Duration) -> tokio::time::Interval {
 fn carry_out(agent: &Agent, gate: &Arc<Semaphore>, commands: &mut JoinSet<()>, ordered: Ordered) {
     let (actor, reports, gate) = (agent.commands.clone(), agent.reports.clone(), gate.clone());
     tracing::info!(command = ordered.request.command.name(), id = %ordered.request.id, "command");
+    let id = ordered.request.id.as_str();
+    let home = id.starts_with(homeassistant::COMMANDS).then(|| agent.home.clone());
     commands.spawn(async move {
         // Closed only with the agent.
         let Ok(place) = gate.acquire_owned().await else { return };
         let status = async move { serde_json::to_value(reports.status().await).unwrap_or_default() };
         actor.execute(ordered, status, place).await;
+        if let Some(home) = home {
+            home.notify_one();
+        }
     });
 }
 

@@ -21,6 +21,8 @@ use crate::domain::{CommandId, DeviceId, PipelineName, Release, SlotName};
 
 /// What Home Assistant says when it comes up.
 pub const ONLINE: &[u8] = b"online";
+/// How the names of its commands begin.
+pub const COMMANDS: &str = "homeassistant-";
 /// Classes that are counted in Home Assistant at most, over all pipelines.
 pub const MAX_CLASSES: usize = 64;
 

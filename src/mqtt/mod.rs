@@ -55,7 +55,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use throttle::Throttle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use topics::{Audience, Said, Topics};
 
@@ -105,13 +105,15 @@ pub fn start(
     start_and_listen(settings, device, birth, spool, commands, gate, None)
 }
 
-/// Messages of others that the agent wants to hear of.
+/// A word of others that the agent wants to hear of.
 #[derive(Debug)]
 pub struct Listening {
     /// The topic, without wildcards, beside those of the commands.
     pub topic: String,
-    /// Where they go; while it is full, they are dropped.
-    pub heard: mpsc::Sender<Received>,
+    /// The payload.
+    pub word: &'static [u8],
+    /// Told when it was said; several times at once count once.
+    pub heard: Arc<Notify>,
 }
 
 /// As [`start`], and listens to one more topic.
@@ -238,8 +240,9 @@ async fn inbox(
             continue;
         }
         if let Some(listening) = listening.as_ref().filter(|listening| listening.topic == message.topic) {
-            // Who listens is busy with the message before, which says the same.
-            let _ = listening.heard.try_send(message);
+            if message.payload[..] == *listening.word {
+                listening.heard.notify_one();
+            }
             continue;
         }
         let raw = RawCommand { topic: &message.topic, payload: &message.payload, retained: message.retained };

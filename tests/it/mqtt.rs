@@ -1,6 +1,9 @@
 //! The device's side of MQTT against a real mosquitto: presence, commands, and that what must
 //! arrive does.
 
+/// Events: which of them may be left out.
+mod events;
+
 use crate::support::mosquitto::{Mosquitto, Setup, free_port};
 use edgewarden::config::settings::{DeviceSettings, MqttSettings, SpoolBounds, TlsSettings};
 use edgewarden::domain::command::{Command, Progress};

@@ -46,8 +46,8 @@ fn every_rule_is_read() {
 
 #[test]
 fn a_gate_and_a_slow_pace_are_no_silence() {
-    let slow = format!("[[pipeline]]\nfps = 0.01\nsource = {{ kind = \"synthetic\" }}\n[pipeline.events]\n");
-    assert_eq!(rules(&slow).silence, Duration::from_secs(500));
+    let slow = "[[pipeline]]\nfps = 0.01\nsource = { kind = \"synthetic\" }\n[pipeline.events]\n";
+    assert_eq!(rules(slow).silence, Duration::from_secs(500));
     // The gate is that of the pipeline with the source.
     let text = format!(
         "{SMALLEST}[pipeline.motion]\nkeep_alive = \"5m\"\n[[pipeline]]\nname = \"second\"\nsource_of = \"main\"\n\

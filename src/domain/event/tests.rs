@@ -368,7 +368,7 @@ fn what_is_no_box_does_no_harm() {
 fn what_is_kept_is_bounded() {
     let mut story =
         Story::new(Rules { inertia: (1, 1), cool_down: Duration::from_secs(3600), ..rules() }, 10.0);
-    for n in 0..3000_u32 {
+    for n in 0..600_u32 {
         let things = (0..300).map(|at| {
             let x = (at * 53 + n * 31) % 1000;
             thing(&format!("class {}", (n + at) % 500), x as f32, ((at * 29 + n) % 500) as f32)

@@ -5,7 +5,7 @@ use crate::support::device::{Device, Options, PATIENCE, Repository, release};
 use crate::support::mosquitto::Mosquitto;
 use edgewarden::mqtt::message::{Message, Received};
 use edgewarden::mqtt::operator::Operator;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 /// Somebody at the broker who hears what Home Assistant hears.
@@ -79,7 +79,15 @@ fn it_appears_is_updated_from_there_and_goes_when_told() {
     home.say("homeassistant/status", "online");
     let (_, shown) = home.until("it is told anew", |message, value| !message.retained && button(value));
 
-    // Its button. Pressed twice it is one command.
+    // Its button, while the source is paused by hand: it is refused, and may be pressed again, under another name.
+    device.command("pause", json!({})).unwrap();
+    home.say(text(&shown, "command_topic").unwrap(), text(&shown, "payload_install").unwrap());
+    let used = shown.clone();
+    let (_, shown) = home.until("another name", |_, value| {
+        button(value) && text(value, "command_topic") != text(&used, "command_topic")
+    });
+    device.command("resume", json!({})).unwrap();
+    // Pressed twice it is one command.
     let (topic, payload) = (text(&shown, "command_topic").unwrap(), text(&shown, "payload_install").unwrap());
     home.say(topic, payload);
     home.say(topic, payload);
@@ -90,6 +98,8 @@ fn it_appears_is_updated_from_there_and_goes_when_told() {
     device.configure(|options| options.set("homeassistant.discovery", false));
     device.start();
     home.until("it is taken away", |message, _| message.payload.is_empty());
+    // It listens for signals by then.
+    device.status();
     assert!(device.stop().success());
     let late = Home::at(&broker);
     late.say("homeassistant/device/other/config", "{}");
