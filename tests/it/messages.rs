@@ -14,8 +14,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// Reads a message and writes it.
+type Again = fn(&str) -> String;
+
 /// Each example and its reader.
-const KINDS: [(&str, fn(&str) -> String); 11] = [
+const KINDS: [(&str, Again); 11] = [
     ("birth", again::<Birth>),
     ("health", again::<HealthReport>),
     ("slot-state", again::<SlotState>),

@@ -25,7 +25,6 @@ fn a_broker_is_reached_plainly_over_tls_or_through_a_web_server() {
     for (text, told) in [
         ("url = \"ws://h\"\nca_file = \"a\"", "mqtt.url: is without TLS"),
         ("url = \"wss://u:hunter2@h/mqtt\"", "mqtt.url: names a user or a password"),
-        ("url = \"ws:///mqtt\"", "mqtt.url: "),
         ("url = \"wss://h/mqtt?a=b\"", "nothing may follow the path"),
     ] {
         let faults = faults(&format!("{SMALLEST}[mqtt]\n{text}\n"));
