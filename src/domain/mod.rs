@@ -13,6 +13,8 @@ pub mod command;
 pub mod credit;
 pub mod delta;
 pub mod deployment;
+pub mod desired;
+pub mod fleet;
 pub mod frame;
 pub mod garbage;
 pub mod health;
