@@ -24,8 +24,11 @@ pub struct Args {
     /// The device
     device: DeviceId,
     /// How many lines; a device gives fewer where they do not fit into a message
-    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     lines: u32,
+    /// Only lines of this level and above: error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    level: Option<String>,
     /// Ask again every five seconds and print what is new, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
@@ -45,7 +48,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let ready = args.access.ready()?;
     let signing = args.sign.ready(&ready.file)?;
     let audience = Audience::Device(args.device.clone());
-    let arguments: Map<String, Value> = [("lines".to_owned(), json!(args.lines))].into_iter().collect();
+    let mut arguments = Map::from_iter([("lines".to_owned(), json!(args.lines))]);
+    if let Some(level) = &args.level {
+        arguments.insert("level".to_owned(), json!(level));
+    }
     let operator = ready.connect().await?;
     let question = Question {
         audience: &audience,

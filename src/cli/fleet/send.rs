@@ -28,7 +28,9 @@ Commands:
   restart                    end the agent and start it anew in its place
   set KEY=VALUE…             change keys of the configuration
   logs [LINES]               the last lines of the log; `edgewarden fleet logs` prints them
-  audit, diagnose, identify  where the device's agent has them
+  audit [LINES]              the last lines of the log of commands
+  diagnose                   what `edgewarden check` would say there
+  identify                   show which machine it is
 Any other name is sent as it is, with what --args says.
 
 Where the device wants signatures, give --key. To look (status, snapshot, logs) mostly needs none.

@@ -26,6 +26,18 @@ pub(super) fn arguments(
     words: &[String],
     beside: Beside,
 ) -> Result<Map<String, Value>, String> {
+    let mut fields = fields(command, words)?;
+    options(command, &mut fields, beside)?;
+    if COMMANDS.contains(&command) {
+        let mut action = fields.clone();
+        action.insert("command".to_owned(), command.into());
+        commands::action(&action).map_err(|reason| reason.detail)?;
+    }
+    Ok(fields)
+}
+
+/// What the words alone say.
+fn fields(command: &str, words: &[String]) -> Result<Map<String, Value>, String> {
     let mut fields = Map::new();
     let takes = |what: &str| Err(format!("{command} takes {what}; see `edgewarden fleet send --help`"));
     let fault = |error: crate::domain::id::IdError| format!("{command}: {error}");
@@ -50,9 +62,10 @@ pub(super) fn arguments(
         ("pause" | "resume" | "snapshot", _) => {
             return takes("one pipeline, or none where the device has one");
         }
-        ("logs", []) => {}
-        ("logs", [lines]) => {
-            let lines: u32 = lines.parse().map_err(|_| format!("logs: \"{lines}\" is no number of lines"))?;
+        ("logs" | "audit", []) => {}
+        ("logs" | "audit", [lines]) => {
+            let lines: u32 =
+                lines.parse().map_err(|_| format!("{command}: \"{lines}\" is no number of lines"))?;
             fields.insert("lines".to_owned(), json!(lines));
         }
         ("set", []) => return takes("KEY=VALUE, such as health.interval=10s"),
@@ -65,16 +78,10 @@ pub(super) fn arguments(
                     return Err(format!("set: {key} is given twice"));
                 }
             }
-            fields.insert("set".to_owned(), Value::Object(set));
+            fields.insert("values".to_owned(), Value::Object(set));
         }
         (_, []) => {}
         (_, _) => return takes("no further words; give fields as JSON with --args"),
-    }
-    options(command, &mut fields, beside)?;
-    if COMMANDS.contains(&command) {
-        let mut action = fields.clone();
-        action.insert("command".to_owned(), command.into());
-        commands::action(&action).map_err(|reason| reason.detail)?;
     }
     Ok(fields)
 }
@@ -106,8 +113,8 @@ fn options(command: &str, fields: &mut Map<String, Value>, beside: Beside) -> Re
 fn value_of(text: &str) -> Value {
     let read = format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("v"));
     match read {
+        None | Some(toml::Value::Datetime(_)) => text.into(),
         Some(value) => serde_json::to_value(value).unwrap_or_else(|_| text.into()),
-        None => text.into(),
     }
 }
 
@@ -134,10 +141,7 @@ mod tests {
             ("restart", json!({})),
             ("logs 20", json!({ "lines": 20 })),
             ("identify", json!({})),
-            (
-                "set a.b=5 c=true d=10s e=[1,2] f=\"7\" g=",
-                json!({ "set": { "a.b": 5, "c": true, "d": "10s", "e": [1, 2], "f": "7", "g": "" } }),
-            ),
+            ("audit 9", json!({ "lines": 9 })),
             ("a-command-of-tomorrow", json!({})),
         ] {
             assert_eq!(plain(line).unwrap(), expected, "{line}");
@@ -160,6 +164,15 @@ mod tests {
         ] {
             assert!(plain(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn values_are_read_as_in_the_configuration_and_everything_else_is_text() {
+        let words = ["a.b=5", "c=true", "d=10s", "e=[1,2]", "f=\"7\"", "g=", "h=2026-01-01", "i=x = 1"];
+        let read = fields("set", &words.map(str::to_owned)).unwrap();
+        let expected = json!({ "values": { "a.b": 5, "c": true, "d": "10s", "e": [1, 2], "f": "7", "g": "",
+            "h": "2026-01-01", "i": "x = 1" } });
+        assert_eq!(Value::Object(read), expected);
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub(super) fn document(payload: &[u8]) -> Option<Value> {
 }
 
 pub(super) fn stamp(document: &Value) -> Stamp {
-    let sent =
-        document.get("sent_at").and_then(Value::as_str).and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let time = |key: &str| document.get(key)?.as_str()?.parse::<jiff::Timestamp>().ok();
+    let sent = time("sent_at").or_else(|| time("made_at"));
     Stamp { device: name(document, "device"), sent_ms: sent.map(jiff::Timestamp::as_millisecond) }
 }
 
