@@ -80,6 +80,10 @@
 //! command's number durable before it runs: who holds the broker can hold a command back, not make one, aim it
 //! at another device, or have it run twice; who holds an operator's key can choose among signed models only.
 //!
+//! The operator's side of many devices, `edgewarden fleet`, is a reader of what they say ([`domain::fleet`] folds
+//! it, [`mqtt::operator`] fetches it) and a sender of such commands. It believes the topic and not the payload about
+//! who speaks, and shows nothing that a terminal would obey.
+//!
 //! # Directions
 //!
 //! Imports point one way, and one file names each vendor; `tests/it/architecture.rs` holds both

@@ -64,7 +64,7 @@ pub struct UpdateArgs {
 
 /// How the new model runs beside the one that serves before it counts; what is not given is as configured.
 #[derive(Debug, clap::Args)]
-struct ShadowArgs {
+pub(super) struct ShadowArgs {
     /// Live frames that both models answer first (0: none); the new one's answers are only compared
     #[arg(long, value_name = "FRAMES")]
     shadow: Option<u64>,
@@ -83,7 +83,7 @@ struct ShadowArgs {
 }
 
 impl ShadowArgs {
-    fn wish(&self) -> ShadowWish {
+    pub(super) fn wish(&self) -> ShadowWish {
         ShadowWish {
             frames: self.shadow,
             max_seconds: self.shadow_max,
@@ -208,7 +208,7 @@ fn shown(
 }
 
 /// A command's result, an object of few plain values, on one line.
-fn words(result: &Value) -> String {
+pub(super) fn words(result: &Value) -> String {
     let plain = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),

@@ -14,6 +14,7 @@ pub mod control;
 pub mod demo;
 pub mod encrypt;
 pub mod exit;
+pub mod fleet;
 pub mod local;
 pub mod log;
 pub mod man;
@@ -75,6 +76,9 @@ pub enum Command {
     /// Make and publish to a repository of signed bundles
     #[command(subcommand)]
     Repo(repo::Command),
+    /// See and command devices over MQTT, from anywhere
+    #[command(subcommand)]
+    Fleet(fleet::Command),
     /// Sign a command for a device or a group, to be sent by any MQTT client
     SignCommand(sign_command::Args),
     /// Print the completions of a shell
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Bundle(command) => bundle::run(command),
         Command::Repo(command) => repo::run(command),
+        Command::Fleet(command) => fleet::run(command),
         Command::SignCommand(args) => sign_command::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -56,7 +56,8 @@ pub struct Args {
     json: bool,
 }
 
-fn lifetime(text: &str) -> Result<Duration, String> {
+/// How long a signed command may count.
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     let most = Duration::from_millis(MAX_LIFETIME_MS.unsigned_abs());
     let span = config::span(text).filter(|span| (Duration::from_secs(1)..=most).contains(span));
     span.ok_or_else(|| "write a number and its unit, such as 90s, 10m, 2h or 1d; from 1s to 30d".to_owned())

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop,
     LastWill, MqttOptions, Packet, PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, QoS,
-    StateError, SubscribeFilterInput, SubscribeNoticeError,
+    StateError,
 };
 use session::BlankSession;
 use std::future::Future;
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use way::{broker, no_tls, transport};
 
 mod session;
+mod subscribe;
 mod way;
 
 /// Largest packet taken from the broker, bytes; a larger one is a protocol error and ends the connection.
@@ -98,6 +99,8 @@ struct Shared {
     /// The connection that holds now; 0 for none.
     live: AtomicU64,
     received_dropped: AtomicU64,
+    /// Filters that were asked for since, beside those of the options.
+    added: Mutex<Vec<String>>,
 }
 
 impl Connection {
@@ -154,6 +157,7 @@ impl Connection {
             connects: AtomicU64::new(0),
             live: AtomicU64::new(0),
             received_dropped: AtomicU64::new(0),
+            added: Mutex::default(),
         });
         let (state_tx, state) = watch::channel(State::Connecting);
         let (messages_tx, messages) = mpsc::channel(INCOMING);
@@ -178,6 +182,11 @@ impl Connection {
     /// Connections made so far.
     pub fn connects(&self) -> u64 {
         self.shared.connects.load(Ordering::Relaxed)
+    }
+
+    /// Messages that came in faster than they were read, and were dropped.
+    pub fn received_dropped(&self) -> u64 {
+        self.shared.received_dropped.load(Ordering::Relaxed)
     }
 
     /// Queues a message at QoS 0 and never waits.
@@ -362,53 +371,6 @@ impl Driver {
             None => {}
         }
         Ok(())
-    }
-
-    /// Asks for the subscriptions; the answer, which this loop must read first, makes the state `Up`.
-    fn subscribe(&self, generation: u64) {
-        let (state, shared) = (self.state.clone(), self.shared.clone());
-        let up = move || {
-            // An answer to a connection that was lost since must not outrun the word of its loss.
-            let changed = state.send_if_modified(|state| {
-                let holds = shared.live.load(Ordering::SeqCst) == generation;
-                if holds {
-                    *state = State::Up { generation };
-                }
-                holds
-            });
-            if changed {
-                tracing::info!(generation, "mqtt: connected");
-            }
-        };
-        if self.options.subscriptions.is_empty() {
-            return up();
-        }
-        let filters = self
-            .options
-            .subscriptions
-            .iter()
-            .map(|filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce));
-        let notice = match self.client.try_subscribe_many_tracked(filters) {
-            Ok(notice) => notice,
-            Err(error) => {
-                tracing::error!("mqtt: cannot subscribe: {}", client_error(&error));
-                return;
-            }
-        };
-        let filters = self.options.subscriptions.join(", ");
-        tokio::spawn(async move {
-            match notice.wait_completion_async().await {
-                Ok(()) => up(),
-                Err(SubscribeNoticeError::V5SubAckFailure(codes)) => {
-                    // The device can report even where it may not be commanded.
-                    tracing::error!(
-                        "mqtt: the broker refuses the subscription to {filters} ({codes:?}): allow it in the broker's access list"
-                    );
-                    up();
-                }
-                Err(error) => tracing::debug!("mqtt: subscription not answered: {error}"),
-            }
-        });
     }
 
     fn receive(&self, publish: rumqttc::Publish) {

@@ -87,7 +87,7 @@ pub fn address<'a>(topics: &Topics, to: &Addressee, raw: RawCommand<'a>) -> Resu
     let short = || raw.topic.chars().take(160).collect::<String>();
     let (audience, command, id) = match topics.parse(raw.topic) {
         Some(Topic::Command { audience, command, id }) => (audience, command, id),
-        Some(Topic::Said { .. }) | None => {
+        Some(Topic::Said { .. } | Topic::Desired { .. }) | None => {
             return Err(nobody(format!("topic \"{}\" is not that of a command", short())));
         }
     };

@@ -1,6 +1,10 @@
 //! The other end of the line: sends commands to devices and listens to what they say. For the
 //! demonstration, the tests and fleet tools; no part of the agent uses it.
 
+mod retained;
+
+pub use retained::{Patience, Whole};
+
 use super::client::{Connection, Options};
 use super::message::{Message, PublishError, Received, State};
 use super::payloads::{CommandReply, ReplyStatus, Stamped};
@@ -9,9 +13,11 @@ use crate::config::settings::TlsSettings;
 use crate::domain::{CommandId, Reason, ReasonCode};
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Messages that wait to be read by [`Operator::next`]; more are dropped.
@@ -29,6 +35,33 @@ pub struct Operator {
     replies_to: String,
     waiting: Waiting,
     messages: tokio::sync::Mutex<mpsc::Receiver<Received>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Where the broker is, and who says so.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS, where the URL asks for it.
+    pub tls: Option<TlsSettings>,
+    /// User name and password.
+    pub login: Option<(String, Vec<u8>)>,
+    /// Where that password is read again before each new try.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// Reads `mqtt://[user[:password]@]host[:port]` or `mqtts://…`; `tls` counts for the latter alone.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BadRequest`] for a URL that makes no sense; it is not repeated, as it may hold a password.
+    pub fn of_url(url: &str, tls: Option<TlsSettings>) -> Result<Self, Reason> {
+        let BrokerUrl { host, port, tls: wanted, login } = BrokerUrl::parse(url)?;
+        Ok(Self { host, port, tls: wanted.then(|| tls.unwrap_or_default()), login, password_file: None })
+    }
 }
 
 impl Operator {
@@ -46,20 +79,32 @@ impl Operator {
         filters: Vec<String>,
         wait: Duration,
     ) -> Result<Self, Reason> {
+        Self::open(Access::of_url(url, tls)?, root, filters, wait).await
+    }
+
+    /// The same by what was read of the URL and its files.
+    ///
+    /// # Errors
+    /// As [`Operator::connect`].
+    pub async fn open(
+        access: Access,
+        root: &str,
+        filters: Vec<String>,
+        wait: Duration,
+    ) -> Result<Self, Reason> {
         let topics = Topics::new(root)?;
-        let parsed = BrokerUrl::parse(url)?;
         let client_id = format!("operator-{}", uuid::Uuid::new_v4().simple());
         let replies_to = topics.operator_replies(&client_id);
         let mut subscriptions = filters;
         subscriptions.push(replies_to.clone());
         let (connection, received) = Connection::open(Options {
             client_id,
-            host: parsed.host,
-            port: parsed.port,
+            host: access.host,
+            port: access.port,
             web_path: None,
-            tls: parsed.tls.then(|| tls.unwrap_or_default()),
-            login: parsed.login,
-            password_file: None,
+            tls: access.tls,
+            login: access.login,
+            password_file: access.password_file,
             keep_alive: Duration::from_secs(30),
             will: None,
             session: None,
@@ -67,9 +112,11 @@ impl Operator {
         })?;
         let waiting: Waiting = Arc::default();
         let (messages_tx, messages) = mpsc::channel(WAITING);
-        tokio::spawn(sort(received, replies_to.clone(), waiting.clone(), messages_tx));
-        let operator =
-            Self { connection, topics, replies_to, waiting, messages: tokio::sync::Mutex::new(messages) };
+        let dropped = Arc::<AtomicU64>::default();
+        let sorted = sort(received, replies_to.clone(), waiting.clone(), messages_tx, dropped.clone());
+        tokio::spawn(sorted);
+        let messages = tokio::sync::Mutex::new(messages);
+        let operator = Self { connection, topics, replies_to, waiting, messages, dropped };
         operator.up(wait).await?;
         Ok(operator)
     }
@@ -77,6 +124,25 @@ impl Operator {
     /// The topics under the root.
     pub fn topics(&self) -> &Topics {
         &self.topics
+    }
+
+    /// How the connection is, and every change of it.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.connection.state()
+    }
+
+    /// Messages that came in faster than they were read, and were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.connection.received_dropped() + self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Hears what is published at more filters, also after the connection was lost and made again.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BrokerRefused`] where the broker does not allow it, [`ReasonCode::BrokerUnreachable`] where
+    /// the connection is lost.
+    pub async fn hear(&self, filters: Vec<String>) -> Result<(), Reason> {
+        self.connection.subscribe(filters).await
     }
 
     /// The next message at one of the filters; `None` when none came within `wait`.
@@ -164,6 +230,28 @@ impl Operator {
         Ok(pending)
     }
 
+    /// Sends a command whose replies come at the devices' own topics (`ack/…`), where the broker guards who
+    /// speaks; they are heard only where [`Operator::hear`] was asked for them before.
+    ///
+    /// # Errors
+    /// As [`Operator::publish`].
+    pub async fn say(
+        &self,
+        audience: &Audience,
+        command: &str,
+        id: &CommandId,
+        payload: Bytes,
+        wait: Duration,
+    ) -> Result<(), Reason> {
+        let message = Message {
+            topic: self.topics.command(audience, command, id),
+            payload,
+            content_type: Some("application/json".to_owned()),
+            ..Message::default()
+        };
+        self.publish(message, wait).await
+    }
+
     /// Says goodbye to the broker.
     pub async fn close(&self, deadline: Duration) {
         self.connection.close(deadline).await;
@@ -196,10 +284,13 @@ async fn sort(
     replies_to: String,
     waiting: Waiting,
     messages: mpsc::Sender<Received>,
+    dropped: Arc<AtomicU64>,
 ) {
     while let Some(message) = received.recv().await {
-        if message.topic != replies_to {
-            let _ = messages.try_send(message);
+        if message.topic != replies_to || retained::is_mark(&message) {
+            if let Err(mpsc::error::TrySendError::Full(_)) = messages.try_send(message) {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            }
             continue;
         }
         let Ok(reply) = Stamped::read(&message.payload) else {

@@ -14,7 +14,11 @@
 //! <root>/<device>/ack/<command>/<id>
 //! <root>/<device>/cmd/<command>/<id>              to the device
 //! <root>/group/<group>/cmd/<command>/<id>         to every device of the group
+//! <root>/<device>/model/<slot>/desired            retained: what a slot is wanted to run
+//! <root>/group/<group>/model/<slot>/desired       the same for every device of the group
 //! ```
+//!
+//! Nothing listens to `desired` yet: it is the place of [`crate::domain::desired`].
 //!
 //! The root is one level, so that no topic has more than 7 slashes (the limit of AWS IoT Core).
 
@@ -76,6 +80,13 @@ pub enum Topic {
         /// The sender's name for it.
         id: CommandId,
     },
+    /// What a slot of a device, or of the devices of a group, is wanted to run.
+    Desired {
+        /// To whom.
+        audience: Audience,
+        /// Which slot.
+        slot: SlotName,
+    },
 }
 
 /// Builds and reads the topics under one root.
@@ -119,6 +130,17 @@ impl Topics {
         format!("{}/{}/cmd/+/+", self.root, prefix(audience))
     }
 
+    /// The topic of what a slot is wanted to run.
+    pub fn desired(&self, audience: &Audience, slot: &SlotName) -> String {
+        format!("{}/{}/model/{slot}/desired", self.root, prefix(audience))
+    }
+
+    /// The filter for something that every device says: [`Self::said`] with `+` for the device. What has a
+    /// name of its own in it (a slot, a pipeline) is given as `below`, with `+` for the name.
+    pub fn of_every_device(&self, below: &str) -> String {
+        format!("{}/+/{below}", self.root)
+    }
+
     /// The filter for all that a device says and is told.
     pub fn all_of(&self, device: &DeviceId) -> String {
         format!("{}/{device}/#", self.root)
@@ -154,6 +176,14 @@ impl Topics {
                 audience: Audience::Device(device_id(device)?),
                 command: (*command).to_owned(),
                 id: id.parse().ok()?,
+            }),
+            [GROUP, group, "model", slot, "desired"] => Some(Topic::Desired {
+                audience: Audience::Group(group.parse().ok()?),
+                slot: slot.parse().ok()?,
+            }),
+            [device, "model", slot, "desired"] => Some(Topic::Desired {
+                audience: Audience::Device(device_id(device)?),
+                slot: slot.parse().ok()?,
             }),
             [device, "availability"] => said(device, Said::Availability),
             [device, "birth"] => said(device, Said::Birth),
@@ -265,13 +295,27 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_was_built(text in "(edgewarden|other)(/[a-z+#.]{0,9}|/cmd|/group|/ack|/model|/state){0,6}") {
+        fn what_is_desired_reads_back(to in name(), group: bool, slot in name()) {
+            prop_assume!(to != GROUP);
+            let topics = Topics::new("edgewarden").unwrap();
+            let to: DeviceId = to.parse().unwrap();
+            let audience = if group { Audience::Group(to) } else { Audience::Device(to) };
+            let slot: SlotName = slot.parse().unwrap();
+            let text = topics.desired(&audience, &slot);
+            prop_assert!(text.matches('/').count() <= 7);
+            prop_assert_eq!(topics.parse(&text), Some(Topic::Desired { audience, slot }));
+            prop_assert!(!topics.may_answer_to(&text), "a reply is no wish");
+        }
+
+        #[test]
+        fn what_is_read_was_built(text in "(edgewarden|other)(/[a-z+#.]{0,9}|/cmd|/group|/ack|/model|/state|/desired){0,6}") {
             let topics = Topics::new("edgewarden").unwrap();
             match topics.parse(&text) {
                 Some(Topic::Said { device, said }) => prop_assert_eq!(topics.said(&device, &said), text),
                 Some(Topic::Command { audience, command, id }) => {
                     prop_assert_eq!(topics.command(&audience, &command, &id), text)
                 }
+                Some(Topic::Desired { audience, slot }) => prop_assert_eq!(topics.desired(&audience, &slot), text),
                 None => {}
             }
         }
@@ -292,7 +336,8 @@ mod tests {
             "edgewarden/group/cmd/update/1",
             "edgewarden/group/birth",
             "edgewarden/pi/model//state",
-            "edgewarden/pi/model/a/desired",
+            "edgewarden/group/model/a/desired",
+            "edgewarden/pi/model/a/wanted",
         ] {
             assert_eq!(topics.parse(text), None, "{text}");
         }
@@ -308,6 +353,7 @@ mod tests {
             "#",
             "edgewarden/pi/cmd/restart/1",
             "edgewarden/pi/availability",
+            "edgewarden/pi/model/a/desired",
             &"a".repeat(257),
         ] {
             assert!(!topics.may_answer_to(bad), "{bad}");

@@ -1,5 +1,5 @@
 //! Signed commands: DSSE v1 envelopes (github.com/secure-systems-lab/dsse) with an ed25519 signature. Pure:
-//! bytes in, a statement or a refusal out; no file, no clock, no socket.
+//! bytes in, a statement or a refusal out; no file, no clock, no socket. Only [`sign_by`] may run a program.
 //!
 //! ```text
 //! {"payload": BASE64, "payloadType": "application/vnd.edgewarden.command.v1+json",
@@ -18,6 +18,7 @@
 //! refused.
 
 use super::keys::Key;
+use super::signer::Signer;
 use super::verified::Verified;
 use crate::domain::authority::Audience;
 use crate::domain::{CommandId, Digest, Reason, ReasonCode};
@@ -158,14 +159,36 @@ pub fn sign(statement: &Statement, key: &Key) -> Result<String, Reason> {
             "sign a command: it names another key than the one that signs",
         ));
     }
+    enclose(statement, |bytes| Ok(key.sign(bytes)))
+}
+
+/// The same by a key that may lie elsewhere: its program is asked, which may take its time.
+///
+/// # Errors
+/// As [`sign`], and where the program gives no signature.
+pub fn sign_by(statement: &Statement, signer: &Signer) -> Result<String, Reason> {
+    if statement.key.to_string() != signer.id() {
+        return Err(Reason::new(
+            ReasonCode::BadRequest,
+            "sign a command: it names another key than the one that signs",
+        ));
+    }
+    enclose(statement, |bytes| signer.sign("command", bytes))
+}
+
+/// The envelope of a statement; `sign` gives 128 hexadecimal digits.
+fn enclose(
+    statement: &Statement,
+    sign: impl FnOnce(&[u8]) -> Result<String, Reason>,
+) -> Result<String, Reason> {
     let payload = serde_json::to_vec(statement)
         .map_err(|error| Reason::new(ReasonCode::Internal, format!("write a command: {error}")))?;
-    let signature = hex::decode(key.sign(&pae(PAYLOAD_TYPE, &payload)))
+    let signature = hex::decode(sign(&pae(PAYLOAD_TYPE, &payload))?)
         .map_err(|error| Reason::new(ReasonCode::Internal, format!("sign a command: {error}")))?;
     let envelope = json!({
         "payload": STANDARD.encode(payload),
         "payloadType": PAYLOAD_TYPE,
-        "signatures": [{ "keyid": key.id(), "sig": STANDARD.encode(signature) }],
+        "signatures": [{ "keyid": statement.key, "sig": STANDARD.encode(signature) }],
     })
     .to_string();
     if envelope.len() > MAX_ENVELOPE {

@@ -25,7 +25,7 @@ fn every_command_has_help() {
         assert!(all.iter().any(|command| command == wanted), "{wanted} is not among {all:?}");
     }
     let mut paths: Vec<Vec<String>> = all.iter().map(|command| vec![command.clone()]).collect();
-    for group in ["bundle", "repo"] {
+    for group in ["bundle", "fleet", "repo"] {
         paths.extend(commands(&[group]).into_iter().map(|command| vec![group.to_owned(), command]));
     }
     for mut path in paths {

@@ -28,6 +28,8 @@ mod deltas;
 mod demo;
 /// Signed commands beside another implementation, and how people make them.
 mod dsse;
+/// The operator's command line for many devices.
+mod fleet;
 /// What the fuzzer found worth keeping, through the same entry points.
 mod fuzz;
 /// What makes a model slow: found, mended, proved.

@@ -152,6 +152,7 @@ fn every_message_is_one_of_ours() {
                 let raw = RawCommand { topic, payload: payload.as_bytes(), retained: false };
                 commands::read(&topics, &to, raw).unwrap_or_else(|refusal| panic!("{topic}: {refusal:?}"));
             }
+            Topic::Desired { .. } => panic!("{topic}: nothing reads it yet"),
             Topic::Said { said, .. } => match said {
                 Said::Birth => is::<Birth>(topic, payload),
                 Said::Health => is::<HealthReport>(topic, payload),
