@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each row is a fresh store: the messages go through it in orders of so many at once (one sync each), are read as the
-//! pump reads them, and are removed. What is counted is what the process gave to the disk (`write_bytes` of
+//! pump reads them, and are removed. `grown` is what the process has grown by when the last was taken. What is counted is what the process gave to the disk (`write_bytes` of
 //! `/proc/self/io`: pages, without the file system's own journal) and what it passed to `write` (`wchar`).
 
 use edgewarden::config::settings::SpoolBounds;
@@ -28,8 +28,8 @@ fn main() -> Result<(), Fault> {
     let (messages, bytes): (usize, usize) = (messages.parse()?, bytes.parse()?);
     println!("{messages} messages of {bytes} bytes");
     println!(
-        "{:>8} {:>12} {:>16} {:>18} {:>12}",
-        "at once", "messages/s", "disk B/message", "written B/message", "file KiB"
+        "{:>8} {:>12} {:>16} {:>18} {:>12} {:>12}",
+        "at once", "messages/s", "disk B/message", "written B/message", "file KiB", "grown KiB"
     );
     for (waiting, title) in [(false, "each is acknowledged at once"), (true, "all wait, then all arrive")] {
         println!("{title}:");
@@ -46,6 +46,7 @@ fn row(folder: &Path, messages: usize, bytes: usize, at_once: usize, waiting: bo
     let store = Store::open(&folder.join("store")).map_err(|error| error.to_string())?.store;
     let mut spool = Spool::with_bounds(DiskStore::new(&store), SpoolBounds { messages, bytes: 1 << 30 });
     let (before, begun, none) = (written()?, Instant::now(), HashSet::new());
+    let at_first = resident()?;
     let message = |n: usize| Spooled {
         topic: "edgewarden/press-7-left/event/camera".into(),
         retain: false,
@@ -64,6 +65,7 @@ fn row(folder: &Path, messages: usize, bytes: usize, at_once: usize, waiting: bo
             send(&mut spool);
         }
     }
+    let grown = resident()?.saturating_sub(at_first);
     while !spool.is_empty() {
         send(&mut spool);
     }
@@ -75,11 +77,12 @@ fn row(folder: &Path, messages: usize, bytes: usize, at_once: usize, waiting: bo
         .filter_map(|entry| entry.metadata().ok().map(|metadata| metadata.len()))
         .sum();
     println!(
-        "{at_once:>8} {:>12.0} {:>16.0} {:>18.0} {:>12}",
+        "{at_once:>8} {:>12.0} {:>16.0} {:>18.0} {:>12} {:>12}",
         messages as f64 / time,
         of(1),
         of(0),
-        file / 1024
+        file / 1024,
+        grown / 1024
     );
     Ok(())
 }
@@ -89,6 +92,13 @@ fn send(spool: &mut Spool) {
     for (id, _) in spool.after(0, 32) {
         spool.remove(id);
     }
+}
+
+/// Resident bytes of this process.
+fn resident() -> Result<u64, Fault> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// Bytes passed to `write`, and bytes given to the disk.

@@ -25,6 +25,11 @@ use std::collections::{BTreeMap, HashSet};
 
 mod index;
 
+/// Messages that are brought to the store by one sync at most.
+const AT_ONCE: usize = 256;
+/// And their bytes.
+const BYTES_AT_ONCE: usize = 1 << 20;
+
 /// A message that must arrive, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spooled {
@@ -76,11 +81,12 @@ impl From<Spooled> for Message {
 /// Where spooled messages are kept. Ids rise and are never used again while the store lives.
 /// All calls may block.
 pub trait SpoolStore: Send + 'static {
-    /// Appends messages, all or none, and tells their ids.
+    /// Appends messages and removes others, all of it or nothing, and tells the ids of the new ones. What is done
+    /// survives a power cut when this returns.
     ///
     /// # Errors
     /// The store's, with the remedy.
-    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason>;
+    fn exchange(&mut self, new: &[&Spooled], gone: &[u64]) -> Result<Vec<u64>, Reason>;
     /// At most `count` messages with an id above `after`, oldest first.
     ///
     /// # Errors
@@ -91,16 +97,6 @@ pub trait SpoolStore: Send + 'static {
     /// # Errors
     /// The store's, with the remedy.
     fn get(&self, id: u64) -> Result<Option<Spooled>, Reason>;
-    /// Removes messages; no error where one is not there.
-    ///
-    /// # Errors
-    /// The store's, with the remedy.
-    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason>;
-    /// Makes all changes so far survive a power cut.
-    ///
-    /// # Errors
-    /// The store's, with the remedy.
-    fn sync(&mut self) -> Result<(), Reason>;
 }
 
 /// Keeps messages as long as the process lives: for operators, and for tests.
@@ -111,11 +107,12 @@ pub struct MemoryStore {
 }
 
 impl SpoolStore for MemoryStore {
-    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason> {
+    fn exchange(&mut self, new: &[&Spooled], gone: &[u64]) -> Result<Vec<u64>, Reason> {
+        gone.iter().for_each(|id| drop(self.messages.remove(id)));
         let first = self.last + 1;
-        for message in messages {
+        for message in new {
             self.last += 1;
-            self.messages.insert(self.last, message.clone());
+            self.messages.insert(self.last, (*message).clone());
         }
         Ok((first..=self.last).collect())
     }
@@ -127,41 +124,31 @@ impl SpoolStore for MemoryStore {
     fn get(&self, id: u64) -> Result<Option<Spooled>, Reason> {
         Ok(self.messages.get(&id).cloned())
     }
-
-    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason> {
-        ids.iter().for_each(|id| drop(self.messages.remove(id)));
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), Reason> {
-        Ok(())
-    }
 }
 
 /// Keeps messages over restarts and power cuts, in the agent's store.
 #[derive(Debug)]
 pub struct DiskStore {
-    store: Store,
     queue: Queue<Spooled>,
 }
 
 impl DiskStore {
     /// The spool's part of the store.
     pub fn new(store: &Store) -> Self {
-        Self { store: store.clone(), queue: store.queue("spool") }
+        Self { queue: store.queue("spool") }
     }
 
     /// One of many spools in one store, for a process that plays many devices. The few bytes of its name are never
     /// given back.
     pub fn named(store: &Store, number: usize) -> Self {
         let name: &'static str = Box::leak(format!("spool-{number}").into_boxed_str());
-        Self { store: store.clone(), queue: store.queue(name) }
+        Self { queue: store.queue(name) }
     }
 }
 
 impl SpoolStore for DiskStore {
-    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason> {
-        Ok(self.queue.push_all(messages)?)
+    fn exchange(&mut self, new: &[&Spooled], gone: &[u64]) -> Result<Vec<u64>, Reason> {
+        Ok(self.queue.exchange(new, gone)?)
     }
 
     fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
@@ -170,14 +157,6 @@ impl SpoolStore for DiskStore {
 
     fn get(&self, id: u64) -> Result<Option<Spooled>, Reason> {
         Ok(self.queue.get(id)?)
-    }
-
-    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason> {
-        Ok(self.queue.remove_all(ids)?)
-    }
-
-    fn sync(&mut self) -> Result<(), Reason> {
-        Ok(self.store.sync()?)
     }
 }
 
@@ -247,24 +226,27 @@ impl Spool {
         Ok(())
     }
 
-    /// Makes good what the store has refused so far.
-    fn catch_up(&mut self) -> Result<(), Reason> {
+    /// Brings the store up to date: what it has not taken yet, and what it has still to remove, by one sync.
+    fn settle(&mut self) -> Result<(), Reason> {
         if self.unread {
             self.read()?;
         }
-        while let Some((id, message)) = self.index.first_afloat() {
-            for number in self.store.push(std::slice::from_ref(message))? {
-                self.index.stored(id, number);
+        loop {
+            let mut bytes = 0;
+            let fits = |(_, message): &(u64, &Spooled)| {
+                let first = bytes == 0;
+                bytes += message.size();
+                first || bytes <= BYTES_AT_ONCE
+            };
+            let (ids, new): (Vec<u64>, Vec<&Spooled>) =
+                self.index.afloat().take(AT_ONCE).take_while(fits).unzip();
+            if new.is_empty() && self.owed.is_empty() {
+                return Ok(());
             }
+            let numbers = self.store.exchange(&new, &self.owed)?;
+            self.owed.clear();
+            ids.into_iter().zip(numbers).for_each(|(id, number)| self.index.stored(id, number));
         }
-        Ok(())
-    }
-
-    /// Makes all so far durable, and what is gone too.
-    fn synced(&mut self) -> Result<(), Reason> {
-        self.store.remove(&self.owed)?;
-        self.owed.clear();
-        self.store.sync()
     }
 
     /// Tells the log when the store begins to refuse and when it has taken everything.
@@ -294,23 +276,16 @@ impl Spool {
             tracing::error!("mqtt spool: message to {}: larger than the whole spool; dropped", message.topic);
             self.dropped.add(message.class, 1);
         }
-        // First in, then out: a power cut in between leaves a double, never a gap. Once some are afloat, all that come
-        // after them are, so that the store has them in their order.
-        let (numbers, stored) = match self.catch_up().and_then(|()| self.store.push(&messages)) {
-            Ok(numbers) => (numbers, Ok(())),
-            Err(reason) => (Vec::new(), Err(reason)),
-        };
-        let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
-        for (number, message) in numbers.zip(messages) {
+        for message in messages {
             let replaces = message.replaces.clone();
-            let id = self.note(number, message);
+            let id = self.note(None, message);
             if let Some(key) = replaces {
                 self.index.replaced(&key, id, busy).into_iter().for_each(|id| self.remove(id));
             }
             self.keep_bounds(id, busy);
         }
-        let synced = stored.and_then(|()| self.synced());
-        self.told(synced);
+        // What comes and what goes in one change: a power cut leaves no gap.
+        self.sync();
     }
 
     /// Drops what is too much.
@@ -374,8 +349,8 @@ impl Spool {
 
     /// Makes all so far durable: what was kept in memory, and the removals too.
     pub fn sync(&mut self) {
-        let synced = self.catch_up().and_then(|()| self.synced());
-        self.told(synced);
+        let settled = self.settle();
+        self.told(settled);
     }
 
     /// True since the store has refused something, until a [`Spool::sync`] or push finds that it has all.

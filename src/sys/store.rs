@@ -332,9 +332,13 @@ impl Store {
     }
 
     fn sync_with(&self, live: &mut Live) -> Result<(), StoreError> {
+        self.commit_with(Batch::default(), live)
+    }
+
+    /// Makes the changes and the count of this sync as one, and them and all before durable.
+    fn commit_with(&self, mut batch: Batch, live: &mut Live) -> Result<(), StoreError> {
         let counts = self.tree::<u64>(COUNTS);
         let syncs = counts.get_with(SYNCS, live)?.unwrap_or(0) + 1;
-        let mut batch = Batch::default();
         batch.put(&counts, SYNCS, &syncs)?;
         self.ill(live.write(&batch.0).map_err(self.failed("write")))?;
         self.ill(live.flush().map_err(self.failed("sync")))?;

@@ -96,11 +96,18 @@ async fn every_message_tells_when_it_was_made_and_when_it_was_sent() {
     assert!(stamp.message_seq > 0 && stamp.run_id.is_some());
 }
 
-/// A listener for websockets beside the plain one, and its port.
-fn web_broker(more: &str) -> (Mosquitto, u16) {
-    let port = free_port();
-    let lines = format!("listener {port} 127.0.0.1\nprotocol websockets\n{more}");
-    (Mosquitto::with(&Setup { lines: vec![lines.leak()], ..Setup::default() }), port)
+/// A broker with a listener for websockets beside the plain one, the port of that, and an ear at the plain one.
+fn web_broker(more: &str, heard: &Arc<Heard>) -> (Mosquitto, u16, Ear) {
+    // Somebody else may take the second port before the broker does; it ends then.
+    for _ in 0..5 {
+        let port = free_port();
+        let lines = format!("listener {port} 127.0.0.1\nprotocol websockets\n{more}");
+        let broker = Mosquitto::with(&Setup { lines: vec![lines.leak()], ..Setup::default() });
+        if let Ok(ear) = Ear::try_listen(broker.port, heard, PATIENCE) {
+            return (broker, port, ear);
+        }
+    }
+    panic!("mosquitto ended five times");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,9 +122,8 @@ async fn a_broker_is_reached_through_a_web_server() {
     );
     let trusting = TlsSettings { ca_file: Some(authority.cert()), client: None };
     for (more, tls, scheme) in [("", None, "ws"), (tls.as_str(), Some(trusting), "wss")] {
-        let (broker, port) = web_broker(more);
         let heard = Arc::new(Heard::default());
-        let mut ear = Ear::listen(broker.port, &heard, PATIENCE);
+        let (_broker, port, mut ear) = web_broker(more, &heard);
         let host = "localhost".to_owned();
         let settings = MqttSettings { host, web_path: Some("/mqtt".into()), tls, ..light::settings(port) };
         let (handle, mut incoming) = light::start_with(&settings, "light", spool());

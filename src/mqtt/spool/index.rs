@@ -105,13 +105,12 @@ impl Index {
         }
     }
 
-    /// The oldest message that the store has not taken.
-    pub(super) fn first_afloat(&self) -> Option<(u64, &Spooled)> {
-        let id = *self.afloat.first()?;
-        match &self.slots.get(&id)?.place {
-            Place::Afloat(message) => Some((id, message)),
+    /// The messages that the store has not taken, oldest first.
+    pub(super) fn afloat(&self) -> impl Iterator<Item = (u64, &Spooled)> {
+        self.afloat.iter().filter_map(|id| match &self.slots.get(id)?.place {
+            Place::Afloat(message) => Some((*id, message.as_ref())),
             Place::Stored(_) => None,
-        }
+        })
     }
 
     /// Those with this key besides `newest` that are not on their way.

@@ -75,7 +75,7 @@ fn what_is_on_its_way_is_neither_replaced_nor_dropped() {
 fn what_a_store_holds_is_taken_up() {
     let mut store = MemoryStore::default();
     for n in 0..150 {
-        store.push(&[message(&n.to_string(), None)]).unwrap();
+        store.exchange(&[&message(&n.to_string(), None)], &[]).unwrap();
     }
     let mut s = Spool::open(store);
     assert_eq!(s.len(), 150);
@@ -161,7 +161,7 @@ fn narrower_bounds_hold_for_what_a_store_kept() {
     let mut store = MemoryStore::default();
     for n in 0..10 {
         let class = if n % 2 == 0 { Importance::Event } else { Importance::Deployment };
-        store.push(&[of(class, &n.to_string())]).unwrap();
+        store.exchange(&[&of(class, &n.to_string())], &[]).unwrap();
     }
     let mut s = Spool::with_bounds(store, SpoolBounds { messages: 4, bytes: 1000 });
     assert_eq!(texts(&mut s), ["3", "5", "7", "9"]);
@@ -220,9 +220,9 @@ impl Disk {
 }
 
 impl SpoolStore for Disk {
-    fn push(&mut self, messages: &[Spooled]) -> Result<Vec<u64>, Reason> {
+    fn exchange(&mut self, new: &[&Spooled], gone: &[u64]) -> Result<Vec<u64>, Reason> {
         self.refuses(true)?;
-        self.kept.push(messages)
+        self.kept.exchange(new, gone)
     }
 
     fn after(&self, after: u64, count: usize) -> Result<Vec<(u64, Spooled)>, Reason> {
@@ -233,15 +233,6 @@ impl SpoolStore for Disk {
     fn get(&self, id: u64) -> Result<Option<Spooled>, Reason> {
         self.refuses(false)?;
         self.kept.get(id)
-    }
-
-    fn remove(&mut self, ids: &[u64]) -> Result<(), Reason> {
-        self.refuses(true)?;
-        self.kept.remove(ids)
-    }
-
-    fn sync(&mut self) -> Result<(), Reason> {
-        self.refuses(true)
     }
 }
 
@@ -278,8 +269,8 @@ fn on_a_full_disk_messages_wait_in_memory_and_reach_the_store_with_room_again() 
 #[test]
 fn a_store_that_opens_late_gives_what_it_held_without_what_was_said_anew() {
     let mut disk = Disk::default();
-    disk.kept.push(&[message("old answer", None)]).unwrap();
-    disk.kept.push(&[Spooled { retain: true, ..message("old state", None) }]).unwrap();
+    disk.kept.exchange(&[&message("old answer", None)], &[]).unwrap();
+    disk.kept.exchange(&[&Spooled { retain: true, ..message("old state", None) }], &[]).unwrap();
     let closed = disk.closed.clone();
     closed.store(true, Ordering::SeqCst);
     let mut s = Spool::open(disk);

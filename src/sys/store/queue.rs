@@ -1,6 +1,6 @@
 //! Values in the order they came.
 
-use super::{Batch, COUNTS, StoreError, Tree};
+use super::{Batch, COUNTS, Live, StoreError, Tree};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Values of one type in the order they came, each with a number that rises and is never used again.
@@ -32,43 +32,43 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Queue<T> {
-    /// Removes the values with these numbers in one change. Durable after the next sync.
-    pub fn remove_all(&self, numbers: &[u64]) -> Result<(), StoreError> {
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch::default();
-        numbers.iter().for_each(|number| batch.remove(&self.tree, &numbered(*number)));
-        self.tree.store.apply(batch)
-    }
-}
-
 impl<T: Serialize + DeserializeOwned> Queue<T> {
     /// Appends a value and tells its number. Durable after the next sync, together with all that came
     /// before it.
     pub fn push(&self, value: &T) -> Result<u64, StoreError> {
-        Ok(self.push_all(std::slice::from_ref(value))?.into_iter().next().unwrap_or(0))
-    }
-
-    /// Appends values in one change, all or none, and tells their numbers: the disk is written to far less than for
-    /// one after the other.
-    pub fn push_all(&self, values: &[T]) -> Result<Vec<u64>, StoreError> {
-        if values.is_empty() {
-            return Ok(Vec::new());
-        }
         let store = &self.tree.store;
         let mut live = store.turn();
-        let counts = store.tree::<u64>(COUNTS);
-        let last = counts.get_with(self.tree.name, &live)?.unwrap_or(0);
-        let numbers: Vec<u64> = (last + 1..).take(values.len()).collect();
+        let (batch, numbers) = self.appended(&[value], &live)?;
+        store.apply_with(batch, &mut live)?;
+        Ok(numbers.first().copied().unwrap_or(0))
+    }
+
+    /// Appends values and removes others, all of it or nothing, and tells the numbers of the new ones; durable when
+    /// this returns. One change and one sync: the disk is written to far less than for one after the other. Where it
+    /// fails it is not tried again.
+    pub fn exchange(&self, new: &[&T], gone: &[u64]) -> Result<Vec<u64>, StoreError> {
+        let store = &self.tree.store;
+        let mut live = store.turn();
+        let (mut batch, numbers) = self.appended(new, &live)?;
+        gone.iter().for_each(|number| batch.remove(&self.tree, &numbered(*number)));
+        store.commit_with(batch, &mut live)?;
+        Ok(numbers)
+    }
+
+    /// The change that appends values, and their numbers.
+    fn appended(&self, values: &[&T], live: &Live) -> Result<(Batch, Vec<u64>), StoreError> {
         let mut batch = Batch::default();
+        if values.is_empty() {
+            return Ok((batch, Vec::new()));
+        }
+        let counts = self.tree.store.tree::<u64>(COUNTS);
+        let last = counts.get_with(self.tree.name, live)?.unwrap_or(0);
+        let numbers: Vec<u64> = (last + 1..).take(values.len()).collect();
         batch.put(&counts, self.tree.name, &(last + values.len() as u64))?;
         for (number, value) in numbers.iter().zip(values) {
-            batch.put(&self.tree, &numbered(*number), value)?;
+            batch.put(&self.tree, &numbered(*number), *value)?;
         }
-        store.apply_with(batch, &mut live)?;
-        Ok(numbers)
+        Ok((batch, numbers))
     }
 
     /// The oldest `count` values with their numbers.

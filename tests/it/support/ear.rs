@@ -63,13 +63,18 @@ pub struct Ear {
 impl Ear {
     /// Hears everything on the broker at this port of loopback from now on.
     pub fn listen(port: u16, heard: &Arc<Heard>, patience: Duration) -> Self {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the broker listens");
+        Self::try_listen(port, heard, patience).expect("the broker answers")
+    }
+
+    /// The same, where the broker may have ended. One that answers has opened all its ports.
+    pub fn try_listen(port: u16, heard: &Arc<Heard>, patience: Duration) -> std::io::Result<Self> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         // Clean session, no keep-alive, a name by the broker.
-        packet(&mut stream, 0x10, &[&text("MQTT"), &[4, 2, 0, 0], &text("")]);
-        packet(&mut stream, 0x82, &[&[0, 1], &text("#"), &[0]]);
+        packet(&mut stream, 0x10, &[&text("MQTT"), &[4, 2, 0, 0], &text("")])?;
+        packet(&mut stream, 0x82, &[&[0, 1], &text("#"), &[0]])?;
         stream.set_read_timeout(Some(patience)).unwrap();
         for kind in [0x20, 0x90] {
-            let (head, body) = read(&mut stream).expect("the broker answers");
+            let (head, body) = read(&mut stream)?;
             assert_eq!(head, kind, "{body:?}");
         }
         stream.set_read_timeout(None).unwrap();
@@ -83,12 +88,12 @@ impl Ear {
                 }
             }
         });
-        Self { stream, heard: heard.clone(), patience }
+        Ok(Self { stream, heard: heard.clone(), patience })
     }
 
     /// Publishes at QoS 0.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) {
-        packet(&mut self.stream, 0x30, &[&text(topic), payload]);
+        packet(&mut self.stream, 0x30, &[&text(topic), payload]).expect("write to the broker");
     }
 
     /// Waits until everything was heard that the broker took before this call. `number` must rise from call to
@@ -109,7 +114,7 @@ fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-fn packet(stream: &mut TcpStream, head: u8, parts: &[&[u8]]) {
+fn packet(stream: &mut TcpStream, head: u8, parts: &[&[u8]]) -> std::io::Result<()> {
     let body = parts.concat();
     let mut packet = vec![head];
     let mut left = body.len();
@@ -122,7 +127,7 @@ fn packet(stream: &mut TcpStream, head: u8, parts: &[&[u8]]) {
         }
     }
     packet.extend(body);
-    stream.write_all(&packet).expect("write to the broker");
+    stream.write_all(&packet)
 }
 
 fn read(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
