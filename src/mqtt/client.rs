@@ -46,6 +46,8 @@ const INFLIGHT: u16 = 64;
 const OUTGOING: usize = 128;
 /// Messages from the broker that wait for us; more are dropped and counted.
 const INCOMING: usize = 512;
+/// The same for a connection without a session: who reads what a broker has kept of a whole fleet gets it at once.
+const INCOMING_FLEET: usize = 8192;
 /// A connection, with TLS and `CONNACK`, is made in this time or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest wait between two tries; up to as much again is added by chance.
@@ -160,7 +162,8 @@ impl Connection {
             added: Mutex::default(),
         });
         let (state_tx, state) = watch::channel(State::Connecting);
-        let (messages_tx, messages) = mpsc::channel(INCOMING);
+        let (messages_tx, messages) =
+            mpsc::channel(if options.session.is_some() { INCOMING } else { INCOMING_FLEET });
         let closing = CancellationToken::new();
         let driver = Driver {
             client: client.clone(),

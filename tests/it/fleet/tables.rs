@@ -108,7 +108,7 @@ fn a_device_that_nobody_knows_and_a_broker_that_is_not_there_are_told_in_a_line(
 fn what_the_broker_keeps_of_many_devices_is_read_whole() {
     let broker = Mosquitto::start();
     let somebody = Somebody::at(&broker);
-    let count = 400;
+    let count = 700;
     for n in 0..count {
         somebody.plays(&format!("d{n:03}"), "many");
     }
