@@ -3,11 +3,15 @@
 use super::pipeline::Sink;
 use crate::domain::ledger::Skip;
 use crate::domain::memory::Excess;
-use crate::domain::{FrameResult, PipelineName, Reason};
+use crate::domain::{Detection, FrameResult, PipelineName, Reason};
 use crate::mqtt;
+use crate::process::protocol::Boxes;
 use crate::telemetry::Telemetry;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+
+/// Boxes of a result that are kept.
+const MAX_BOXES: usize = 100;
 
 /// Takes what comes out of the pipelines; nothing here waits.
 pub struct Outlet {
@@ -15,17 +19,34 @@ pub struct Outlet {
     mqtt: Option<mqtt::Handle>,
     /// Frames finished by pipeline.
     finished: Mutex<BTreeMap<PipelineName, u64>>,
+    /// What was found in the newest frame of each pipeline, for pictures with boxes.
+    newest: Mutex<BTreeMap<PipelineName, Boxes>>,
 }
 
 impl Outlet {
     /// Joins the ends.
     pub fn new(telemetry: Telemetry, mqtt: Option<mqtt::Handle>) -> Self {
-        Self { telemetry, mqtt, finished: Mutex::default() }
+        Self { telemetry, mqtt, finished: Mutex::default(), newest: Mutex::default() }
     }
 
     /// Frames that a pipeline has finished, well or not.
     pub fn finished(&self, pipeline: &PipelineName) -> u64 {
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).get(pipeline).copied().unwrap_or(0)
+    }
+
+    /// The boxes of the newest result; none where nothing was answered yet.
+    pub fn boxes(&self, pipeline: &PipelineName) -> Option<Boxes> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).get(pipeline).cloned()
+    }
+
+    fn keep(&self, pipeline: &PipelineName, size: [u32; 2], mut detections: Vec<Detection>) {
+        detections.truncate(MAX_BOXES);
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let boxes = Boxes { size, detections };
+        match newest.get_mut(pipeline) {
+            Some(kept) => *kept = boxes,
+            None => drop(newest.insert(pipeline.clone(), boxes)),
+        }
     }
 
     fn finish(&self, pipeline: &PipelineName) {
@@ -43,6 +64,7 @@ impl Sink for Outlet {
         if let Some(mqtt) = &self.mqtt {
             mqtt.telemetry(pipeline, &result);
         }
+        self.keep(pipeline, result.size, result.output.detections);
         self.finish(pipeline);
     }
 

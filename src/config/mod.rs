@@ -15,6 +15,7 @@ mod maintenance;
 mod motion;
 mod pipeline;
 mod read;
+pub mod remote;
 mod runtime;
 mod sensor;
 mod source;
