@@ -79,6 +79,10 @@
 //! repository lists ([`trust::operators`]). [`domain::authority`] decides, and [`agent::authority`] makes a
 //! command's number durable before it runs: who holds the broker can hold a command back, not make one, aim it
 //! at another device, or have it run twice; who holds an operator's key can choose among signed models only.
+//! What was commanded, by whom, and what became of it stands in a chain of hashes on the device
+//! ([`domain::audit`]), refusals with their reason from one list ([`domain::refusal`]). A part of the
+//! configuration may be set from afar, on trial: the agent puts it back where it is not well with it
+//! ([`agent::remote`]).
 //!
 //! The operator's side of many devices, `edgewarden fleet`, is a reader of what they say ([`domain::fleet`] folds
 //! it, [`mqtt::operator`] fetches it) and a sender of such commands. It believes the topic and not the payload about

@@ -4,6 +4,7 @@
 //! open before anything is promised; the broker's side and the local socket exist before a pipeline
 //! can have something to say; the pipelines stand before the updater tells them what to serve.
 
+use super::audit::Audit;
 use super::authority::Authority;
 use super::bundles::Bundles;
 use super::camera;
@@ -31,6 +32,7 @@ use crate::mqtt::spool::{DiskStore, Spool};
 use crate::mqtt::{self, Incoming};
 use crate::process::frames;
 use crate::process::protocol::FrameChannel;
+use crate::sys;
 use crate::sys::blocking::blocking;
 use crate::sys::durable;
 use crate::sys::store::Store;
@@ -38,10 +40,10 @@ use crate::telemetry::{Telemetry, board, prometheus};
 use crate::update::driver::{Setup, Updater};
 use crate::update::journal::Journal;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Commands that wait at most, from each side.
@@ -77,6 +79,7 @@ pub(super) struct Agent {
 /// What cannot be made or read, with its remedy.
 pub(super) async fn assemble(
     settings: Settings,
+    config: PathBuf,
     restart: CancellationToken,
 ) -> Result<(Agent, Socket), Reason> {
     let settings = Arc::new(settings);
@@ -101,11 +104,12 @@ pub(super) async fn assemble(
         tokio::spawn(async move { bundles.tend_operators(refresh).await });
     }
     let (listening, from_home) = homeassistant::listen(&settings);
-    let mut commanded_by = None;
-    let mqtt = match &settings.mqtt {
+    let audit = Audit::start(&state.join(sys::audit::FOLDER));
+    let (mqtt, gate) = match &settings.mqtt {
         Some(broker) => {
             let spool = Spool::with_bounds(DiskStore::new(&store), broker.spool);
-            let gate = Arc::new(authority(&settings, broker, &bundles, &store));
+            let gate = authority(&settings, broker, &bundles, &store, &audit, &telemetry);
+            let gate = Arc::new(gate);
             let birth = birth(&settings, &identity, gate.is_open());
             let started = mqtt::start_and_listen(
                 broker,
@@ -117,10 +121,9 @@ pub(super) async fn assemble(
                 listening,
             )?;
             tokio::spawn(present(started.clone(), birth, gate.clone(), bundles.clone()));
-            commanded_by = Some((started.clone(), gate));
-            Some(started)
+            (Some(started), Some(gate))
         }
-        None => None,
+        None => (None, None),
     };
 
     let (events, words) = Events::new(&settings.pipelines);
@@ -158,7 +161,7 @@ pub(super) async fn assemble(
 
     let figures: Arc<RwLock<Option<MetricsReport>>> = Arc::default();
     let home: Arc<Notify> = Arc::default();
-    if let Some((mqtt, gate)) = commanded_by {
+    if let (Some(mqtt), Some(gate)) = (mqtt.clone(), gate.clone()) {
         tokio::spawn(homeassistant::tend(homeassistant::Parts {
             settings: settings.clone(),
             mqtt,
@@ -179,14 +182,26 @@ pub(super) async fn assemble(
         device: device.clone(),
         updater: updater.clone(),
         bundles,
-        outlet,
+        outlet: outlet.clone(),
         telemetry: telemetry.clone(),
         mqtt: mqtt.clone(),
         boot_id: identity.boot_id,
         store: store.clone(),
         lasting,
+        gate,
     });
-    let commands = Commands { device, updater, mqtt: mqtt.clone(), handed_over, restart };
+    let commands = Commands {
+        device,
+        updater,
+        mqtt: mqtt.clone(),
+        handed_over,
+        restart,
+        outlet,
+        audit,
+        settings: settings.clone(),
+        config: Arc::new(config),
+        alone: Arc::new(Semaphore::new(1)),
+    };
     let agent = Agent {
         commands,
         reports,
@@ -320,7 +335,14 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
 }
 
 /// The gate of the commands from this broker.
-fn authority(settings: &Settings, broker: &MqttSettings, bundles: &Arc<Bundles>, store: &Store) -> Authority {
+fn authority(
+    settings: &Settings,
+    broker: &MqttSettings,
+    bundles: &Arc<Bundles>,
+    store: &Store,
+    audit: &Audit,
+    telemetry: &Telemetry,
+) -> Authority {
     let device = &settings.device;
     let to = Addressee { device: device.id.clone(), groups: device.groups.clone() };
     let policy = Policy {
@@ -328,7 +350,8 @@ fn authority(settings: &Settings, broker: &MqttSettings, bundles: &Arc<Bundles>,
         unsigned_observe: settings.commands.unsigned_observe,
         loopback: is_loopback(&broker.host),
     };
-    Authority::new(to, policy, settings.commands.clock_tolerance, bundles.clone(), store.clone())
+    let commands = settings.commands.clone();
+    Authority::new(to, policy, commands, bundles.clone(), store.clone(), audit.clone(), telemetry.clone())
 }
 
 /// Presents the device anew whenever it begins or ceases to take commands without a signature.

@@ -3,7 +3,7 @@
 //!
 //! Which commands must be signed (`[commands]` in `agent.toml`): with `require_signature = "auto"` all that
 //! change the device, as soon as the repository lists operators, or where the broker is not at this machine's
-//! loopback address. So one person with one Pi and a broker on it needs no keys; a broker on another machine
+//! loopback address (`insecure` in health). So one person with one Pi and a broker on it needs no keys; a broker on another machine
 //! needs the one key that signs the models; and whoever lists operators is protected at once, everywhere.
 //! Commands that only look stay free unless `unsigned_observe` says otherwise.
 //!
@@ -13,25 +13,33 @@
 //! the numbers: what has not expired by then could be taken once more, which is why commands should not live
 //! long.
 
+use super::audit::{self, Audit, Subject};
 use super::bundles::Bundles;
+use crate::config::settings::CommandSettings;
+use crate::domain::allowance::Allowance;
+use crate::domain::audit::Who;
 use crate::domain::authority::{Addressee, Clock, Order, Policy, decide, role};
 use crate::domain::command::Command;
+use crate::domain::refusal::RefusalKind;
 use crate::domain::{CommandId, Reason, ReasonCode};
 use crate::mqtt::commands::{self, Addressed};
 use crate::mqtt::gate::Gate;
 use crate::sys::blocking::blocking;
 use crate::sys::store::{Batch, Store, Tree};
-use crate::telemetry::board;
+use crate::telemetry::{Telemetry, board};
 use crate::trust::Verified;
 use crate::trust::envelope::{self, Statement};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Keys and audiences whose numbers are kept; beyond that those of keys that are no longer listed are dropped.
 const MAX_NUMBERS: usize = 4096;
+/// The command that is never too many.
+const ALWAYS: &str = "abort";
 
 /// The highest number that a key has used towards an audience.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,21 +61,46 @@ pub fn numbers(store: &Store) -> Tree<Highest> {
 pub struct Authority {
     to: Addressee,
     policy: Policy,
-    tolerance: Duration,
+    settings: CommandSettings,
     bundles: Arc<Bundles>,
     store: Store,
+    audit: Audit,
+    telemetry: Telemetry,
+    allowances: Mutex<Allowances>,
+    begun: Instant,
 }
+
+/// What may still come this minute. Those that only look have an allowance of their own: where they need no
+/// signature anybody may use it up, and that must not keep an operator out.
+struct Allowances {
+    looks: Allowance,
+    acts: Allowance,
+}
+
+/// A command that is not let in.
+struct Refused {
+    kind: RefusalKind,
+    who: Who,
+    reason: Reason,
+}
+
+/// A command that is let in, and who sent it.
+type Judged = Result<(Who, Command), Refused>;
 
 impl Authority {
     /// For this device.
     pub fn new(
         to: Addressee,
         policy: Policy,
-        tolerance: Duration,
+        settings: CommandSettings,
         bundles: Arc<Bundles>,
         store: Store,
+        audit: Audit,
+        telemetry: Telemetry,
     ) -> Self {
-        Self { to, policy, tolerance, bundles, store }
+        let allowance = || Allowance::new(settings.per_minute);
+        let allowances = Mutex::new(Allowances { looks: allowance(), acts: allowance() });
+        Self { to, policy, settings, bundles, store, audit, telemetry, allowances, begun: Instant::now() }
     }
 
     /// Whether a command that changes this device would be taken without a signature now.
@@ -80,24 +113,63 @@ impl Authority {
         self.bundles.operators().borrow().as_ref().map_or(true, |list| list.is_listed())
     }
 
-    fn unsigned(&self, asked: &Addressed<'_>) -> Result<Command, Reason> {
-        let command = commands::plain(asked)?;
+    /// Whether one more may come this minute; `take`: and it comes. A deployment can always be stopped.
+    fn allows(&self, command: &str, take: bool) -> bool {
+        if command == ALWAYS {
+            return true;
+        }
+        let mut allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowances = &mut *allowances;
+        let looks = commands::LOOKS.contains(&command);
+        let allowance = if looks { &mut allowances.looks } else { &mut allowances.acts };
+        let now = self.begun.elapsed();
+        if take { allowance.take(now) } else { allowance.has(now) }
+    }
+
+    async fn judge(&self, asked: &Addressed<'_>) -> Judged {
+        let is_envelope = envelope::is_envelope(asked.payload);
+        if !self.allows(&asked.command, false) {
+            let who = match envelope::read(asked.payload) {
+                Ok(envelope) if is_envelope => Who::Unproved { key: envelope.claimed().key },
+                Ok(_) | Err(_) => Who::Anonymous,
+            };
+            let detail = format!(
+                "command {} {}: {} a minute are taken (commands.per_minute); send it again in a minute",
+                asked.command, asked.id, self.settings.per_minute
+            );
+            let reason = Reason::new(ReasonCode::RateLimited, detail);
+            return Err(Refused { kind: RefusalKind::RateLimited, who, reason });
+        }
+        if is_envelope { self.signed(asked).await } else { self.unsigned(asked) }
+    }
+
+    fn unsigned(&self, asked: &Addressed<'_>) -> Judged {
+        let refused = |kind, reason| Refused { kind, who: Who::Anonymous, reason };
+        let command = commands::plain(asked).map_err(|reason| refused(RefusalKind::Malformed, reason))?;
         match self.policy.unsigned(role(&command), self.is_listed()) {
-            Ok(()) => Ok(command),
+            Ok(()) => Ok((Who::Anonymous, command)),
             Err(refusal) => {
                 let detail = format!("command {} {}: {refusal}", asked.command, asked.id);
-                Err(Reason::new(refusal.code(), detail))
+                Err(refused(RefusalKind::from(&refusal), Reason::new(refusal.code(), detail)))
             }
         }
     }
 
-    async fn signed(&self, asked: &Addressed<'_>) -> Result<Command, Reason> {
-        let told = |reason: Reason| {
-            Reason::new(reason.code, format!("command {} {}: {}", asked.command, asked.id, reason.detail))
+    async fn signed(&self, asked: &Addressed<'_>) -> Judged {
+        let told = |kind, who: &Who, reason: Reason| Refused {
+            kind,
+            who: who.clone(),
+            reason: Reason::new(
+                reason.code,
+                format!("command {} {}: {}", asked.command, asked.id, reason.detail),
+            ),
         };
-        let envelope = envelope::read(asked.payload).map_err(told)?;
-        let known = self.bundles.operators().borrow().clone().map_err(told)?;
+        let envelope = envelope::read(asked.payload)
+            .map_err(|reason| told(RefusalKind::Malformed, &Who::Anonymous, reason))?;
         let key = envelope.claimed().key;
+        let unproved = Who::Unproved { key };
+        let known = self.bundles.operators().borrow().clone();
+        let known = known.map_err(|reason| told(RefusalKind::NobodyKnown, &unproved, reason))?;
         let Some((public, operator)) = known.get(&key) else {
             // It may be new.
             self.bundles.want_operators();
@@ -109,11 +181,16 @@ impl Authority {
             };
             let detail =
                 format!("the key {}… {who}; if it was listed just now, send again in a minute", key.short());
-            return Err(told(Reason::new(ReasonCode::SignatureInvalid, detail)));
+            let reason = Reason::new(ReasonCode::SignatureInvalid, detail);
+            return Err(told(RefusalKind::UnknownKey, &unproved, reason));
         };
-        let verified = envelope.verify(public).map_err(told)?;
+        let verified =
+            envelope.verify(public).map_err(|reason| told(RefusalKind::BadSignature, &unproved, reason))?;
+        // From here on it is certain who speaks.
+        let who = Who::Operator { name: operator.name.clone(), key };
         let statement = verified.get();
-        let command = commands::action(&statement.action).map_err(told)?;
+        let command = commands::action(&statement.action)
+            .map_err(|reason| told(RefusalKind::Malformed, &who, reason))?;
         // The topic is not signed: who holds the broker could give an old answer the name of a new command.
         if statement.id != asked.id || command.name() != asked.command {
             let detail = format!(
@@ -121,7 +198,8 @@ impl Authority {
                 command.name(),
                 statement.id
             );
-            return Err(told(Reason::new(ReasonCode::BadRequest, detail)));
+            let reason = Reason::new(ReasonCode::BadRequest, detail);
+            return Err(told(RefusalKind::Renamed, &who, reason));
         }
         let order = Order {
             audience: statement.audience.clone(),
@@ -130,12 +208,14 @@ impl Authority {
             expires_ms: statement.expires.as_millisecond(),
             role: role(&command),
         };
-        let seen = self.highest(&verified).await.map_err(told)?;
-        decide(&order, operator, &self.to, seen, self.clock())
-            .map_err(|refusal| told(Reason::new(refusal.code(), refusal.to_string())))?;
+        let forgetful = |reason| told(RefusalKind::NotRemembered, &who, reason);
+        let seen = self.highest(&verified).await.map_err(forgetful)?;
+        decide(&order, operator, &self.to, seen, self.clock()).map_err(|refusal| {
+            told(RefusalKind::from(&refusal), &who, Reason::new(refusal.code(), refusal.to_string()))
+        })?;
         self.remember(&verified, known.iter().map(|(key, _)| key.to_string()).collect())
             .await
-            .map_err(told)?;
+            .map_err(forgetful)?;
         tracing::info!(
             operator = %operator.name,
             sequence = statement.sequence,
@@ -143,13 +223,13 @@ impl Authority {
             asked.command,
             asked.id
         );
-        Ok(command)
+        Ok((who, command))
     }
 
     fn clock(&self) -> Clock {
         let clock = self.bundles.clock();
         let sure = !clock.is_behind() && board::clock_synchronised(Path::new("/")) == Some(true);
-        let tolerance_ms = i64::try_from(self.tolerance.as_millis()).unwrap_or(i64::MAX);
+        let tolerance_ms = i64::try_from(self.settings.clock_tolerance.as_millis()).unwrap_or(i64::MAX);
         Clock { now_ms: clock.now().as_millisecond(), sure, tolerance_ms }
     }
 
@@ -190,7 +270,35 @@ fn name(verified: &Verified<Statement>) -> String {
 impl Gate for Authority {
     fn admit<'a>(&'a self, asked: &'a Addressed<'a>) -> BoxFuture<'a, Result<Command, Reason>> {
         Box::pin(async move {
-            if envelope::is_envelope(asked.payload) { self.signed(asked).await } else { self.unsigned(asked) }
+            let subject = |who, arguments| Subject {
+                who,
+                to: asked.audience.to_string(),
+                command: asked.command.clone(),
+                id: asked.id.to_string(),
+                arguments,
+            };
+            match self.judge(asked).await {
+                Ok((who, command)) => {
+                    self.allows(&asked.command, true);
+                    self.audit.admitted(subject(who, audit::arguments(&command)), &command);
+                    Ok(command)
+                }
+                Err(Refused { kind, who, reason }) => {
+                    self.telemetry.refused(kind);
+                    self.audit.refused(subject(who, Value::Null), kind, &reason);
+                    Err(reason)
+                }
+            }
         })
+    }
+
+    fn turned_away(&self, refusal: &commands::Refusal) {
+        self.telemetry.refused(refusal.kind);
+        let (command, id) = refusal
+            .named
+            .as_ref()
+            .map_or_else(Default::default, |(command, id)| (command.clone(), id.to_string()));
+        let subject = Subject { who: Who::Anonymous, to: String::new(), command, id, arguments: Value::Null };
+        self.audit.refused(subject, refusal.kind, &refusal.reason);
     }
 }

@@ -1,20 +1,35 @@
 //! Carries out commands, whoever sent them, and answers each.
 
+use super::audit::{self, Audit, Subject};
 use super::bundles::Bundles;
+use super::diagnose::diagnose;
 use super::host::Device;
+use super::identify::identify;
 use super::local::LocalRequest;
 use super::local::handover::HandedOver;
-use crate::domain::command::{Command, Progress, Request};
-use crate::domain::{PipelineName, Reason, ReasonCode, SlotName};
+use super::outlet::Outlet;
+use super::remote::{Begun, Remote, Wish};
+use crate::config::{Settings, remote};
+use crate::domain::audit::Who;
+use crate::domain::authority::{Role, role};
+use crate::domain::command::{Command, LogLevel, Progress, Request};
+use crate::domain::config_trial::Before;
+use crate::domain::{CommandId, DeviceId, PipelineName, Reason, ReasonCode, SlotName};
 use crate::mqtt;
+use crate::sys::blocking::blocking;
+use crate::telemetry::log;
 use crate::update::driver::{Ticket, Updater};
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// What a command is told whose deployment outlives the agent.
 const GOES_ON: &str = "the agent ends; the deployment goes on at its next start";
+
+/// Most bytes of log lines in an answer: it must fit into a message, and JSON takes more than the lines.
+const MAX_LOG: usize = 48 << 10;
 
 /// Where the answers to a command go.
 pub enum Replies {
@@ -51,9 +66,21 @@ impl From<mqtt::Incoming> for Ordered {
     }
 }
 
-impl From<LocalRequest> for Ordered {
-    fn from(local: LocalRequest) -> Self {
-        Self { request: local.request, replies: Replies::Local(local.replies) }
+impl Ordered {
+    /// A command from this machine. One that changes the device is written down; those over MQTT are by their gate.
+    pub fn local(local: LocalRequest, device: &DeviceId, audit: &Audit) -> Self {
+        let LocalRequest { request, replies, uid } = local;
+        if role(&request.command) != Role::Observe {
+            let subject = Subject {
+                who: Who::Local { uid },
+                to: device.to_string(),
+                command: request.command.name().to_owned(),
+                id: request.id.to_string(),
+                arguments: audit::arguments(&request.command),
+            };
+            audit.admitted(subject, &request.command);
+        }
+        Self { request, replies: Replies::Local(replies) }
     }
 }
 
@@ -70,6 +97,16 @@ pub struct Commands {
     pub handed_over: HandedOver,
     /// Cancelled when the agent is to start anew.
     pub restart: CancellationToken,
+    /// What was seen in the newest frames.
+    pub outlet: Arc<Outlet>,
+    /// Who commanded what.
+    pub audit: Audit,
+    /// The configuration, for what is asked of it.
+    pub settings: Arc<Settings>,
+    /// Where it lies, and its part that is set from afar.
+    pub config: Arc<PathBuf>,
+    /// Held by what may run only once at a time: a check, a change of the configuration.
+    pub alone: Arc<Semaphore>,
 }
 
 impl Commands {
@@ -79,9 +116,11 @@ impl Commands {
         &self,
         ordered: Ordered,
         status: impl Future<Output = serde_json::Value>,
+        working: impl FnOnce() -> Before,
         place: OwnedSemaphorePermit,
     ) {
         let Ordered { request, replies } = ordered;
+        let (name, id) = (request.command.name(), request.id.clone());
         let restart = request.command == Command::Restart;
         let outcome = match request.command {
             Command::Status => Ok(status.await),
@@ -116,16 +155,37 @@ impl Commands {
                 Err(reason) => Err(reason),
             },
             Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies, place).await,
-            Command::Snapshot { pipeline, max_edge } => self.snapshot(pipeline.as_ref(), max_edge).await,
+            Command::Snapshot { pipeline, max_edge, boxes } => {
+                self.snapshot(pipeline.as_ref(), max_edge, boxes).await
+            }
             Command::Pause { pipeline, paused } => self.pause(pipeline.as_ref(), paused).await,
             Command::Restart => Ok(json!({ "restarting": true })),
+            Command::Set { values } => match self.set(&id, values, working(), &replies).await {
+                Ok(Some(result)) => Ok(result),
+                // Answered by the agent that runs with it.
+                Ok(None) => return self.restart.cancel(),
+                Err(reason) => Err(reason),
+            },
+            Command::Logs { lines, level } => {
+                let found = log::newest(lines, of(level), MAX_LOG);
+                Ok(json!({ "lines": found }))
+            }
+            Command::Diagnose => match self.alone("diagnose") {
+                Ok(_alone) => diagnose(&self.config).await,
+                Err(reason) => Err(reason),
+            },
+            Command::Identify { blink_s } => {
+                let settings = self.settings.clone();
+                blocking(move || Ok(identify(&settings, blink_s))).await
+            }
+            Command::Audit { lines } => self.audit.newest(lines).await,
         };
-        replies
-            .send(match outcome {
-                Ok(result) => Progress::Successful { result },
-                Err(reason) => Progress::Failed { reason },
-            })
-            .await;
+        let end = match outcome {
+            Ok(result) => Progress::Successful { result },
+            Err(reason) => Progress::Failed { reason },
+        };
+        self.audit.ended(name, id.as_str(), &end);
+        replies.send(end).await;
         if restart {
             // Not before the answer is on its way: the end drops commands that have none.
             self.restart.cancel();
@@ -207,14 +267,85 @@ impl Commands {
         &self,
         pipeline: Option<&PipelineName>,
         max_edge: u32,
+        boxes: bool,
     ) -> Result<serde_json::Value, Reason> {
         let pipeline = self.device.pipeline(pipeline)?;
-        let jpeg = pipeline.snapshot(max_edge).await?;
-        let bytes = jpeg.len();
         let name = &pipeline.plan().name;
+        let boxes = if boxes { self.outlet.boxes(name) } else { None };
+        let drawn = boxes.as_ref().map(|boxes| boxes.detections.len());
+        let jpeg = match boxes {
+            Some(boxes) => pipeline.snapshot_with(max_edge, boxes).await?,
+            None => pipeline.snapshot(max_edge).await?,
+        };
+        let bytes = jpeg.len();
         if let Some(mqtt) = &self.mqtt {
             mqtt.snapshot(name, jpeg.into())?;
         }
-        Ok(json!({ "pipeline": name, "bytes": bytes }))
+        let mut result = json!({ "pipeline": name, "bytes": bytes });
+        if let Some(drawn) = drawn {
+            result["boxes"] = drawn.into();
+        }
+        Ok(result)
+    }
+
+    /// The right to do what may be done once at a time.
+    fn alone(&self, what: &str) -> Result<OwnedSemaphorePermit, Reason> {
+        self.alone.clone().try_acquire_owned().map_err(|_| {
+            let detail =
+                format!("{what}: a check or a change of the configuration is under way; ask again later");
+            Reason::new(ReasonCode::Busy, detail)
+        })
+    }
+
+    /// Puts a part of the configuration on the disk, on trial. `None`: the agent must start anew, and the one that
+    /// runs then answers.
+    async fn set(
+        &self,
+        id: &CommandId,
+        values: remote::Values,
+        before: Before,
+        replies: &Replies,
+    ) -> Result<Option<serde_json::Value>, Reason> {
+        let _alone = self.alone("set")?;
+        let slots: Vec<SlotName> = self.device.slots().map(|(slot, _)| slot.clone()).collect();
+        self.spares(&slots)?;
+        let here = Remote::new(&self.config);
+        let answer = match replies {
+            Replies::Mqtt(replies) => Some(replies.address()),
+            Replies::Local(_) => None,
+        };
+        let subject = self.audit.under_way("set", id.as_str()).unwrap_or_else(|| Subject {
+            who: Who::Local { uid: None },
+            to: self.settings.device.id.to_string(),
+            command: "set".to_owned(),
+            id: id.to_string(),
+            arguments: serde_json::Value::Null,
+        });
+        let wish = Wish { values, subject, answer, before };
+        match blocking(move || here.begin(wish)).await? {
+            Begun::AsBefore(values) => Ok(Some(json!({ "changed": false, "values": values }))),
+            Begun::OnTrial => {
+                let detail = "the agent starts anew with it, and keeps it once it is well with it".to_owned();
+                replies.send(Progress::Executing { detail, fraction: None }).await;
+                self.audit.hand_over("set", id.as_str());
+                match replies {
+                    Replies::Mqtt(replies) => replies.hand_over(),
+                    Replies::Local(_) => {
+                        replies.send(Progress::Successful { result: json!({ "on_trial": true }) }).await;
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn of(level: LogLevel) -> tracing::Level {
+    match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
     }
 }

@@ -13,11 +13,13 @@
 //! | `POST /v1/update` `{"slot", "release", "shadow"?, "now"?}` | the same; `shadow` as in [`ShadowWish`]; `now` waits for nothing |
 //! | `POST /v1/rollback` `{"slot"}`, `POST /v1/abort` `{"slot"}` | the same |
 //! | `POST /v1/pause` `{"pipeline"?}`, `POST /v1/resume` `{"pipeline"?}` | the same |
+//! | `POST /v1/look` `{"command", …}`: `logs`, `identify`, `diagnose`, `audit` and their like | the same |
 //! | `GET /metrics` | OpenMetrics text |
 //!
 //! A client that goes away does not stop its command: an update is stopped with `abort`.
 
 use self::handover::{HandedOver, Identity};
+use crate::domain::authority::{Role, role};
 use crate::domain::command::{Command, Progress, Request};
 use crate::domain::maintenance::StartWish;
 use crate::domain::shadow::ShadowWish;
@@ -73,6 +75,8 @@ pub struct LocalRequest {
     /// Takes any number of `Executing`, then one end. Closed when the client is gone, which is no
     /// reason to stop.
     pub replies: mpsc::Sender<Progress>,
+    /// The user who asks, where the kernel told.
+    pub uid: Option<u32>,
 }
 
 /// The agent's side of the door.
@@ -104,6 +108,7 @@ pub async fn serve(socket: Socket, api: LocalApi, shutdown: CancellationToken) -
         .route("/v1/abort", post(abort))
         .route("/v1/pause", post(pause))
         .route("/v1/resume", post(resume))
+        .route("/v1/look", post(look))
         .route("/metrics", get(|State(api): State<LocalApi>| async move { metrics(&api.metrics) }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api);
@@ -356,8 +361,21 @@ async fn resume(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer
     })
 }
 
+/// One of the commands that only look, as it is written in a signed command.
+async fn look(State(api): State<LocalApi>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
+    let command = read(&body).and_then(|action| crate::mqtt::commands::action(&action));
+    match command {
+        Ok(command) if role(&command) == Role::Observe => begin(&api, peer, command),
+        Ok(command) => {
+            let detail = format!("{} is not one of the commands that only look", command.name());
+            refusal(&Reason::new(ReasonCode::BadRequest, detail))
+        }
+        Err(reason) => refusal(&reason),
+    }
+}
+
 async fn status(State(api): State<LocalApi>) -> Response {
-    let mut replies = match hand_over(&api, Command::Status) {
+    let mut replies = match hand_over(&api, None, Command::Status) {
         Ok((_, replies)) => replies,
         Err(reason) => return refusal(&reason),
     };
@@ -403,7 +421,7 @@ fn read<B: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<B, Reason> {
 /// Hands a command over, and streams its progress.
 fn begin(api: &LocalApi, peer: Peer, command: Command) -> Response {
     let name = command.name();
-    match hand_over(api, command) {
+    match hand_over(api, peer.uid, command) {
         Ok((id, replies)) => {
             tracing::info!(command = name, %id, uid = peer.uid, pid = peer.pid, "command from this machine");
             ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines(replies)))
@@ -417,12 +435,16 @@ fn begin(api: &LocalApi, peer: Peer, command: Command) -> Response {
 }
 
 /// Never waits: a full channel is told to the client.
-fn hand_over(api: &LocalApi, command: Command) -> Result<(CommandId, mpsc::Receiver<Progress>), Reason> {
+fn hand_over(
+    api: &LocalApi,
+    uid: Option<u32>,
+    command: Command,
+) -> Result<(CommandId, mpsc::Receiver<Progress>), Reason> {
     let id: CommandId = format!("local-{}", uuid::Uuid::now_v7())
         .parse()
         .map_err(|error| Reason::new(ReasonCode::Internal, format!("name a command: {error}")))?;
     let (replies, receiver) = mpsc::channel(REPLY_QUEUE);
-    let request = LocalRequest { request: Request { id: id.clone(), command }, replies };
+    let request = LocalRequest { request: Request { id: id.clone(), command }, replies, uid };
     api.commands.try_send(request).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => {
             Reason::new(ReasonCode::Busy, "too many commands wait already; try again in a moment")

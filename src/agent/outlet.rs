@@ -4,11 +4,15 @@ use super::events::Events;
 use super::pipeline::Sink;
 use crate::domain::ledger::Skip;
 use crate::domain::memory::Excess;
-use crate::domain::{FrameResult, PipelineName, Reason};
+use crate::domain::{Detection, FrameResult, PipelineName, Reason};
 use crate::mqtt;
+use crate::process::protocol::Boxes;
 use crate::telemetry::Telemetry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Boxes of a result that are kept.
+const MAX_BOXES: usize = 100;
 
 /// Takes what comes out of the pipelines; nothing here waits.
 pub struct Outlet {
@@ -17,12 +21,14 @@ pub struct Outlet {
     events: Arc<Events>,
     /// Frames finished by pipeline.
     finished: Mutex<BTreeMap<PipelineName, u64>>,
+    /// What was found in the newest frame of each pipeline, for pictures with boxes.
+    newest: Mutex<BTreeMap<PipelineName, Boxes>>,
 }
 
 impl Outlet {
     /// Joins the ends.
     pub fn new(telemetry: Telemetry, mqtt: Option<mqtt::Handle>, events: Arc<Events>) -> Self {
-        Self { telemetry, mqtt, events, finished: Mutex::default() }
+        Self { telemetry, mqtt, events, finished: Mutex::default(), newest: Mutex::default() }
     }
 
     /// What becomes of the answers as events.
@@ -33,6 +39,21 @@ impl Outlet {
     /// Frames that a pipeline has finished, well or not.
     pub fn finished(&self, pipeline: &PipelineName) -> u64 {
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).get(pipeline).copied().unwrap_or(0)
+    }
+
+    /// The boxes of the newest result; none where nothing was answered yet.
+    pub fn boxes(&self, pipeline: &PipelineName) -> Option<Boxes> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).get(pipeline).cloned()
+    }
+
+    fn keep(&self, pipeline: &PipelineName, size: [u32; 2], mut detections: Vec<Detection>) {
+        detections.truncate(MAX_BOXES);
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let boxes = Boxes { size, detections };
+        match newest.get_mut(pipeline) {
+            Some(kept) => *kept = boxes,
+            None => drop(newest.insert(pipeline.clone(), boxes)),
+        }
     }
 
     fn finish(&self, pipeline: &PipelineName) {
@@ -51,6 +72,7 @@ impl Sink for Outlet {
             mqtt.telemetry(pipeline, &result);
         }
         self.events.answered(pipeline, &result);
+        self.keep(pipeline, result.size, result.output.detections);
         self.finish(pipeline);
     }
 

@@ -1,5 +1,6 @@
 //! Gathers what the device says of itself: facts for the health judgement, figures, slot states.
 
+use super::authority::Authority;
 use super::bundles::Bundles;
 use super::camera;
 use super::host::Device;
@@ -7,11 +8,12 @@ use super::outlet::Outlet;
 use super::pipeline::Status;
 use crate::config::Settings;
 use crate::domain::ReasonCode;
+use crate::domain::authority::Requirement;
 use crate::domain::deployment::{SlotState, Stage};
 use crate::domain::health::clock::{ClockFacts, TimeKeeper};
 use crate::domain::health::{
-    Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState, Problem, ProblemCode,
-    SourceHealth, SourceState, judge,
+    CommandsHealth, Facts, FailedDeployment, HealthReport, LinkHealth, PipelineHealth, PipelineState,
+    Problem, ProblemCode, SourceHealth, SourceState, judge,
 };
 use crate::domain::importance::Dropped;
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
@@ -49,6 +51,7 @@ pub struct Reports {
     time_keeper: Arc<Mutex<Keeper>>,
     /// What this kernel does not lock away from models.
     unlocked: Vec<String>,
+    gate: Option<Arc<Authority>>,
 }
 
 /// What keeps the time, and when that was asked.
@@ -80,13 +83,26 @@ pub struct Parts {
     pub store: Store,
     /// What was found wrong at the start and stays so.
     pub lasting: Vec<Problem>,
+    /// The gate of the commands over MQTT.
+    pub gate: Option<Arc<Authority>>,
 }
 
 impl Reports {
     /// Starts counting the uptime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, device, updater, bundles, outlet, telemetry, mqtt, boot_id, store, lasting } =
-            parts;
+        let Parts {
+            settings,
+            device,
+            updater,
+            bundles,
+            outlet,
+            telemetry,
+            mqtt,
+            boot_id,
+            store,
+            lasting,
+            gate,
+        } = parts;
         let unlocked = lockdown::probe().gaps().into_iter().map(str::to_owned).collect();
         Self {
             settings,
@@ -102,6 +118,7 @@ impl Reports {
             lasting,
             time_keeper: Arc::default(),
             unlocked,
+            gate,
         }
     }
 
@@ -195,7 +212,11 @@ impl Reports {
             disk_reserve: self.settings.update.disk_reserve,
             others: self.others(),
         });
-        HealthReport { unlocked: self.unlocked.clone(), ..report }
+        let commands = self
+            .gate
+            .as_ref()
+            .map(|gate| CommandsHealth { insecure: gate.is_open(), refused: self.telemetry.refusals() });
+        HealthReport { unlocked: self.unlocked.clone(), commands, ..report }
     }
 
     /// What keeps the time; asked again only now and then.
@@ -226,7 +247,13 @@ impl Reports {
             ),
         });
         let lost = lost.map(|what| Problem::new(ProblemCode::StoreRebuilt, what));
-        self.lasting.iter().cloned().chain(refuses).chain(lost).collect()
+        let bench = self.gate.is_some() && self.settings.commands.require_signature == Requirement::Never;
+        let insecure = bench.then(|| {
+            let detail = "commands need no signature: whoever may publish to the broker commands this device; that is \
+                          for a bench, leave commands.insecure out elsewhere";
+            Problem::new(ProblemCode::Insecure, detail)
+        });
+        self.lasting.iter().cloned().chain(refuses).chain(lost).chain(insecure).collect()
     }
 
     /// Everything at one moment.

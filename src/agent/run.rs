@@ -2,10 +2,13 @@
 //! deadline for each step.
 
 use super::assemble::{Agent, assemble, clear};
+use super::audit;
 use super::commands::Ordered;
 use super::local;
+use super::remote::{Next, Remote, Trial};
 use super::tally::{News, Tally};
 use crate::config::Settings;
+use crate::domain::config_trial::Before;
 use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, HealthState};
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
@@ -15,6 +18,7 @@ use crate::mqtt::{self, homeassistant};
 use crate::sys::background;
 use crate::sys::blocking::blocking;
 use crate::sys::{heap, notify, program};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +36,8 @@ const SLIM: Duration = Duration::from_secs(600);
 const FEED_AGAIN: Duration = Duration::from_millis(200);
 /// Commands that are carried out at once; more wait in their channels.
 const AT_ONCE: usize = 16;
+/// Before it is looked whether a command can be carried out again, where all places are taken.
+const PLACE: Duration = Duration::from_millis(100);
 /// What the broker gets to take the last messages.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -44,13 +50,17 @@ pub enum End {
     Restart,
 }
 
-/// Runs the agent until SIGTERM, SIGINT or a `restart` command.
+/// Runs the agent until SIGTERM, SIGINT, or a command that has it start anew. `config`: the main file that the
+/// settings come from.
 ///
 /// # Errors
 /// What kept it from starting, or made it give up.
-pub async fn run(settings: Settings) -> Result<End, Reason> {
+pub async fn run(settings: Settings, config: PathBuf) -> Result<End, Reason> {
     let restart = CancellationToken::new();
-    let (mut agent, socket) = assemble(settings, restart.clone()).await?;
+    let here = Remote::new(&config);
+    let (mut agent, socket) = assemble(settings, config, restart.clone()).await?;
+    let patience = agent.settings.commands.set_trial;
+    let mut trial = blocking(move || Ok(Trial::under_way(here, patience))).await?;
     let prometheus = match agent.settings.health.prometheus {
         Some(address) => Some(local::listen_prometheus(address).await?),
         None => None,
@@ -98,8 +108,16 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
                 Ok(Ok(())) => {}
                 Err(error) => tracing::error!(%error, "a server of this machine ended"),
             },
-            Some(incoming) = agent.from_mqtt.recv() => carry_out(&agent, &gate, &mut commands, incoming.into()),
-            Some(request) = agent.from_local.recv() => carry_out(&agent, &gate, &mut commands, request.into()),
+            // The others wait in their channel, which is bounded, and beyond it they are refused.
+            Some(incoming) = agent.from_mqtt.recv(), if gate.available_permits() > 0 => {
+                carry_out(&agent, &gate, &mut commands, incoming.into());
+            }
+            Some(request) = agent.from_local.recv(), if gate.available_permits() > 0 => {
+                let ordered = Ordered::local(request, &agent.settings.device.id, &agent.commands.audit);
+                carry_out(&agent, &gate, &mut commands, ordered);
+            }
+            // A deployment gives its place back long before it ends.
+            () = tokio::time::sleep(PLACE), if gate.available_permits() == 0 => {}
             Some(_) = commands.join_next() => {}
             state = states.recv() => match state {
                 Ok(state) => changed(&agent, &mut tally, &state),
@@ -131,6 +149,11 @@ pub async fn run(settings: Settings) -> Result<End, Reason> {
             _ = look.tick() => {
                 tend(&agent, &mut tending);
                 show(&agent, &board, &mut shown, false);
+                match judge(&agent, &board, trial.as_mut()) {
+                    Next::Wait => {}
+                    Next::Over => trial = None,
+                    Next::Restart => break Ok(End::Restart),
+                }
             }
             _ = slim.tick() => drop(tokio::task::spawn_blocking(|| {
                 heap::trim();
@@ -167,15 +190,26 @@ fn carry_out(agent: &Agent, gate: &Arc<Semaphore>, commands: &mut JoinSet<()>, o
     tracing::info!(command = ordered.request.command.name(), id = %ordered.request.id, "command");
     let id = ordered.request.id.as_str();
     let home = id.starts_with(homeassistant::COMMANDS).then(|| agent.home.clone());
+    // One was free a moment ago, and nobody else takes them.
+    let place = gate.try_acquire_owned();
     commands.spawn(async move {
-        // Closed only with the agent.
-        let Ok(place) = gate.acquire_owned().await else { return };
+        let Ok(place) = place else { return };
+        let working = {
+            let reports = reports.clone();
+            move || Before::of(&reports.health(BoardMetrics::default()))
+        };
         let status = async move { serde_json::to_value(reports.status().await).unwrap_or_default() };
-        actor.execute(ordered, status, place).await;
+        actor.execute(ordered, status, working, place).await;
         if let Some(home) = home {
             home.notify_one();
         }
     });
+}
+
+/// Looks at a configuration that is on trial.
+fn judge(agent: &Agent, board: &BoardMetrics, trial: Option<&mut Trial>) -> Next {
+    let Some(trial) = trial else { return Next::Wait };
+    trial.look(&agent.reports.health(board.clone()), agent.mqtt.as_ref(), &agent.commands.audit)
 }
 
 /// The figures that are being gathered; `None` where that gave up. Never, where none are.
@@ -245,6 +279,8 @@ async fn finish(agent: Agent, mut commands: JoinSet<()>) {
     let Agent { commands: actor, reports, mqtt, store, channels, events, .. } = agent;
     drop(reports);
     commands.shutdown().await;
+    actor.audit.abandon();
+    let _ = tokio::time::timeout(audit::FAREWELL, actor.audit.flush()).await;
     // Deployments stay where they are in the journal and go on at the next start.
     actor.updater.ends_on_purpose().await;
     actor.updater.stop().await;

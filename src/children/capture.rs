@@ -19,7 +19,7 @@ use crate::domain::{FrameMeta, Reason, ReasonCode};
 use crate::inference::reduce::Reducer;
 use crate::inference::source::{Next, Pace, Source, Trouble};
 use crate::process::frames::FramePublisher;
-use crate::process::protocol::{FrameChannel, FromCapture, ToCapture};
+use crate::process::protocol::{Boxes, FrameChannel, FromCapture, ToCapture};
 use crate::sys::monotonic;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -201,8 +201,8 @@ impl Camera {
                     }
                     paused = wanted;
                 }
-                Ok(ToCapture::Snapshot { id, max_edge }) => {
-                    let jpeg = self.snapshot(max_edge);
+                Ok(ToCapture::Snapshot { id, max_edge, boxes }) => {
+                    let jpeg = self.snapshot(max_edge, boxes.as_ref());
                     answers.say(&FromCapture::Snapshot { id, jpeg })?;
                 }
                 Ok(ToCapture::Until { seq }) => self.film.iter_mut().for_each(|film| film.allow(seq)),
@@ -329,12 +329,12 @@ impl Camera {
         Ok(Step::Went)
     }
 
-    fn snapshot(&self, max_edge: u32) -> Result<String, Reason> {
+    fn snapshot(&self, max_edge: u32, boxes: Option<&Boxes>) -> Result<String, Reason> {
         let Some(meta) = self.newest else {
             let detail = "snapshot: no frame has come yet; try again when one has";
             return Err(Reason::new(ReasonCode::NotFound, detail));
         };
-        snapshot::jpeg_base64(FrameView { meta, bytes: &self.bytes }, max_edge)
+        snapshot::jpeg_base64(FrameView { meta, bytes: &self.bytes }, max_edge, boxes)
     }
 }
 

@@ -304,7 +304,7 @@ mod tests {
     async fn a_command_is_followed_to_its_end() {
         let FakeAgent { mut commands, client, shutdown, server, folder } = fake_agent().await;
         let agent = tokio::spawn(async move {
-            let LocalRequest { request, replies } = commands.recv().await.unwrap();
+            let LocalRequest { request, replies, .. } = commands.recv().await.unwrap();
             replies.send(executing("fetching")).await.unwrap();
             replies.send(executing("trying")).await.unwrap();
             replies.send(Progress::Successful { result: json!({ "stage": "committed" }) }).await.unwrap();

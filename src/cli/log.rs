@@ -1,6 +1,7 @@
 //! Log lines of the agent and its children: on standard error, filtered, alike.
 
 use crate::config::settings::LogFormat;
+use crate::telemetry::log::Keep;
 use std::io::IsTerminal;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -19,9 +20,10 @@ pub fn start(filter: &str, format: LogFormat) {
     // A line that cannot be written (standard error may be a file on a full disk) is lost; told there, it
     // would be a panic of whoever had something to say.
     let lines = lines.with_target(false).with_ansi(colours).log_internal_errors(false);
+    // The newest stay in memory too, for the `logs` command.
     // Both fail only where it was done before, which is as good.
     let _ = match format {
-        LogFormat::Text => lines.finish().with(filter).try_init(),
-        LogFormat::Json => lines.json().finish().with(filter).try_init(),
+        LogFormat::Text => lines.finish().with(Keep).with(filter).try_init(),
+        LogFormat::Json => lines.json().finish().with(Keep).with(filter).try_init(),
     };
 }

@@ -17,6 +17,7 @@ pub mod exit;
 pub mod fleet;
 pub mod local;
 pub mod log;
+pub mod look;
 pub mod man;
 pub mod predict;
 pub mod repo;
@@ -66,6 +67,12 @@ pub enum Command {
     Pause(control::PipelineArgs),
     /// Let a paused source go on
     Resume(control::PipelineArgs),
+    /// Show the newest lines of the running agent's log
+    Logs(look::LogsArgs),
+    /// Tell who this device is, and blink its light
+    Identify(look::IdentifyArgs),
+    /// Show who commanded this device what, and whether that log is whole
+    Audit(look::AuditArgs),
     /// Run a bundle on pictures and print the answers
     Predict(predict::Args),
     /// Measure a bundle on this machine by provider and number of threads
@@ -122,6 +129,9 @@ pub fn main() -> ExitCode {
         Command::Abort(args) => control::abort(args),
         Command::Pause(args) => control::pause(args),
         Command::Resume(args) => control::resume(args),
+        Command::Logs(args) => look::logs(args),
+        Command::Identify(args) => look::identify(args),
+        Command::Audit(args) => look::audit(args),
         Command::Predict(args) => predict::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Bundle(command) => bundle::run(command),

@@ -17,6 +17,7 @@ mod maintenance;
 mod motion;
 mod pipeline;
 mod read;
+pub mod remote;
 mod runtime;
 mod sensor;
 mod source;

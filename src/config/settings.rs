@@ -177,6 +177,10 @@ pub struct CommandSettings {
     pub refresh: Duration,
     /// How far ahead of this device's clock a command may have been issued.
     pub clock_tolerance: Duration,
+    /// Commands a minute over MQTT at most: as many that look, and as many that act.
+    pub per_minute: u32,
+    /// How long a configuration that was set from afar has to show that the agent is well with it.
+    pub set_trial: Duration,
 }
 
 /// Where bundles come from.

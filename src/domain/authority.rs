@@ -36,9 +36,9 @@ pub const MAX_LIFETIME_MS: i64 = 30 * 86_400_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// To look: status, a picture.
+    /// To look: status, a picture, the log, what is wrong, who it is, the audit log.
     Observe,
-    /// To keep the device going: pause, resume, restart.
+    /// To keep the device going: pause, resume, restart, set.
     Operate,
     /// To choose which of the signed models runs: update, rollback, abort.
     Deploy,
@@ -68,8 +68,13 @@ impl fmt::Display for Role {
 /// deploy must not be able to keep an update out.
 pub fn role(command: &Command) -> Role {
     match command {
-        Command::Status | Command::Snapshot { .. } => Role::Observe,
-        Command::Pause { .. } | Command::Restart => Role::Operate,
+        Command::Status
+        | Command::Snapshot { .. }
+        | Command::Logs { .. }
+        | Command::Diagnose
+        | Command::Identify { .. }
+        | Command::Audit { .. } => Role::Observe,
+        Command::Pause { .. } | Command::Restart | Command::Set { .. } => Role::Operate,
         Command::Update { .. }
         | Command::Install { .. }
         | Command::Rollback { .. }
@@ -225,8 +230,8 @@ impl fmt::Display for Refusal {
             Refusal::Unsigned(role) => write!(
                 f,
                 "it carries no signature, and commands that need the role {role} must; sign it with \
-                 `edgewarden sign-command`, or let whoever may publish to the broker command this device \
-                 (commands.require_signature = false)"
+                 `edgewarden sign-command`, or, on a bench, let whoever may publish to the broker command this device \
+                 (commands.insecure = true)"
             ),
             Refusal::ForAnother(audience) => write!(f, "it was signed for {audience}, not for this device"),
             Refusal::KeyExpired(name) => {

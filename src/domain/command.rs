@@ -5,6 +5,7 @@ use super::maintenance::StartWish;
 use super::reason::Reason;
 use super::shadow::ShadowWish;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// One thing to do.
@@ -50,6 +51,8 @@ pub enum Command {
         pipeline: Option<PipelineName>,
         /// Longest edge, pixels.
         max_edge: u32,
+        /// Whether the boxes of the newest result are drawn on it, with their labels.
+        boxes: bool,
     },
     /// Pause a pipeline's source, for all pipelines that look at it, or let it go on.
     Pause {
@@ -60,6 +63,47 @@ pub enum Command {
     },
     /// End the agent and start it anew in its place; the process id stays.
     Restart,
+    /// Set a part of the configuration, on trial: put back where the agent is not well with it.
+    Set {
+        /// By key, such as `health.interval`; `null` takes a key back.
+        values: BTreeMap<String, serde_json::Value>,
+    },
+    /// Tell the newest lines of the agent's log.
+    Logs {
+        /// So many at most.
+        lines: usize,
+        /// Only of this level and above.
+        level: LogLevel,
+    },
+    /// Tell what `edgewarden check` says here.
+    Diagnose,
+    /// Tell who this is, and blink the board's light.
+    Identify {
+        /// Seconds to blink; 0: not at all.
+        blink_s: u64,
+    },
+    /// Tell the newest lines of the audit log.
+    Audit {
+        /// So many at most.
+        lines: usize,
+    },
+}
+
+/// How grave a log line is, the gravest first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what happened.
+    Info,
+    /// And details.
+    Debug,
+    /// And everything.
+    #[default]
+    Trace,
 }
 
 impl Command {
@@ -83,6 +127,11 @@ impl Command {
             Command::Pause { paused: true, .. } => "pause",
             Command::Pause { paused: false, .. } => "resume",
             Command::Restart => "restart",
+            Command::Set { .. } => "set",
+            Command::Logs { .. } => "logs",
+            Command::Diagnose => "diagnose",
+            Command::Identify { .. } => "identify",
+            Command::Audit { .. } => "audit",
         }
     }
 }

@@ -13,6 +13,7 @@ use super::metrics::BoardMetrics;
 use super::reason::Reason;
 use super::runtime::ProviderShare;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Below this share of free memory a model may not load any more.
 const LOW_MEMORY: f64 = 0.05;
@@ -67,6 +68,9 @@ pub enum ProblemCode {
     Throttled,
     /// The journal's store was damaged and had to be rebuilt.
     StoreRebuilt,
+    /// Commands that change the device are taken without a signature, because the configuration says so: for a
+    /// bench.
+    Insecure,
     /// Something else, told in the detail.
     Other,
 }
@@ -287,6 +291,19 @@ pub struct HealthReport {
     /// What this kernel leaves open to a model that takes its process over; no problem of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unlocked: Vec<String>,
+    /// Who may command this device over MQTT; absent where it has no broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<CommandsHealth>,
+}
+
+/// How commands over MQTT are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandsHealth {
+    /// True while whoever may publish to the broker may change this device: no signature is asked for.
+    pub insecure: bool,
+    /// Commands that were refused since the agent started, by the kind of refusal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
 }
 
 impl HealthReport {
@@ -294,6 +311,7 @@ impl HealthReport {
     /// judgement, a kind of problem, or what a pipeline runs has changed. Figures alone do not count.
     pub fn differs(&self, before: &HealthReport) -> bool {
         let codes = |report: &HealthReport| report.problems.iter().map(|p| p.code).collect::<Vec<_>>();
+        let insecure = |report: &HealthReport| report.commands.as_ref().map(|commands| commands.insecure);
         let pipelines = |report: &HealthReport| {
             // A scene that comes to rest and moves again is no news.
             let source = |p: &PipelineHealth| match p.source.state {
@@ -309,6 +327,7 @@ impl HealthReport {
         self.state != before.state
             || codes(self) != codes(before)
             || pipelines(self) != pipelines(before)
+            || insecure(self) != insecure(before)
             || self.agent_version != before.agent_version
             || self.boot_id != before.boot_id
     }
@@ -374,6 +393,7 @@ pub fn judge(facts: Facts) -> HealthReport {
         repository: facts.repository,
         board: facts.board,
         unlocked: Vec::new(),
+        commands: None,
     }
 }
 
@@ -464,7 +484,8 @@ fn rank(code: ProblemCode) -> u8 {
         ProblemCode::DeploymentFailed
         | ProblemCode::ProviderFallback
         | ProblemCode::MessagesLost
-        | ProblemCode::RepositoryRefused => 3,
+        | ProblemCode::RepositoryRefused
+        | ProblemCode::Insecure => 3,
         ProblemCode::BrokerUnreachable | ProblemCode::RepositoryUnreachable => 4,
         ProblemCode::Throttled | ProblemCode::ClockUnsynchronised | ProblemCode::Other => 5,
     }

@@ -27,6 +27,9 @@ pub struct MetricsReport {
     /// Models replaced by a fresh process of the same model because their memory had grown, by pipeline.
     #[serde(default)]
     pub recycles: BTreeMap<String, u64>,
+    /// Commands over MQTT that were refused, by the kind of refusal ([`RefusalKind`](super::refusal::RefusalKind)).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<String, u64>,
     /// The agent and its children.
     pub processes: Vec<ProcessMetrics>,
     /// The machine.

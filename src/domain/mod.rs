@@ -6,10 +6,13 @@
 
 pub mod admission;
 pub mod ahead;
+pub mod allowance;
+pub mod audit;
 pub mod authority;
 pub mod backoff;
 pub mod boot_loop;
 pub mod command;
+pub mod config_trial;
 pub mod credit;
 pub mod delta;
 pub mod deployment;
@@ -31,6 +34,7 @@ pub mod motion;
 pub mod pace;
 pub mod probation;
 pub mod reason;
+pub mod refusal;
 pub mod result;
 pub mod runtime;
 pub mod series;

@@ -82,6 +82,10 @@ pub enum ReasonCode {
     BadRequest,
     /// Another change is under way.
     Busy,
+    /// More commands came in a minute than may.
+    RateLimited,
+    /// A configuration was put back because the agent was not well with it.
+    NotWell,
     /// A fault of our own or of the machine, told in the detail.
     Internal,
 }
@@ -125,6 +129,8 @@ impl ReasonCode {
             | Superseded
             | BadRequest
             | Busy
+            | RateLimited
+            | NotWell
             | Internal => false,
         }
     }
@@ -167,6 +173,8 @@ impl ReasonCode {
             Superseded => "superseded",
             BadRequest => "bad_request",
             Busy => "busy",
+            RateLimited => "rate_limited",
+            NotWell => "not_well",
             Internal => "internal",
         }
     }

@@ -32,16 +32,7 @@ pub fn write(picture: &Picture, detections: &[Detection], to: &Path) -> Result<(
     let pixels = decoder.decode(picture.view(), false, |width, height| (width, height))?;
     let (width, height) = (pixels.width as usize, pixels.height as usize);
     let mut rgb = pixels.bytes.to_vec();
-    let thick = (width.max(height) / 400).clamp(1, 8);
-    let enlarged = (width.max(height) / 640).clamp(1, 8);
-    // The best one last, on top.
-    for found in detections.iter().rev() {
-        let colour = COLOURS[found.class as usize % COLOURS.len()];
-        outline(&mut rgb, (width, height), found.bbox, thick, colour);
-        let label: String = found.label.chars().take(MAX_LETTERS).collect();
-        let text = format!("{label} {:.2}", found.score);
-        name(&mut rgb, (width, height), found.bbox, &text, enlarged, colour);
-    }
+    boxes(&mut rgb, (width, height), detections, [1.0, 1.0]);
     let image = turbojpeg::Image {
         pixels: &rgb[..],
         width,
@@ -54,6 +45,21 @@ pub fn write(picture: &Picture, detections: &[Detection], to: &Path) -> Result<(
     let jpeg = turbojpeg::compress(image, QUALITY, turbojpeg::Subsamp::Sub2x2)
         .map_err(|e| internal(e.to_string()))?;
     std::fs::write(to, &*jpeg).map_err(|error| internal(error.to_string()))
+}
+
+/// Draws boxes with their labels and scores on RGB pixels; `scale` brings their coordinates to these pixels.
+pub fn boxes(rgb: &mut [u8], (width, height): (usize, usize), detections: &[Detection], scale: [f32; 2]) {
+    let thick = (width.max(height) / 400).clamp(1, 8);
+    let enlarged = (width.max(height) / 640).clamp(1, 8);
+    // The best one last, on top.
+    for found in detections.iter().rev() {
+        let colour = COLOURS[found.class as usize % COLOURS.len()];
+        let [left, top, right, bottom] = found.bbox;
+        let bbox = [left * scale[0], top * scale[1], right * scale[0], bottom * scale[1]];
+        outline(rgb, (width, height), bbox, thick, colour);
+        let label: String = found.label.chars().take(MAX_LETTERS).collect();
+        name(rgb, (width, height), bbox, &format!("{label} {:.2}", found.score), enlarged, colour);
+    }
 }
 
 /// Draws the four edges of a box, inwards from its corners.

@@ -5,15 +5,18 @@
 //! the payload as it is ([`plain`]), or takes the signed action out of it ([`action`]).
 
 use super::topics::{Topic, Topics};
+use crate::config::remote;
 pub use crate::domain::authority::Addressee;
 use crate::domain::authority::Audience;
-use crate::domain::command::{Command, Request};
+use crate::domain::command::{Command, LogLevel, Request};
 use crate::domain::maintenance::StartWish;
+use crate::domain::refusal::RefusalKind;
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{CommandId, PipelineName, Reason, ReasonCode, Release, SlotName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// Largest payload of a command, bytes.
@@ -23,8 +26,19 @@ pub const MAX_COMMAND: usize = 16 << 10;
 pub const SNAPSHOT_EDGES: RangeInclusive<u32> = 16..=4096;
 
 /// The commands that a device takes over MQTT.
-pub const COMMANDS: [&str; 8] =
-    ["update", "rollback", "abort", "status", "restart", "snapshot", "pause", "resume"];
+pub const COMMANDS: [&str; 13] = [
+    "update", "rollback", "abort", "status", "restart", "snapshot", "pause", "resume", "set", "logs",
+    "diagnose", "identify", "audit",
+];
+
+/// Those of them that only look.
+pub const LOOKS: [&str; 6] = ["status", "snapshot", "logs", "diagnose", "identify", "audit"];
+
+/// Lines of a log that may be asked for.
+pub const LINES: RangeInclusive<usize> = 1..=1000;
+
+/// Longest blinking, seconds.
+pub const MAX_BLINK: u64 = 60;
 
 /// A message as it came.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +54,8 @@ pub struct RawCommand<'a> {
 /// What is known of a command that is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    /// The kind.
+    pub kind: RefusalKind,
     /// Its name and its sender's name for it; `None` where not even they can be read, so that
     /// nobody can be answered.
     pub named: Option<(String, CommandId)>,
@@ -62,7 +78,7 @@ pub struct Addressed<'a> {
 
 impl Addressed<'_> {
     fn refused(self, reason: Reason) -> Refusal {
-        Refusal { named: Some((self.command, self.id)), reason }
+        Refusal { kind: RefusalKind::Malformed, named: Some((self.command, self.id)), reason }
     }
 }
 
@@ -83,7 +99,7 @@ pub fn read(topics: &Topics, to: &Addressee, raw: RawCommand<'_>) -> Result<Requ
 /// # Errors
 /// As [`read`].
 pub fn address<'a>(topics: &Topics, to: &Addressee, raw: RawCommand<'a>) -> Result<Addressed<'a>, Refusal> {
-    let nobody = |detail: String| Refusal { named: None, reason: bad(detail) };
+    let nobody = |detail: String| Refusal { kind: RefusalKind::BadTopic, named: None, reason: bad(detail) };
     let short = || raw.topic.chars().take(160).collect::<String>();
     let (audience, command, id) = match topics.parse(raw.topic) {
         Some(Topic::Command { audience, command, id }) => (audience, command, id),
@@ -99,17 +115,24 @@ pub fn address<'a>(topics: &Topics, to: &Addressee, raw: RawCommand<'a>) -> Resu
         return Err(nobody(format!("topic \"{}\" is for another device or group", short())));
     }
 
-    let refuse = |detail: String| Refusal { named: Some((command.clone(), id.clone())), reason: bad(detail) };
+    let refuse = |kind, detail: String| Refusal {
+        kind,
+        named: Some((command.clone(), id.clone())),
+        reason: bad(detail),
+    };
     if raw.retained {
-        return Err(refuse(format!(
-            "command {command} {id} was retained by the broker, so its age is unknown; publish it without the retain flag"
-        )));
+        return Err(refuse(
+            RefusalKind::Retained,
+            format!(
+                "command {command} {id} was retained by the broker, so its age is unknown; publish it without the retain flag"
+            ),
+        ));
     }
     if raw.payload.len() > MAX_COMMAND {
-        return Err(refuse(format!(
-            "command {command} {id} has {} bytes, {MAX_COMMAND} are allowed",
-            raw.payload.len()
-        )));
+        return Err(refuse(
+            RefusalKind::Oversize,
+            format!("command {command} {id} has {} bytes, {MAX_COMMAND} are allowed", raw.payload.len()),
+        ));
     }
     Ok(Addressed { audience, command, id, payload: raw.payload })
 }
@@ -170,7 +193,36 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
     struct Snapshot {
         pipeline: Option<PipelineName>,
         max_edge: Option<u32>,
+        #[serde(default)]
+        boxes: bool,
     }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Set {
+        values: BTreeMap<String, Value>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Logs {
+        lines: Option<usize>,
+        #[serde(default)]
+        level: LogLevel,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Identify {
+        blink_s: Option<u64>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Audit {
+        lines: Option<usize>,
+    }
+    let lines = |asked: Option<usize>| {
+        let lines = asked.unwrap_or(100);
+        let (least, most) = (LINES.start(), LINES.end());
+        if LINES.contains(&lines) { Ok(lines) } else { Err(format!("lines {lines}: use {least} to {most}")) }
+    };
 
     match command {
         "update" => {
@@ -189,13 +241,36 @@ fn payload(command: &str, payload: &[u8]) -> Result<Command, String> {
             object(payload).map(|Pipeline { pipeline }: Pipeline| Command::Pause { pipeline, paused: false })
         }
         "snapshot" => {
-            let Snapshot { pipeline, max_edge } = object(payload)?;
+            let Snapshot { pipeline, max_edge, boxes } = object(payload)?;
             let max_edge = max_edge.unwrap_or(640);
             if SNAPSHOT_EDGES.contains(&max_edge) {
-                Ok(Command::Snapshot { pipeline, max_edge })
+                Ok(Command::Snapshot { pipeline, max_edge, boxes })
             } else {
                 let (least, most) = (SNAPSHOT_EDGES.start(), SNAPSHOT_EDGES.end());
                 Err(format!("max_edge {max_edge}: use {least} to {most} pixels"))
+            }
+        }
+        "set" => {
+            let Set { values } = object(payload)?;
+            remote::check(&values).map_err(|reason| reason.detail)?;
+            Ok(Command::Set { values })
+        }
+        "logs" => {
+            let Logs { lines: asked, level } = object(payload)?;
+            Ok(Command::Logs { lines: lines(asked)?, level })
+        }
+        "audit" => {
+            let Audit { lines: asked } = object(payload)?;
+            Ok(Command::Audit { lines: lines(asked)? })
+        }
+        "diagnose" => object(payload).map(|Nothing {}: Nothing| Command::Diagnose),
+        "identify" => {
+            let Identify { blink_s } = object(payload)?;
+            let blink_s = blink_s.unwrap_or(5);
+            if blink_s <= MAX_BLINK {
+                Ok(Command::Identify { blink_s })
+            } else {
+                Err(format!("blink_s {blink_s}: use 0 to {MAX_BLINK} seconds"))
             }
         }
         _ => Err(format!("no such command; there are {}", COMMANDS.join(", "))),
@@ -279,12 +354,29 @@ mod tests {
                 r#"{"pipeline":"belt"}"#,
                 Command::Pause { pipeline: Some("belt".parse().unwrap()), paused: false },
             ),
-            ("snapshot", "", Command::Snapshot { pipeline: None, max_edge: 640 }),
+            ("snapshot", "", Command::Snapshot { pipeline: None, max_edge: 640, boxes: false }),
             (
                 "snapshot",
-                r#"{"pipeline":"belt","max_edge":320}"#,
-                Command::Snapshot { pipeline: Some("belt".parse().unwrap()), max_edge: 320 },
+                r#"{"pipeline":"belt","max_edge":320,"boxes":true}"#,
+                Command::Snapshot { pipeline: Some("belt".parse().unwrap()), max_edge: 320, boxes: true },
             ),
+            (
+                "set",
+                r#"{"values":{"health.interval":"5s","log.level":null}}"#,
+                Command::Set {
+                    values: [
+                        ("health.interval".to_owned(), "5s".into()),
+                        ("log.level".to_owned(), serde_json::Value::Null),
+                    ]
+                    .into(),
+                },
+            ),
+            ("logs", "", Command::Logs { lines: 100, level: LogLevel::Trace }),
+            ("logs", r#"{"lines":5,"level":"warn"}"#, Command::Logs { lines: 5, level: LogLevel::Warn }),
+            ("diagnose", "", Command::Diagnose),
+            ("identify", "", Command::Identify { blink_s: 5 }),
+            ("identify", r#"{"blink_s":0}"#, Command::Identify { blink_s: 0 }),
+            ("audit", r#"{"lines":9}"#, Command::Audit { lines: 9 }),
         ] {
             assert_eq!(read_payload(command, payload), Ok(expected.clone()), "{command} {payload}");
             // The same as an action, its name among the fields.
@@ -299,6 +391,10 @@ mod tests {
             assert_eq!(reason.code, ReasonCode::BadRequest, "{bad}");
         }
         assert!(COMMANDS.contains(&read_payload("status", "").unwrap().name()));
+        for (name, command) in COMMANDS.iter().filter_map(|name| Some((name, read_payload(name, "").ok()?))) {
+            let looks = crate::domain::authority::role(&command) == crate::domain::authority::Role::Observe;
+            assert_eq!(LOOKS.contains(name), looks, "{name}");
+        }
     }
 
     #[test]
@@ -332,6 +428,16 @@ mod tests {
             ("status", "null", "JSON object"),
             ("snapshot", r#"{"max_edge":99999}"#, "max_edge"),
             ("snapshot", r#"{"max_edge":-1}"#, "max_edge"),
+            ("set", "{}", "missing field `values`"),
+            ("set", r#"{"values":{}}"#, "give 1 to"),
+            ("set", r#"{"values":{"mqtt.url":"mqtt://evil"}}"#, "mqtt.url may not be set from afar"),
+            ("set", r#"{"values":{"log.level":{}}}"#, "give text, a number"),
+            ("logs", r#"{"lines":0}"#, "use 1 to 1000"),
+            ("logs", r#"{"lines":1001}"#, "use 1 to 1000"),
+            ("logs", r#"{"level":"loud"}"#, "unknown variant"),
+            ("audit", r#"{"lines":0}"#, "use 1 to 1000"),
+            ("diagnose", r#"{"deep":true}"#, "unknown field"),
+            ("identify", r#"{"blink_s":61}"#, "use 0 to 60"),
             ("install", r#"{"file":"/etc/passwd"}"#, "no such command"),
             ("reboot", "{}", "no such command; there are update"),
         ] {

@@ -1,7 +1,7 @@
 //! The gate that each command passes before it runs. What it asks (signatures, numbers, roles) is decided
 //! elsewhere; this room only brings what came in, in the order of arrival, one at a time.
 
-use super::commands::Addressed;
+use super::commands::{Addressed, Refusal};
 use crate::domain::Reason;
 use crate::domain::command::Command;
 use futures_util::future::BoxFuture;
@@ -14,4 +14,7 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// Why it must not run; nothing was done then.
     fn admit<'a>(&'a self, asked: &'a Addressed<'a>) -> BoxFuture<'a, Result<Command, Reason>>;
+
+    /// Hears of what was refused before it came to the gate, to count it and write it down.
+    fn turned_away(&self, _refusal: &Refusal) {}
 }

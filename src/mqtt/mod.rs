@@ -30,14 +30,15 @@ pub mod topics;
 
 pub use message::State;
 pub use payloads::Birth;
-pub use replies::Replies;
+pub use replies::{Replies, ReplyAddress};
 
 use crate::config::settings::{DeviceSettings, MqttSettings};
-use crate::domain::command::Request;
+use crate::domain::command::{Progress, Request};
 use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, LinkHealth};
 use crate::domain::importance::Importance;
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
+use crate::domain::refusal::RefusalKind;
 use crate::domain::{DeviceId, FrameResult, PipelineName, Reason, ReasonCode};
 use crate::sys::secret;
 use bytes::Bytes;
@@ -251,6 +252,7 @@ async fn inbox(
             Err(refusal) => {
                 tracing::warn!("mqtt: refused: {}", refusal.reason);
                 link.commands_refused.fetch_add(1, Ordering::Relaxed);
+                gate.turned_away(&refusal);
                 if let Some((command, id)) = refusal.named {
                     let to = Address::new(&link, &command, &id, &message);
                     to.answer_live(&link, ReplyStatus::Failed { reason: refusal.reason });
@@ -269,6 +271,13 @@ async fn inbox(
         let Ok(place) = agent.try_reserve() else {
             let detail = format!("command {name} {id}: too many commands wait already; send it again");
             let reason = Reason::new(ReasonCode::Busy, detail);
+            link.commands_refused.fetch_add(1, Ordering::Relaxed);
+            let named = Some((name.clone(), id.clone()));
+            gate.turned_away(&commands::Refusal {
+                kind: RefusalKind::Waiting,
+                named,
+                reason: reason.clone(),
+            });
             to.answer_live(&link, ReplyStatus::Failed { reason });
             continue;
         };
@@ -456,6 +465,11 @@ impl Handle {
             ..Message::default()
         });
         Ok(())
+    }
+
+    /// Answers a command whose end was handed over, maybe by an earlier run of the agent.
+    pub fn answer(&self, to: ReplyAddress, end: Progress) {
+        to.answer(&self.link, end);
     }
 
     /// How the connection is, and every change of it.

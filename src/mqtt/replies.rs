@@ -10,6 +10,7 @@ use crate::domain::command::Progress;
 use crate::domain::importance::Importance;
 use crate::domain::{CommandId, Reason, ReasonCode};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,6 +99,30 @@ impl Address {
     }
 }
 
+/// Where the end of a command goes that outlives its agent; to be kept on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyAddress {
+    command: String,
+    id: CommandId,
+    topic: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correlation: Option<Vec<u8>>,
+}
+
+impl ReplyAddress {
+    /// Answers, durably.
+    pub(super) fn answer(self, link: &Link, end: Progress) {
+        let ReplyAddress { command, id, topic, correlation } = self;
+        let to = Address { command, id, topic, correlation: correlation.map(Bytes::from) };
+        let status = ReplyStatus::from(end);
+        let mut window = link.window();
+        window.admit(&to.command, &to.id);
+        window.note(&to.command, &to.id, &status);
+        drop(window);
+        to.answer(link, status, None);
+    }
+}
+
 /// Answers one command: any number of `executing`, then one of the others. Dropped before that, it
 /// answers `failed`.
 #[derive(Debug)]
@@ -119,6 +144,17 @@ impl Replies {
     pub(super) fn begin(link: Arc<Link>, to: Address) -> Self {
         to.answer(&link, ReplyStatus::Init, None);
         Self { link, to, state: Mutex::default() }
+    }
+
+    /// Nothing more is answered here: somebody else has the address.
+    pub fn hand_over(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+    }
+
+    /// Where the answers go.
+    pub fn address(&self) -> ReplyAddress {
+        let Address { command, id, topic, correlation } = self.to.clone();
+        ReplyAddress { command, id, topic, correlation: correlation.map(|bytes| bytes.to_vec()) }
     }
 
     /// Answers. An `executing` that only differs in its fraction from one a moment ago is left out;

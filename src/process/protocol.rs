@@ -14,7 +14,7 @@ use crate::domain::manifest::Provider;
 use crate::domain::motion::MotionSettings;
 use crate::domain::runtime::{InputSettings, ProviderShare, RuntimeSettings};
 use crate::domain::source::SourceSettings;
-use crate::domain::{Digest, FrameResult, PipelineName, Reason, Release};
+use crate::domain::{Detection, Digest, FrameResult, PipelineName, Reason, Release};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -70,6 +70,9 @@ pub enum ToCapture {
         id: u64,
         /// Longest edge of the JPEG, pixels.
         max_edge: u32,
+        /// Drawn on it.
+        #[serde(default)]
+        boxes: Option<Boxes>,
     },
     /// Publish frames up to this number, and wait with those beyond. Only on a channel of
     /// [every](FrameChannel::every) frame, where nothing is published before the first of these.
@@ -129,6 +132,15 @@ pub enum FromCapture {
         /// Why, with the remedy.
         reason: Reason,
     },
+}
+
+/// What is drawn on a picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Boxes {
+    /// Width and height of the picture that they were found in.
+    pub size: [u32; 2],
+    /// The boxes, with their labels.
+    pub detections: Vec<Detection>,
 }
 
 /// To an inference child.

@@ -4,6 +4,7 @@
 //! This folder decides nothing about models, updates or reports, and opens no socket.
 
 pub mod age;
+pub mod audit;
 pub mod background;
 pub mod blocking;
 pub mod clock;

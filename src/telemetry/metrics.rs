@@ -115,6 +115,8 @@ pub struct Metrics {
     pub child_restarts: BTreeMap<String, u64>,
     /// Planned replacements of a grown model's process, by pipeline.
     pub recycles: BTreeMap<String, u64>,
+    /// Commands that were refused, by kind.
+    pub refusals: BTreeMap<String, u64>,
 }
 
 impl Metrics {

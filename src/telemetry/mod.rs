@@ -4,6 +4,8 @@
 //! anything; it hands out a [`MetricsReport`] that MQTT, the local socket and Prometheus show.
 
 pub mod board;
+pub mod led;
+pub mod log;
 pub mod metrics;
 pub mod process;
 pub mod prometheus;
@@ -12,10 +14,12 @@ use crate::domain::delta::Transfer;
 use crate::domain::deployment::Stage;
 use crate::domain::ledger::Skip;
 use crate::domain::metrics::{MetricsReport, MqttMetrics};
+use crate::domain::refusal::RefusalKind;
 use crate::domain::{FrameResult, PipelineName};
 use board::Board;
 use metrics::Metrics;
 use process::Processes;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -103,6 +107,16 @@ impl Telemetry {
         *self.metrics().recycles.entry(pipeline.to_string()).or_default() += 1;
     }
 
+    /// A command over MQTT was refused.
+    pub fn refused(&self, kind: RefusalKind) {
+        *self.metrics().refusals.entry(kind.to_string()).or_default() += 1;
+    }
+
+    /// Commands over MQTT that were refused, by kind.
+    pub fn refusals(&self) -> BTreeMap<String, u64> {
+        self.metrics().refusals.clone()
+    }
+
     /// All figures now. Reads `/proc` and `/sys` (a few milliseconds: not on a thread of async code);
     /// `processes` are our own by role and pid, `mqtt` what its handle tells.
     pub fn snapshot(&self, processes: &[(String, u32)], mqtt: MqttMetrics) -> MetricsReport {
@@ -118,6 +132,7 @@ impl Telemetry {
             transfers: metrics.transfers.clone(),
             child_restarts: metrics.child_restarts.clone(),
             recycles: metrics.recycles.clone(),
+            refusals: metrics.refusals.clone(),
             processes,
             board,
             mqtt,

@@ -268,6 +268,11 @@ fn mqtt(page: &mut Page, report: &MetricsReport) {
     let refused = [(vec![], mqtt.commands_refused)];
     page.count("mqtt_commands_refused", "Commands from the broker that were refused", refused);
     page.count(
+        "commands_refused",
+        "Commands from the broker that were refused, by the reason",
+        report.refusals.iter().map(|(kind, n)| (vec![("reason", kind.clone())], *n)),
+    );
+    page.count(
         "mqtt_dropped",
         "Messages that did not reach the broker",
         [("spool", mqtt.spool_dropped), ("live", mqtt.live_dropped)]

@@ -13,6 +13,8 @@ mod broker;
 mod camera;
 /// Signed commands: refused, replayed, revoked, stolen.
 mod commands;
+/// The configuration set from afar, on trial; the log, the check and the device's name over MQTT; the audit log.
+mod control;
 /// What children may cost: memory, its limits, and a fresh process for one that has grown.
 mod cost;
 /// `kill -9` at every stage of a deployment.
@@ -33,6 +35,8 @@ mod homeassistant;
 mod large;
 /// The local socket, the service manager, two agents on one machine.
 mod machine;
+/// Each reason to refuse a command: told, counted, written down.
+mod refusals;
 /// Bundles that rotted on the disk: fetched again, or left for the one before.
 mod rot;
 /// Sensors: lines of a program, a serial port, an MQTT topic; windows, gaps, numbers and anomalies.

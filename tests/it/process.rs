@@ -217,7 +217,7 @@ fn a_folder_of_jpegs_arrives_as_it_is_and_bad_files_are_named() {
         assert!(told.len() == 2 && told[1].contains("b.jpg"), "{told:?}");
 
         // At its end it still answers for its last frame, scaled.
-        child.send(ToCapture::Snapshot { id: 9, max_edge: 16 }).unwrap();
+        child.send(ToCapture::Snapshot { id: 9, max_edge: 16, boxes: None }).unwrap();
         let jpeg = next(&mut child, |message| match message {
             FromCapture::Snapshot { id: 9, jpeg } => Some(jpeg.unwrap()),
             _ => None,
@@ -324,7 +324,7 @@ fn a_paused_camera_publishes_nothing() {
         child.send(ToCapture::Pause { paused: true }).unwrap();
         // An answer after the pause divides what came before it from what comes after.
         for id in 1..=2 {
-            child.send(ToCapture::Snapshot { id, max_edge: 0 }).unwrap();
+            child.send(ToCapture::Snapshot { id, max_edge: 0, boxes: None }).unwrap();
             let mut between = 0;
             next(&mut child, |message| match message {
                 FromCapture::Published { seq } => {

@@ -7,7 +7,7 @@
 //! sleeps until the next deadline.
 
 use super::film::{Claims, Film};
-use super::{Ask, Handle, Plan, Status};
+use super::{Ask, Handle, Picture, Plan, Status};
 use crate::domain::backoff::Backoff;
 use crate::domain::health::SourceState;
 use crate::domain::{PipelineName, Reason, ReasonCode};
@@ -83,7 +83,7 @@ struct Camera {
     snapshots: HashMap<u64, SnapshotReply>,
     next_snapshot: u64,
     /// To be asked when a frame has come: the one before the pause is old.
-    for_next_frame: Vec<(u32, SnapshotReply)>,
+    for_next_frame: Vec<(Picture, SnapshotReply)>,
     /// Where every frame is to be answered.
     film: Option<Film>,
 }
@@ -94,7 +94,7 @@ impl Camera {
             let look = self.next_look();
             tokio::select! {
                 ask = inbox.recv() => match ask {
-                    Some(Ask::Snapshot { max_edge, reply }) => self.snapshot(max_edge, reply),
+                    Some(Ask::Snapshot { wanted, reply }) => self.snapshot(wanted, reply),
                     Some(Ask::Hold { held, reply }) => {
                         self.status.held = held;
                         let _ = reply.send(());
@@ -217,8 +217,8 @@ impl Camera {
                         self.turn(SourceState::Running);
                     }
                 }
-                for (max_edge, reply) in std::mem::take(&mut self.for_next_frame) {
-                    self.ask_child(max_edge, reply);
+                for (wanted, reply) in std::mem::take(&mut self.for_next_frame) {
+                    self.ask_child(wanted, reply);
                 }
             }
             FromCapture::Alive { still } => {
@@ -253,7 +253,7 @@ impl Camera {
     }
 
     /// Asks for the newest frame, or for the next one where the newest is from before a pause.
-    fn snapshot(&mut self, max_edge: u32, reply: SnapshotReply) {
+    fn snapshot(&mut self, wanted: Picture, reply: SnapshotReply) {
         self.forget_gone();
         let refuse = |why: &str| Err(Reason::new(ReasonCode::Busy, format!("snapshot: {why}")));
         let State::Up { paused, .. } = &self.state else {
@@ -265,17 +265,18 @@ impl Camera {
         } else if self.snapshots.len() + self.for_next_frame.len() >= MAX_SNAPSHOTS {
             let _ = reply.send(refuse("too many are under way; ask again in a second"));
         } else if self.film.is_none() && (*paused || !self.for_next_frame.is_empty()) {
-            self.for_next_frame.push((max_edge, reply));
+            self.for_next_frame.push((wanted, reply));
         } else {
-            self.ask_child(max_edge, reply);
+            self.ask_child(wanted, reply);
         }
     }
 
-    fn ask_child(&mut self, max_edge: u32, reply: SnapshotReply) {
+    fn ask_child(&mut self, wanted: Picture, reply: SnapshotReply) {
         let State::Up { child, .. } = &self.state else { return };
         let id = self.next_snapshot;
         self.next_snapshot += 1;
-        match child.send(ToCapture::Snapshot { id, max_edge }) {
+        let Picture { max_edge, boxes } = wanted;
+        match child.send(ToCapture::Snapshot { id, max_edge, boxes }) {
             Ok(()) => drop(self.snapshots.insert(id, reply)),
             Err(reason) => drop(reply.send(Err(reason))),
         }

@@ -14,7 +14,7 @@ use crate::domain::health::SourceState;
 use crate::domain::motion::MotionSettings;
 use crate::domain::source::SourceSettings;
 use crate::domain::{PipelineName, Reason, ReasonCode};
-use crate::process::protocol::FrameChannel;
+use crate::process::protocol::{Boxes, FrameChannel};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,9 +74,15 @@ pub struct Status {
     pub held: bool,
 }
 
+/// A picture that is wanted.
+struct Picture {
+    max_edge: u32,
+    boxes: Option<Boxes>,
+}
+
 /// What can be asked of a camera.
 enum Ask {
-    Snapshot { max_edge: u32, reply: oneshot::Sender<Result<Vec<u8>, Reason>> },
+    Snapshot { wanted: Picture, reply: oneshot::Sender<Result<Vec<u8>, Reason>> },
     Hold { held: bool, reply: oneshot::Sender<()> },
     Stop { reply: oneshot::Sender<()> },
 }
@@ -121,12 +127,12 @@ impl Handle {
         });
     }
 
-    /// The newest frame as a JPEG; a paused camera is woken for it.
+    /// The newest frame as a JPEG with these boxes on it; a paused camera is woken for it.
     ///
     /// # Errors
     /// When there is no frame, or the source does not answer.
-    pub async fn snapshot(&self, max_edge: u32) -> Result<Vec<u8>, Reason> {
-        let asked = self.ask(|reply| Ask::Snapshot { max_edge, reply });
+    pub async fn snapshot(&self, max_edge: u32, boxes: Option<Boxes>) -> Result<Vec<u8>, Reason> {
+        let asked = self.ask(|reply| Ask::Snapshot { wanted: Picture { max_edge, boxes }, reply });
         match tokio::time::timeout(Duration::from_secs(5), asked).await {
             Ok(answer) => answer?,
             Err(_) => Err(self.gone("gave no picture within 5 s")),

@@ -25,7 +25,7 @@ use crate::domain::memory::{Budget, Excess};
 use crate::domain::runtime::{InputSettings, ProviderShare, RuntimeSettings};
 use crate::domain::shadow::{Plan as Compare, Report};
 use crate::domain::{FrameResult, PipelineName, Reason, ReasonCode, SlotName};
-use crate::process::protocol::FrameChannel;
+use crate::process::protocol::{Boxes, FrameChannel};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,7 +215,16 @@ impl Handle {
     /// # Errors
     /// When there is no frame, or the source does not answer.
     pub async fn snapshot(&self, max_edge: u32) -> Result<Vec<u8>, Reason> {
-        self.camera.snapshot(max_edge).await
+        self.camera.snapshot(max_edge, None).await
+    }
+
+    /// The newest frame as a JPEG with boxes on it. They are those of another frame than the one that is shown,
+    /// where things move faster than the model answers.
+    ///
+    /// # Errors
+    /// As [`Handle::snapshot`].
+    pub async fn snapshot_with(&self, max_edge: u32, boxes: Boxes) -> Result<Vec<u8>, Reason> {
+        self.camera.snapshot(max_edge, Some(boxes)).await
     }
 
     /// Its camera, which may be another pipeline's too.

@@ -33,10 +33,11 @@ pub fn commands(settings: &Settings) -> Option<Finding> {
             Finding::ok("commands", detail)
         }
         Ok(_) if open => {
-            let remedy = "leave commands.require_signature at \"auto\", or restrict the cmd/ topics by the broker's \
-                          access list";
-            let detail =
-                format!("no signature is asked for: who may publish to {host} may command this device");
+            let remedy =
+                "leave commands.insecure out, or restrict the cmd/ topics by the broker's access list";
+            let detail = format!(
+                "insecure: no signature is asked for, and who may publish to {host} may command this device"
+            );
             Finding::warn("commands", format!("{detail}; {remedy}"))
         }
         Ok(known) if listed => {
@@ -49,8 +50,8 @@ pub fn commands(settings: &Settings) -> Option<Finding> {
             Finding::ok("commands", detail)
         }
         Ok(_) => {
-            let remedy = "list operators with `edgewarden repo operators set`, or set commands.require_signature = \
-                          false";
+            let remedy = "list operators with `edgewarden repo operators set`, or, on a bench, set commands.insecure \
+                          = true";
             Finding::warn("commands", format!("must be signed, and there is nobody who may; {remedy}"))
         }
     };
@@ -80,9 +81,9 @@ mod tests {
         for (text, level, words) in [
             ("[mqtt]\nurl = \"mqtt://localhost\"\n", Level::Ok, "no signature is asked for"),
             (
-                "[mqtt]\nurl = \"mqtt://b\"\n[commands]\nrequire_signature = false\n",
+                "[mqtt]\nurl = \"mqtt://b\"\n[commands]\ninsecure = true\n",
                 Level::Warn,
-                "leave commands.require_signature",
+                "leave commands.insecure out",
             ),
             ("[mqtt]\nurl = \"mqtt://b\"\n", Level::Warn, "nobody who may"),
             ("[mqtt]\nurl = \"mqtt://b\"\n[repository]\n", Level::Ok, "the key that signs the releases"),

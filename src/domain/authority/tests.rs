@@ -128,13 +128,17 @@ fn an_operator_of_a_group_commands_its_devices_and_no_others() {
     assert_eq!(judge("pi-1", &elsewhere), Err(ReasonCode::NotAllowed));
 }
 
-fn every_command() -> [(Command, Role); 9] {
+fn every_command() -> [(Command, Role); 13] {
     let slot: crate::domain::SlotName = "detector".parse().unwrap();
     let shadow = crate::domain::shadow::ShadowWish::default();
     let start = crate::domain::maintenance::StartWish { now: true, spread: false };
     [
         (Command::Status, Role::Observe),
-        (Command::Snapshot { pipeline: None, max_edge: 640 }, Role::Observe),
+        (Command::Snapshot { pipeline: None, max_edge: 640, boxes: false }, Role::Observe),
+        (Command::Diagnose, Role::Observe),
+        (Command::Identify { blink_s: 1 }, Role::Observe),
+        (Command::Audit { lines: 1 }, Role::Observe),
+        (Command::Set { values: Default::default() }, Role::Operate),
         (Command::Pause { pipeline: None, paused: true }, Role::Operate),
         (Command::Pause { pipeline: None, paused: false }, Role::Operate),
         (Command::Restart, Role::Operate),

@@ -6,7 +6,7 @@ use crate::support::mosquitto::Mosquitto;
 use crate::support::operators::{Person, list};
 use crate::support::wait_until;
 use edgewarden::agent::authority::{Highest, numbers};
-use edgewarden::domain::health::PipelineState;
+use edgewarden::domain::health::{PipelineState, ProblemCode};
 use edgewarden::domain::{Reason, ReasonCode};
 use edgewarden::mqtt::payloads::ReplyStatus;
 use edgewarden::sys::store::Store;
@@ -16,11 +16,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const ALL: [&str; 3] = ["observe", "operate", "deploy"];
+pub const ALL: [&str; 3] = ["observe", "operate", "deploy"];
 
 /// A device that looks at its repository each second.
-fn options(broker: &Mosquitto, repository: &Repository) -> Options {
-    Options::new(broker, repository).set("commands.refresh", "1s")
+pub fn options(broker: &Mosquitto, repository: &Repository) -> Options {
+    // Polling for a change may take many commands.
+    Options::new(broker, repository).set("commands.refresh", "1s").set("commands.per_minute", 10_000)
 }
 
 /// Publishes a list and waits until the device goes by it.
@@ -30,7 +31,7 @@ pub fn appoint(device: &Device, repository: &mut Repository, entries: &[Value]) 
 }
 
 /// Publishes a payload at `cmd/COMMAND/ID` below a topic and waits for the end of it.
-fn say_at(device: &Device, topic: &str, command: &str, id: &str, payload: &str) -> Result<Value, Reason> {
+pub fn say_at(device: &Device, topic: &str, command: &str, id: &str, payload: &str) -> Result<Value, Reason> {
     let ended = |heard: &crate::support::device::Heard| -> Vec<ReplyStatus> {
         let ours = heard.acks.iter().filter(|ack| ack.id.as_str() == id && ack.command == command);
         ours.map(|ack| ack.status.clone()).filter(ReplyStatus::is_final).collect()
@@ -44,12 +45,12 @@ fn say_at(device: &Device, topic: &str, command: &str, id: &str, payload: &str) 
     }
 }
 
-fn say(device: &Device, command: &str, id: &str, payload: &str) -> Result<Value, Reason> {
+pub fn say(device: &Device, command: &str, id: &str, payload: &str) -> Result<Value, Reason> {
     say_at(device, device.id().as_str(), command, id, payload)
 }
 
 /// Sends a statement at the topic that belongs to it.
-fn send(device: &Device, person: &Person, statement: &Statement) -> Result<Value, Reason> {
+pub fn send(device: &Device, person: &Person, statement: &Statement) -> Result<Value, Reason> {
     let command = statement.action["command"].as_str().unwrap();
     say(device, command, statement.id.as_str(), &person.sign(statement))
 }
@@ -66,7 +67,7 @@ pub fn pause() -> Value {
     json!({ "command": "pause" })
 }
 
-fn resume() -> Value {
+pub fn resume() -> Value {
     json!({ "command": "resume" })
 }
 
@@ -434,6 +435,7 @@ fn the_policy_is_that_of_the_configuration_and_the_owner_commands_where_nobody_i
     device.start();
     device.until("it is there", |heard| heard.online().then_some(()));
     assert!(!device.heard.lock().unwrap().births.last().unwrap().commands_unsigned);
+    assert!(!device.status().health.commands.unwrap().insecure);
     assert_eq!(code(say(&device, "status", "1", "{}")), ReasonCode::Unsigned);
     assert_eq!(code(device.update(&release(1))), ReasonCode::Unsigned);
     // The key folder of the repository holds the one key; the command line signs with it.
@@ -459,7 +461,9 @@ fn the_policy_is_that_of_the_configuration_and_the_owner_commands_where_nobody_i
     let anna = Person::new("anna", 1);
     repository.publisher.set_operators(&list(&[anna.entry(&["observe"])]), Timestamp::now()).unwrap();
     assert!(device.stop().success());
-    device.configure(|options| options.set("commands.require_signature", false));
+    device.configure(|options| {
+        options.set("commands.require_signature", "auto").set("commands.insecure", true)
+    });
     device.forget();
     device.start();
     device.until("it is back", |heard| heard.online().then_some(()));
@@ -467,6 +471,10 @@ fn the_policy_is_that_of_the_configuration_and_the_owner_commands_where_nobody_i
         device.log().contains("operators: 1 are listed").then_some(())
     });
     say(&device, "pause", "2", "{}").unwrap();
+    // It is named what it is.
+    let health = device.status().health;
+    assert!(health.commands.as_ref().unwrap().insecure);
+    assert!(health.problems.iter().any(|problem| problem.code == ProblemCode::Insecure), "{health:?}");
     // What is signed is judged all the same.
     assert_eq!(code(order(&device, &anna, 1, resume())), ReasonCode::NotAllowed);
     assert!(is_paused(&device));

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A small disk under a device's state folder; gone with the value.
-struct Disk(PathBuf);
+pub struct Disk(PathBuf);
 
 impl Disk {
     /// `None`, told, where this user may not mount.
-    fn under(device: &Device, test: &str) -> Option<Self> {
+    pub fn under(device: &Device, test: &str) -> Option<Self> {
         let state = device.path("state");
         std::fs::create_dir(&state).unwrap();
         let mounted = Command::new("mount")
@@ -46,12 +46,12 @@ impl Disk {
     }
 
     /// Fills it to the last byte.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let mut rest = File::create(self.0.join("rest")).unwrap();
         while rest.write(&[1; 512]).is_ok_and(|written| written > 0) {}
     }
 
-    fn make_room(&self) {
+    pub fn make_room(&self) {
         for file in ["filler", "rest"] {
             let _ = std::fs::remove_file(self.0.join(file));
         }
@@ -251,7 +251,9 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 fn a_signed_command_whose_number_cannot_be_remembered_is_not_run() {
     let broker = Mosquitto::start();
     let mut repository = Repository::with(&["v1"]);
-    let mut device = Device::new(options(&broker, &repository).set("commands.refresh", "1s"));
+    let mut device = Device::new(
+        options(&broker, &repository).set("commands.refresh", "1s").set("commands.per_minute", 10_000),
+    );
     let test = "a_signed_command_whose_number_cannot_be_remembered_is_not_run";
     let Some(disk) = Disk::under(&device, test) else { return };
     device.start();

@@ -99,7 +99,7 @@ fn hand_over(overlap: Option<bool>) {
         }
         // The end: the answer to the snapshot comes after the last number was told.
         camera.send(ToCapture::Pause { paused: true }).unwrap();
-        camera.send(ToCapture::Snapshot { id: 1, max_edge: 0 }).unwrap();
+        camera.send(ToCapture::Snapshot { id: 1, max_edge: 0, boxes: None }).unwrap();
         next(&mut camera, |message| match message {
             FromCapture::Published { seq } => {
                 swap.ledger.published(seq);
