@@ -70,6 +70,16 @@ def over_the_air(device):
     check(answer["status"] == "successful", f"MQTT command update: {answer.get('result')}", json.dumps(answer))
     now = device.until("2.0.0 to run, without a problem", lambda: healthy(device.running("2.0.0")))
     good(f"health {now['health']['state']} with 2.0.0 {sorted(codes(now)) or ''}")
+    answer = device.command("set", {"values": {"health.interval": "25s"}})
+    check(answer["status"] == "successful", f"MQTT command set: {answer.get('result')}", json.dumps(answer))
+    kept = device.run("cat", "/etc/edgewarden/config.d/90-remote.toml").stdout
+    check("25s" in kept, "which is in a drop-in of the agent's own", kept)
+    mode = device.run("stat", "-c", "%a", "/etc/edgewarden/config.d/90-remote.toml").stdout.strip()
+    check(mode == "644", "that all may read, as the rest of the configuration", mode)
+    other = device.run("runuser", "-u", "edgewarden", "--", "mv", "/etc/edgewarden/config.d/50-fleet.toml", "/tmp/x",
+                       check=False)
+    check(other.returncode, "and it cannot touch the owner's")
+    device.until("2.0.0 to run after that, without a problem", lambda: healthy(device.running("2.0.0")))
 
 
 def codes(status):

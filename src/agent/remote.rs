@@ -20,7 +20,7 @@ use crate::domain::config_trial::{Before, MAX_STARTS, Verdict, Watch};
 use crate::domain::health::HealthReport;
 use crate::domain::{Reason, ReasonCode};
 use crate::mqtt::{self, ReplyAddress};
-use crate::sys::durable;
+use crate::sys::durable::{self, Access};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs;
@@ -183,7 +183,12 @@ impl Remote {
 
     fn put(&self, text: Option<&str>) -> Result<(), Reason> {
         match text {
-            Some(text) => Ok(durable::write_atomic(&self.file, text.as_bytes())?),
+            // Whoever may read the rest of the configuration may read this, whatever the service's umask is: the
+            // command line of other users reads all of it.
+            Some(text) => {
+                let access = Access { mode: 0o644, owner: None };
+                Ok(durable::write_atomic_for(&self.file, text.as_bytes(), access)?)
+            }
             None => Ok(durable::remove_file_synced(&self.file)?),
         }
     }

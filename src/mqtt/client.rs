@@ -44,10 +44,10 @@ const MAX_INCOMING: u32 = 256 << 10;
 const INFLIGHT: u16 = 64;
 /// Messages of ours that wait for the event loop.
 const OUTGOING: usize = 128;
-/// Messages from the broker that wait for us; more are dropped and counted.
-const INCOMING: usize = 512;
-/// The same for a connection without a session: who reads what a broker has kept of a whole fleet gets it at once.
-const INCOMING_FLEET: usize = 8192;
+/// Messages from the broker that wait for a device.
+pub const INCOMING: usize = 512;
+/// The same for somebody who reads what a broker has kept of a whole fleet, and gets it at once.
+pub const INCOMING_FLEET: usize = 8192;
 /// A connection, with TLS and `CONNACK`, is made in this time or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest wait between two tries; up to as much again is added by chance.
@@ -79,6 +79,8 @@ pub struct Options {
     /// How long the broker keeps messages for us while we are away; `None` for a session that ends
     /// with the connection.
     pub session: Option<Duration>,
+    /// Messages from the broker that may wait for us; more are dropped and counted.
+    pub incoming: usize,
     /// Filters, all at QoS 1.
     pub subscriptions: Vec<String>,
 }
@@ -162,8 +164,7 @@ impl Connection {
             added: Mutex::default(),
         });
         let (state_tx, state) = watch::channel(State::Connecting);
-        let (messages_tx, messages) =
-            mpsc::channel(if options.session.is_some() { INCOMING } else { INCOMING_FLEET });
+        let (messages_tx, messages) = mpsc::channel(options.incoming);
         let closing = CancellationToken::new();
         let driver = Driver {
             client: client.clone(),

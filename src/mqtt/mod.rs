@@ -151,6 +151,7 @@ pub fn start_and_listen(
             ..Message::default()
         }),
         session: Some(SESSION),
+        incoming: client::INCOMING,
         // Its own availability, to contradict a will that the broker publishes late.
         subscriptions: audiences
             .map(|audience| topics.commands(&audience))

@@ -5,7 +5,7 @@ mod retained;
 
 pub use retained::{Patience, Whole};
 
-use super::client::{Connection, Options};
+use super::client::{Connection, INCOMING_FLEET, Options};
 use super::message::{Message, PublishError, Received, State};
 use super::payloads::{CommandReply, ReplyStatus, Stamped};
 use super::topics::{Audience, Topics};
@@ -108,6 +108,7 @@ impl Operator {
             keep_alive: Duration::from_secs(30),
             will: None,
             session: None,
+            incoming: INCOMING_FLEET,
             subscriptions,
         })?;
         let waiting: Waiting = Arc::default();

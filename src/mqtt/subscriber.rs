@@ -1,7 +1,7 @@
 //! Somebody who only listens, without an async runtime of its own around it: for a child that reads a
 //! sensor's topic. It publishes nothing.
 
-use super::client::{Connection, Options};
+use super::client::{Connection, INCOMING, Options};
 use super::login;
 use super::message::{Received, State};
 use crate::config::settings::{MqttSettings, SpoolBounds, TlsSettings};
@@ -59,6 +59,7 @@ impl Subscriber {
             keep_alive: settings.keep_alive,
             will: None,
             session: None,
+            incoming: INCOMING,
             subscriptions: vec![topic.to_owned()],
         };
         let _inside = runtime.enter();

@@ -33,19 +33,22 @@ const KINDS: [(&str, Again); 11] = [
 ];
 
 /// Objects whose keys are names of the device's own.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "child_restarts",
     "deltas",
     "deployments",
+    "events",
     "power_watts",
     "provider_share",
     "recycles",
+    "refusals",
+    "refused",
     "result",
     "temperature_celsius",
 ];
 
 /// Top-level keys that not every message of a kind has.
-const OPTIONAL: [&str; 4] = ["board", "clock_synchronised", "fraction", "unlocked"];
+const OPTIONAL: [&str; 5] = ["board", "clock_synchronised", "fraction", "refusals", "unlocked"];
 
 /// Reads a message as one of its kind, and writes it.
 fn again<T: DeserializeOwned + Serialize>(json: &str) -> String {

@@ -192,14 +192,16 @@ fn folders_are_made_with_their_rights() {
     let Some(output) = tool("systemd-tmpfiles", &[&at, "--create", copy.to_str().unwrap()]) else { return };
     assert!(output.status.success(), "{}", said(&output));
     use std::os::unix::fs::PermissionsExt as _;
-    for (path, mode) in [("etc/edgewarden/config.d", 0o755), ("var/lib/edgewarden", 0o750)] {
+    for (path, mode) in [("etc/edgewarden/config.d", 0o1775), ("var/lib/edgewarden", 0o750)] {
         let made = folder.path().join(path).metadata().unwrap_or_else(|error| panic!("{path}: {error}"));
-        assert_eq!(made.permissions().mode() & 0o777, mode, "{path}");
+        assert_eq!(made.permissions().mode() & 0o7777, mode, "{path}");
     }
     // The line as it is: the unit makes the same folder with the same rights.
     let unit = settings(&read("edgewarden.service"));
     assert!(unit.iter().any(|(_, key, value)| key == "StateDirectoryMode" && value == "0750"));
-    assert!(fs::read_to_string(file).unwrap().contains("d /var/lib/edgewarden 0750 edgewarden edgewarden -"));
+    let lines = fs::read_to_string(file).unwrap();
+    assert!(lines.contains("d /var/lib/edgewarden 0750 edgewarden edgewarden -"));
+    assert!(lines.contains("d /etc/edgewarden/config.d 1775 root edgewarden -"), "`set` writes there");
 }
 
 /// A rule that names a group which nobody makes is dropped by udev, with a line in the journal.

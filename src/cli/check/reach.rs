@@ -4,7 +4,7 @@ use super::Finding;
 use crate::config::settings::{DeviceSettings, MqttSettings, PathSettings, RepositorySettings};
 use crate::domain::Reason;
 use crate::mqtt;
-use crate::mqtt::client::{Connection, Options};
+use crate::mqtt::client::{Connection, INCOMING, Options};
 use crate::mqtt::message::State;
 use crate::sys::clock::Clock;
 use crate::trust::folder::FolderTransport;
@@ -44,6 +44,7 @@ async fn connect(device: &DeviceSettings, settings: &MqttSettings) -> Result<(),
         keep_alive: settings.keep_alive,
         will: None,
         session: None,
+        incoming: INCOMING,
         subscriptions: Vec::new(),
     };
     let (connection, _messages) = Connection::open(options)?;
