@@ -165,7 +165,7 @@ pub fn write(values: &Values) -> Result<Option<String>, Reason> {
 /// What a drop-in holds.
 ///
 /// # Errors
-/// [`ReasonCode::BadRequest`] for one that was not written by [`write`]: nothing of it may be lost.
+/// [`ReasonCode::BadRequest`] for one that was not written by [`write()`]: nothing of it may be lost.
 pub fn read(text: &str) -> Result<Values, Reason> {
     let by_hand = |what: &str| {
         let detail = format!(

@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Broker")]
 pub struct AccessArgs {
-    /// mqtt[s]://[USER@]HOST[:PORT]; a password in it can be seen by others on this machine, --password-file cannot
+    /// Such as mqtts://anna@broker.example.com; a password in it can be seen by others on this machine, one of
+    /// --password-file cannot
     #[arg(long, value_name = "URL", env = "EDGEWARDEN_BROKER", hide_env_values = true)]
     broker: Option<String>,
     /// File with the user's password

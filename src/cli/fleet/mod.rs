@@ -1,7 +1,7 @@
 //! `edgewarden fleet`: the operator's side, for one device or many. Nothing but the broker is needed.
 //!
 //! What devices say is read by [`crate::domain::fleet`]; here it is fetched and shown. All of it is text of
-//! strangers: it is made safe before it is printed, for people ([`text::shown`]) and as JSON ([`print_json`]).
+//! strangers: it is made safe before it is printed, for people ([`text::shown`]) and as JSON (`print_json`).
 
 mod access;
 mod ask;
