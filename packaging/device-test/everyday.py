@@ -119,7 +119,8 @@ def watched(device):
     device.until("the watchdog to be fed", lambda: device.unit("WatchdogTimestampMonotonic")["WatchdogTimestampMonotonic"] != fed, 90)
     good(f"Type={unit['Type']}, watchdog of {unit['WatchdogUSec']}, fed by frames")
 
-    agent, hung = device.pid(), child(device.status(), "infer:camera")
+    hung = device.until("an inference child", lambda: child(device.running("2.0.0"), "infer:camera"))
+    agent = device.pid()
     device.run("kill", "-STOP", str(hung))
     device.until("another inference child", lambda: child(device.running("2.0.0"), "infer:camera") not in (None, hung), 60)
     check(device.pid() == agent, f"inference child {hung} hung (SIGSTOP): the agent replaced it, itself untouched")
