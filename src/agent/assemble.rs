@@ -273,7 +273,7 @@ fn lock(state: &Path) -> Result<File, Reason> {
     };
     let file = durable::create_lock(&path)
         .map_err(|error| told(&error, "make paths.state writable for the agent"))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+    durable::lock_soon(&file).map_err(|error| {
         told(&error, "another agent uses this state folder; stop it or set another paths.state")
     })?;
     Ok(file)

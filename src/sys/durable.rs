@@ -10,11 +10,13 @@
 //! cut could leave behind (`recorded`, `aftermath`): whoever writes below that folder writes to it.
 
 use crate::domain::{Reason, ReasonCode};
+use rustix::fs::{FlockOperation, flock};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 mod disk;
 mod file;
@@ -236,6 +238,26 @@ pub fn create_lock(path: &Path) -> Result<std::fs::File, DurableError> {
         _ => Err(error),
     });
     made.map_err(failed("create", path))
+}
+
+/// A lock that is held for longer is that of a process that is alive.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Locks a file for this process alone. A process that was killed can hold a lock for a moment longer, by a child that
+/// it had forked and that has not yet become another program. Blocks for that long.
+///
+/// # Errors
+/// `WOULDBLOCK` where another process holds the lock, and what the system says.
+pub fn lock_soon(file: &fs::File) -> rustix::io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PATIENCE / 40);
+            }
+            locked => return locked,
+        }
+    }
 }
 
 /// Renames within one file system and makes the new name durable. A file at `to` is replaced; a

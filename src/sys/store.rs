@@ -30,14 +30,12 @@ use super::durable::{self, DurableError};
 use crate::domain::{Reason, ReasonCode};
 use live::Live;
 use open::with_suffix;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 mod bounded;
 mod live;
@@ -67,9 +65,6 @@ const HEADER: usize = 9;
 
 /// Bytes of changes that are kept until they are durable; more are made durable at once.
 const MAX_UNSYNCED: usize = 1 << 20;
-
-/// A lock that is held for longer is that of a process that is alive.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -168,20 +163,6 @@ struct Inner {
     _lock: File,
 }
 
-/// Locks the file. A process that was killed can hold a lock for a moment longer, by a child that it had
-/// forked and that has not yet become another program.
-fn lock_soon(file: &File) -> rustix::io::Result<()> {
-    let start = Instant::now();
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(LOCK_PATIENCE / 40);
-            }
-            locked => return locked,
-        }
-    }
-}
-
 impl Store {
     /// Opens the store in folder `dir` and reads every value once; makes the folder when it is
     /// missing. A store that cannot be read is put aside.
@@ -214,7 +195,7 @@ impl Store {
         durable::create_dir_synced(parent)?;
         let lock_path = with_suffix(dir, ".lock");
         let lock = durable::create_lock(&lock_path)?;
-        lock_soon(&lock).map_err(|_| StoreError::InUse(dir.to_owned()))?;
+        durable::lock_soon(&lock).map_err(|_| StoreError::InUse(dir.to_owned()))?;
         Ok(lock)
     }
 

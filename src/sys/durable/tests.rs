@@ -133,3 +133,21 @@ async fn a_file_that_comes_in_pieces_goes_on_where_it_was_and_tells_a_fault() {
     let error = Incoming::open(&dir.path().join("no/part"), 0).await.unwrap_err();
     assert!(error.to_string().starts_with("open "), "{error}");
 }
+
+#[test]
+fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lock");
+    let (held, later) = (create_lock(&path).unwrap(), create_lock(&path).unwrap());
+    lock_soon(&held).unwrap();
+    // What a child that was forked and not yet replaced does to it.
+    let child = held.try_clone().unwrap();
+    drop(held);
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(LOCK_PATIENCE / 20);
+        drop(child);
+    });
+    lock_soon(&later).unwrap();
+    ends.join().unwrap();
+    assert_eq!(lock_soon(&create_lock(&path).unwrap()), Err(rustix::io::Errno::WOULDBLOCK));
+}

@@ -4,6 +4,7 @@ use super::*;
 use crate::sys::small_disk::small_disk;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 /// A number from a number: the same damages in each run, with the round in what an assertion says.
 struct Dice(u64);

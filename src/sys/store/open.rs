@@ -2,7 +2,7 @@
 //! read for whatever reason (damaged, another user's, a folder in place of a file) is a bad one: the agent has to start
 //! without what it holds.
 
-use super::{LOCK_PATIENCE, StoreError, ValueFault, durable, values};
+use super::{StoreError, ValueFault, durable, values};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,8 +87,10 @@ fn open_unlocked(dir: &Path) -> Result<sled::Db, Fault> {
     let start = Instant::now();
     loop {
         match open_checked(dir) {
-            Err(Fault::Environment(error)) if start.elapsed() < LOCK_PATIENCE && is_locked(&error) => {
-                std::thread::sleep(LOCK_PATIENCE / 100);
+            Err(Fault::Environment(error))
+                if start.elapsed() < durable::LOCK_PATIENCE && is_locked(&error) =>
+            {
+                std::thread::sleep(durable::LOCK_PATIENCE / 100);
             }
             opened => return opened,
         }

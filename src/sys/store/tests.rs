@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::sys::small_disk::{fill, small_disk};
+use rustix::fs::{FlockOperation, flock};
 use std::fs;
+use std::time::Duration;
 
 fn open(dir: &Path) -> Store {
     let opened = Store::open(&dir.join("store")).unwrap();
