@@ -22,17 +22,7 @@ if [ ${#needed[@]} -gt 0 ]; then
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${needed[@]}" >&2
 fi
 python=$(./packaging/venv.sh bench-deltas numpy==2.4.6 onnx==1.23.2 ${train:+jax==0.10.2 jaxlib==0.10.2})
-program=${PROGRAM:-}
-if [ -z "$program" ]; then
-    [ -x "$(command -v cargo)" ] || . "$HOME/.cargo/env"
-    say "building; this takes some minutes the first time"
-    # As it is shipped.
-    program=$(packaging/small.sh cargo bench --locked --bench delta --no-run --message-format json |
-        "$python" -c 'import json, sys
-for line in sys.stdin:
-    made = json.loads(line)
-    if made.get("executable") and made["target"]["name"] == "delta": print(made["executable"])')
-fi
+program=${PROGRAM:-$(packaging/bench-program.sh delta)}
 work=target/bench-deltas
 rm -rf "$work"
 mkdir -p "$work"

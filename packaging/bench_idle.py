@@ -1,23 +1,16 @@
 """What the agent's own process (without its children) takes while it has little to do. See bench-idle.sh."""
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-from device import Device
+from device import Device, free_port, smaps_rollup
 
 PROGRAM, MOSQUITTO, LIBRARY, SECONDS = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 ROOT = pathlib.Path(__file__).resolve().parent
 BUNDLE, PICTURE = ROOT / "models/v1", ROOT / "models/v1/golden/1.jpg"
-
-
-def memory(pid):
-    """KiB by name of smaps_rollup."""
-    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
 
 
 def heap(pid):
@@ -48,18 +41,12 @@ def measured(title, mqtt):
         begun, spent = time.monotonic(), processor(pid)
         time.sleep(SECONDS)
         share = (processor(pid) - spent) / (time.monotonic() - begun)
-        kib, threads = memory(pid), len(os.listdir(f"/proc/{pid}/task"))
+        kib, threads = smaps_rollup(pid), len(os.listdir(f"/proc/{pid}/task"))
         print(f"{title:14}{kib['Rss'] / 1024:10.1f}{kib['Pss'] / 1024:10.1f}{heap(pid) / 1024:10.1f}"
               f"{threads:10}{share * 100:10.2f}", flush=True)
         if os.environ.get("SMAPS"):
             pathlib.Path(os.environ["SMAPS"] + "." + title.replace(" ", "-")).write_text(
                 pathlib.Path(f"/proc/{pid}/smaps").read_text())
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from device import Device, frames, memory
+from device import Device, frames, memory, smaps_rollup
 
 program, bundle, picture, library = sys.argv[1:5]
 seconds = float(sys.argv[5]) if len(sys.argv) > 5 else 10
@@ -36,12 +36,9 @@ def family(pid):
 def shared_by_share(pid):
     """Bytes of a process, shared pages counted by share; 0 when it has ended."""
     try:
-        for line in open(f"/proc/{pid}/smaps_rollup"):
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) << 10
+        return smaps_rollup(pid).get("Pss", 0) << 10
     except OSError:
-        pass
-    return 0
+        return 0
 
 
 def processor_seconds(pids):

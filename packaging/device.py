@@ -1,7 +1,7 @@
 """A device set up by a script: a signed repository in a folder, the agent on a folder with one picture.
 
-Used by bench_path.py and soak.py; it needs only the program, a bundle folder (or None: no model), a picture
-and the ONNX Runtime library, and leaves nothing behind.
+Used by the benchmarks, soak.py and the crash lab, with what else they share. It needs only the program, a bundle folder
+(or None: no model), a picture and the ONNX Runtime library, and leaves nothing behind.
 """
 import hashlib
 import http.client
@@ -133,9 +133,7 @@ path = "{pictures}"
 
     def serve(self):
         """Serves the repository over HTTP from a process of its own."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}/"
         command = [self.program, "repo", "serve", self.folder / "repo", "--listen", f"127.0.0.1:{port}"]
         self.web = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -200,6 +198,19 @@ path = "{pictures}"
                 sys.exit(f"waited in vain for {what}: {json.dumps(self.status())[:2000]}\n{self.log()[-3000:]}")
             time.sleep(0.1)
         return value
+
+
+def free_port():
+    """A TCP port of the loopback device at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def smaps_rollup(pid):
+    """KiB of a process by the kernel's name for them: `Rss`, and `Pss`, where shared pages count by share."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
 
 
 def frames(status):

@@ -21,14 +21,14 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import threading
 import time
 
-from device import Device, Unix, descriptors, frames, own_memory, processes, quantile, shared_memory, unaccounted
+from device import (Device, Unix, descriptors, frames, free_port, own_memory, processes, quantile, shared_memory,
+                    unaccounted)
 
 MIB = 1 << 20
 
@@ -46,9 +46,7 @@ class Broker:
     """mosquitto on a free port, and a client that notes every answered frame with its time of arrival."""
 
     def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         config = pathlib.Path(folder) / "mosquitto.conf"
         config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_type error\n")
         os.chmod(folder, 0o755)

@@ -17,7 +17,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from device import Unix  # noqa: E402
+from device import Unix, free_port  # noqa: E402
 
 DEVICE, SLOT = "lab", "detector"
 # Only a guard against what hangs.
@@ -33,12 +33,6 @@ def run(*command):
     if done.returncode:
         sys.exit(f"crash-lab: {' '.join(map(str, command))}: {done.stderr.strip()}")
     return done.stdout
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def sha256(path):
