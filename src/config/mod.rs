@@ -9,6 +9,7 @@
 pub mod settings;
 
 pub mod access;
+mod broker;
 mod commands;
 mod events;
 mod file;

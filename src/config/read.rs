@@ -1,5 +1,6 @@
 //! From the merged tree to settings: every table, every key, its default and its bounds.
 
+use super::broker::{self, BrokerUrl};
 use super::file::{DEFAULT_PIPELINE, Faults, Node, Section};
 use super::settings::{
     DeviceSettings, HealthSettings, LogFormat, LogSettings, MqttSettings, PathSettings, PipelineSettings,
@@ -198,7 +199,7 @@ fn memory_limit(node: &Node) -> Result<u64, String> {
 }
 
 /// A URL without a user or a password in it.
-fn url(node: &Node, example: &str) -> Result<url::Url, String> {
+pub(super) fn url(node: &Node, example: &str) -> Result<url::Url, String> {
     let written = text(node)?;
     let url: url::Url = written
         .parse()
@@ -220,54 +221,9 @@ fn url(node: &Node, example: &str) -> Result<url::Url, String> {
     Ok(url)
 }
 
-/// Host, port, and whether TLS is wanted.
-pub(super) fn broker(node: &Node) -> Result<(String, u16, bool), String> {
-    match broker_or_web(node)? {
-        (host, port, tls, None) => Ok((host, port, tls)),
-        (_, _, _, Some(_)) => {
-            Err("goes through a web server; a topic is read over mqtt:// or mqtts:// only".into())
-        }
-    }
-}
-
-/// The same, and the path where it is a web server's.
-fn broker_or_web(node: &Node) -> Result<(String, u16, bool, Option<String>), String> {
-    let example = "mqtt://localhost:1883 or mqtts://broker.example.com";
-    let url = url(node, example)?;
-    let (port, tls, web) = match url.scheme() {
-        "mqtt" => (1883, false, false),
-        "mqtts" => (8883, true, false),
-        "ws" => (80, false, true),
-        "wss" => (443, true, true),
-        other => {
-            return Err(format!(
-                "\"{other}://\" is no way to a broker; write it like {example}, or wss://broker.example.com/mqtt"
-            ));
-        }
-    };
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    if web && !host.is_empty() {
-        // What brokers and their proxies are set up with.
-        let path = if matches!(url.path(), "" | "/") { "/mqtt" } else { url.path() };
-        return Ok((
-            host.to_owned(),
-            url.port_or_known_default().unwrap_or(port),
-            tls,
-            Some(path.to_owned()),
-        ));
-    }
-    if host.is_empty() || !matches!(url.path(), "" | "/") {
-        return Err(format!(
-            "\"{}\" is not just a host and a port; write it like {example}",
-            shorten(url.as_str())
-        ));
-    }
-    Ok((host.to_owned(), url.port().unwrap_or(port), tls, None))
-}
-
 fn mqtt(mut section: Section<'_>) -> Option<MqttSettings> {
     let at = section.at.clone();
-    let broker = section.required("url", "\"mqtt://localhost:1883\"", broker_or_web);
+    let broker = section.required("url", "\"mqtt://localhost:1883\"", broker::any_way);
     let username = section.optional("username", |node| text(node).map(str::to_owned));
     let password_file = section.secret_file("password_file");
     if password_file.is_some() && username.is_none() {
@@ -281,10 +237,7 @@ fn mqtt(mut section: Section<'_>) -> Option<MqttSettings> {
     });
     let results_per_second = section.or("results_per_second", 5.0, number(0.0..=1000.0));
     let TlsSettings { ca_file, client } = super::access::tls(&mut section);
-    let tls = broker.as_ref().and_then(|(_, _, tls, _)| {
-        tls.then(|| TlsSettings { ca_file: ca_file.clone(), client: client.clone() })
-    });
-    if broker.is_some() && tls.is_none() && (ca_file.is_some() || client.is_some()) {
+    if broker.as_ref().is_some_and(|broker| !broker.tls) && (ca_file.is_some() || client.is_some()) {
         section.fault(
             &at,
             "url",
@@ -293,12 +246,12 @@ fn mqtt(mut section: Section<'_>) -> Option<MqttSettings> {
     }
     let spool = spool_bounds(&mut section);
     section.finish();
-    let (host, port, _, web_path) = broker?;
+    let BrokerUrl { host, port, tls, web_path } = broker?;
     Some(MqttSettings {
         host,
         port,
         web_path,
-        tls,
+        tls: tls.then_some(TlsSettings { ca_file, client }),
         username,
         password_file,
         keep_alive,

@@ -1,7 +1,7 @@
 //! The sensors among the sources: lines of a program or a serial port, the kernel's sensors, MQTT topics.
 
+use super::broker::{self, BrokerUrl};
 use super::file::{Node, Section, Value};
-use super::read::broker;
 use super::settings::MqttSettings;
 use super::value::{duration, one_of, path, shorten, text, whole};
 use crate::domain::frame::MAX_FRAME;
@@ -56,7 +56,7 @@ pub fn mqtt(section: &mut Section<'_>) -> Option<SourceSettings> {
         }
         Ok(topic.to_owned())
     });
-    let url = section.optional("broker", broker);
+    let url = section.optional("broker", broker::direct);
     let username = section.optional("username", |node| text(node).map(str::to_owned));
     let password_file = section.secret_file("password_file");
     let ca_file = section.optional("ca_file", path);
@@ -64,7 +64,7 @@ pub fn mqtt(section: &mut Section<'_>) -> Option<SourceSettings> {
         let at = section.at.clone();
         section.fault(&at, "broker", "is missing; username, password_file and ca_file belong to one");
     }
-    let (host, port, tls) = url.unwrap_or_default();
+    let BrokerUrl { host, port, tls, .. } = url.unwrap_or_default();
     let tls = tls.then_some(BrokerTls { ca_file, client: None });
     let broker = Broker { host, port, tls, username, password_file };
     let format = row_format(section, "json");
