@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,6 +69,16 @@ impl Subject {
     }
 }
 
+/// Commands under way, by name and id.
+type UnderWay = BTreeMap<(String, String), Waited>;
+
+/// A command whose end is waited for.
+struct Waited {
+    subject: Subject,
+    /// Whether it only looks.
+    looks: bool,
+}
+
 enum Order {
     Write(Box<Draft>),
     Flush(oneshot::Sender<()>),
@@ -81,12 +91,22 @@ pub struct Audit(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     orders: mpsc::Sender<Order>,
-    /// Commands under way, by name and id, and whether they only look.
-    under_way: Mutex<BTreeMap<(String, String), (Subject, bool)>>,
+    under_way: Mutex<UnderWay>,
     refusals: Mutex<Allowance>,
     begun: Instant,
     /// Lines that were not written since the last one that was.
     left_out: AtomicU64,
+}
+
+impl Inner {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a command out of those under way.
+    fn take(&self, command: &str, id: &str) -> Option<Waited> {
+        self.under_way().remove(&(command.to_owned(), id.to_owned()))
+    }
 }
 
 impl Audit {
@@ -112,33 +132,28 @@ impl Audit {
         if !looks {
             self.record(subject.clone().with(Outcome::Admitted));
         }
-        let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.len() >= UNDER_WAY {
-            under_way.pop_first();
+        let mut commands = self.0.under_way();
+        if commands.len() >= UNDER_WAY {
+            commands.pop_first();
         }
-        under_way.insert((subject.command.clone(), subject.id.clone()), (subject, looks));
+        commands.insert((subject.command.clone(), subject.id.clone()), Waited { subject, looks });
     }
 
     /// What is known of a command under way.
     pub fn under_way(&self, command: &str, id: &str) -> Option<Subject> {
-        let under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.get(&(command.to_owned(), id.to_owned())).map(|(subject, _)| subject.clone())
+        let commands = self.0.under_way();
+        commands.get(&(command.to_owned(), id.to_owned())).map(|waited| waited.subject.clone())
     }
 
     /// Takes a command out of those under way: its end is to be written by somebody else, maybe after a restart.
     pub fn hand_over(&self, command: &str, id: &str) {
-        let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.remove(&(command.to_owned(), id.to_owned()));
+        self.0.take(command, id);
     }
 
     /// A command came to its end.
     pub fn ended(&self, command: &str, id: &str, end: &Progress) {
-        let found = {
-            let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            under_way.remove(&(command.to_owned(), id.to_owned()))
-        };
         // Not one that is not written down.
-        let Some((subject, looks)) = found else { return };
+        let Some(Waited { subject, looks }) = self.0.take(command, id) else { return };
         if !(looks && command == "status" && matches!(end, Progress::Successful { .. })) {
             self.end_of(subject, end);
         }
@@ -157,8 +172,8 @@ impl Audit {
 
     /// The agent ends: what is still under way has no end that it will see.
     pub fn abandon(&self) {
-        let left = std::mem::take(&mut *self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner));
-        for (subject, looks) in left.into_values() {
+        let left = std::mem::take(&mut *self.0.under_way());
+        for Waited { subject, looks } in left.into_values() {
             let detail = "the agent ended before the command did; a deployment goes on at its next start";
             let reason = Reason::new(ReasonCode::Internal, detail);
             if !looks {

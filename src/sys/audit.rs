@@ -74,9 +74,9 @@ impl AuditLog {
         // The newest line that can be read; damage before it is for `verify` to find.
         for first in log.segments.iter().rev() {
             let text = read_file(&self::path(folder, *first))?;
-            if let Some((entry, sha256)) = text.lines().rev().find_map(audit::read) {
-                if entry.seq >= log.head.seq {
-                    log.head = Head { seq: entry.seq, sha256 };
+            if let Some(last) = last_readable(&text) {
+                if last.seq >= log.head.seq {
+                    log.head = last;
                 }
                 break;
             }
@@ -150,8 +150,7 @@ impl AuditLog {
             let Some(oldest) = self.segments.front().copied() else { break };
             let doomed = path(&self.folder, oldest);
             let text = read_file(&doomed)?;
-            if let Some((entry, sha256)) = text.lines().rev().find_map(audit::read) {
-                let anchor = Anchor { seq: entry.seq, sha256 };
+            if let Some(anchor) = last_readable(&text) {
                 let bytes = serde_json::to_vec(&anchor).unwrap_or_default();
                 durable::write_atomic(&self.folder.join(ANCHOR), &bytes)?;
             }
@@ -195,6 +194,12 @@ impl Kept {
     pub fn verify(&self) -> Result<Head, Broken> {
         audit::verify(self.anchor, self.lines.iter().map(String::as_str), hash)
     }
+}
+
+/// The last line of a file's text that can be read.
+fn last_readable(text: &str) -> Option<Head> {
+    let (entry, sha256) = text.lines().rev().find_map(audit::read)?;
+    Some(Head { seq: entry.seq, sha256 })
 }
 
 fn path(folder: &Path, first: u64) -> PathBuf {
