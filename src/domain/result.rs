@@ -1,5 +1,6 @@
 //! What a model said about a frame.
 
+use num_traits::Float;
 use serde::{Deserialize, Serialize};
 
 /// One found object.
@@ -18,11 +19,12 @@ pub struct Detection {
 
 /// Overlap of two boxes (left, top, right, bottom): intersection over union, 0 to 1. Boxes without area
 /// overlap nothing.
-pub fn iou(a: [f32; 4], b: [f32; 4]) -> f32 {
-    let area = |[left, top, right, bottom]: [f32; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
+pub fn iou<T: Float>(a: [T; 4], b: [T; 4]) -> T {
+    let area =
+        |[left, top, right, bottom]: [T; 4]| (right - left).max(T::zero()) * (bottom - top).max(T::zero());
     let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
     let either = area(a) + area(b) - both;
-    if either > 0.0 { both / either } else { 0.0 }
+    if either > T::zero() { both / either } else { T::zero() }
 }
 
 /// One class that the whole picture was given.

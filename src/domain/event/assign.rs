@@ -6,6 +6,8 @@
 //! place. Greedy and not the best sum: with the predicted boxes the two differ only where boxes cover each
 //! other nearly, and there neither knows better.
 
+use crate::domain::result::iou;
+
 /// Least likeness of an object and its sight. At 0, equal squares may be three quarters of their width apart.
 const LEAST: f64 = 0.0;
 
@@ -61,20 +63,12 @@ pub fn assign(objects: &[Awaited<'_>], sights: &[Sight<'_>]) -> Vec<(usize, usiz
     found
 }
 
-/// Overlap of two boxes: intersection over union, 0 to 1.
-pub fn overlap(a: [f64; 4], b: [f64; 4]) -> f64 {
-    let area = |[left, top, right, bottom]: [f64; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
-    let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
-    let either = area(a) + area(b) - both;
-    if either > 0.0 { both / either } else { 0.0 }
-}
-
 /// The overlap, less the squared distance of the middles as a share of what both span; -1 to 1.
 fn likeness(a: [f64; 4], b: [f64; 4]) -> f64 {
     let (dx, dy) = ((a[0] + a[2] - b[0] - b[2]) / 2.0, (a[1] + a[3] - b[1] - b[3]) / 2.0);
     let (width, height) = (a[2].max(b[2]) - a[0].min(b[0]), a[3].max(b[3]) - a[1].min(b[1]));
     let span = width * width + height * height;
-    if span > 0.0 { overlap(a, b) - (dx * dx + dy * dy) / span } else { 0.0 }
+    if span > 0.0 { iou(a, b) - (dx * dx + dy * dy) / span } else { 0.0 }
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@
 //! motion gate lets a still picture through every ten seconds only, one bad frame is no end. Time without any
 //! frame ends nothing by itself, until it is so long (`silence`) that nothing is known any more.
 
-use super::assign::{Awaited, Sight, assign, overlap};
+use super::assign::{Awaited, Sight, assign};
 use super::kalman::Filter;
 use super::{Count, Counts, EndReason, Event, EventId, Kind, Rules, Told};
 use crate::domain::id::ZoneName;
-use crate::domain::result::Output;
+use crate::domain::result::{Output, iou};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -327,7 +327,7 @@ impl Object {
     /// that belong to no object.
     fn is_doubled_by(&self, sight: &Sight<'_>) -> bool {
         let on_it = match (self.area, sight.area) {
-            (Some(here), Some(there)) => overlap(here, there) >= DOUBLE,
+            (Some(here), Some(there)) => iou(here, there) >= DOUBLE,
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
@@ -345,7 +345,7 @@ impl Object {
 
     fn has_changed(&self, open: &Open) -> bool {
         let moved = match (self.area, open.told_area) {
-            (Some(here), Some(there)) => overlap(here, there) < MOVED,
+            (Some(here), Some(there)) => iou(here, there) < MOVED,
             (None, None) => false,
             (Some(_), None) | (None, Some(_)) => true,
         };
