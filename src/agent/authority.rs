@@ -26,7 +26,8 @@ use crate::mqtt::commands::{self, Addressed};
 use crate::mqtt::gate::Gate;
 use crate::sys::blocking::blocking;
 use crate::sys::store::{Batch, Store, Tree};
-use crate::telemetry::{Telemetry, board};
+use crate::sys::time_service;
+use crate::telemetry::Telemetry;
 use crate::trust::Verified;
 use crate::trust::envelope::{self, Statement};
 use futures_util::future::BoxFuture;
@@ -228,7 +229,7 @@ impl Authority {
 
     fn clock(&self) -> Clock {
         let clock = self.bundles.clock();
-        let sure = !clock.is_behind() && board::clock_synchronised(Path::new("/")) == Some(true);
+        let sure = !clock.is_behind() && time_service::clock_synchronised(Path::new("/")) == Some(true);
         let tolerance_ms = i64::try_from(self.settings.clock_tolerance.as_millis()).unwrap_or(i64::MAX);
         Clock { now_ms: clock.now().as_millisecond(), sure, tolerance_ms }
     }

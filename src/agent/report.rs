@@ -21,8 +21,8 @@ use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
 use crate::mqtt;
 use crate::sys::blocking::blocking;
-use crate::sys::lockdown;
 use crate::sys::store::{Condition, Store};
+use crate::sys::{lockdown, time_service};
 use crate::telemetry::{Telemetry, board};
 use crate::update::driver::Updater;
 use std::collections::HashMap;
@@ -202,7 +202,7 @@ impl Reports {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
             uptime_s: self.started.elapsed().as_secs(),
-            clock_synchronised: board::clock_synchronised(Path::new("/")),
+            clock_synchronised: time_service::clock_synchronised(Path::new("/")),
             clock: ClockFacts { behind: self.bundles.clock().is_behind(), keeper: self.time_keeper() },
             pipelines,
             mqtt,

@@ -4,7 +4,6 @@
 
 use crate::domain::health::clock::TimeKeeper;
 use crate::domain::metrics::{BoardMetrics, Throttling};
-pub use crate::sys::time_service::clock_synchronised;
 use procfs::prelude::FromRead;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use crate::domain::health::clock::TimeKeeper;
 use crate::domain::source::{SensorFrom, SensorSettings, SourceSettings, V4l2Settings};
 use crate::inference::source::{program, sensor, v4l2};
 use crate::sys::clock::Clock;
-use crate::sys::{durable, lockdown};
+use crate::sys::{durable, lockdown, time_service};
 use crate::telemetry::board;
 use rustix::fs::{Access, access};
 use std::fs;
@@ -34,7 +34,10 @@ pub fn clock(paths: &PathSettings) -> Finding {
         );
     }
     let root = Path::new("/");
-    match (board::clock_synchronised(root), board::time_keeper(root, jiff::Timestamp::now().as_second())) {
+    match (
+        time_service::clock_synchronised(root),
+        board::time_keeper(root, jiff::Timestamp::now().as_second()),
+    ) {
         (Some(false), None) => Finding::warn(
             "clock",
             format!("{now}, which no time service sets and no hardware clock keeps; {remedy}"),
