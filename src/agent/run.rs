@@ -155,10 +155,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<End, Reason> {
                     Next::Restart => break Ok(End::Restart),
                 }
             }
-            _ = slim.tick() => drop(tokio::task::spawn_blocking(|| {
-                heap::trim();
-                program::let_go_of_code();
-            })),
+            _ = slim.tick() => slim_down(),
             _ = feed.tick() => {
                 let due = watchdog.due(&agent.reports.pulses(), begun.elapsed());
                 if due && !notify::feed() {
@@ -218,6 +215,15 @@ async fn gathered(gathering: &mut Option<JoinHandle<MetricsReport>>) -> Option<M
         Some(task) => task.await.ok(),
         None => std::future::pending().await,
     }
+}
+
+/// Gives back memory that is not needed now. Nobody waits for it.
+fn slim_down() {
+    // Without threads for it, the next time does it.
+    drop(background::spawn_blocking(|| {
+        heap::trim();
+        program::let_go_of_code();
+    }));
 }
 
 /// Tries a store that refuses again, whether somebody needs it or not; one try at a time.
