@@ -111,15 +111,7 @@ pub(super) async fn assemble(
             let gate = authority(&settings, broker, &bundles, &store, &audit, &telemetry);
             let gate = Arc::new(gate);
             let birth = birth(&settings, &identity, gate.is_open());
-            let started = mqtt::start_and_listen(
-                broker,
-                &settings.device,
-                birth.clone(),
-                spool,
-                to_agent,
-                gate.clone(),
-                listening,
-            )?;
+            let started = mqtt::start(broker, birth.clone(), spool, to_agent, gate.clone(), listening)?;
             tokio::spawn(present(started.clone(), birth, gate.clone(), bundles.clone()));
             (Some(started), Some(gate))
         }

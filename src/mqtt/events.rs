@@ -17,7 +17,7 @@ impl Handle {
             Kind::Update => Some(event.id.to_string()),
             Kind::New | Kind::End => None,
         };
-        self.link.must_arrive(&said, message, replaces.as_deref(), false, Importance::Event);
+        self.spooled(&said, message, replaces.as_deref(), Importance::Event);
     }
 
     /// Says how many events there were and are; the newest counts.

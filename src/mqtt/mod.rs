@@ -32,7 +32,7 @@ pub use message::State;
 pub use payloads::Birth;
 pub use replies::{Replies, ReplyAddress};
 
-use crate::config::settings::{DeviceSettings, MqttSettings};
+use crate::config::settings::MqttSettings;
 use crate::domain::command::{Progress, Request};
 use crate::domain::deployment::SlotState;
 use crate::domain::health::{HealthReport, LinkHealth};
@@ -88,24 +88,6 @@ pub(crate) struct Link {
     commands_refused: AtomicU64,
 }
 
-/// Connects, and keeps connected until [`Handle::shutdown`]. Returns at once; call it inside a
-/// tokio runtime. Commands that `gate` lets in are handed to `commands`; while it is full, they are answered
-/// `busy`, and the gate does not hear of them.
-///
-/// # Errors
-/// [`ReasonCode::BadRequest`] for a root or device id that cannot be part of a topic, and for a
-/// password or certificate file that cannot be read. A broker that is not there is no error.
-pub fn start(
-    settings: &MqttSettings,
-    device: &DeviceSettings,
-    birth: Birth,
-    spool: Spool,
-    commands: mpsc::Sender<Incoming>,
-    gate: Arc<dyn Gate>,
-) -> Result<Handle, Reason> {
-    start_and_listen(settings, device, birth, spool, commands, gate, None)
-}
-
 /// A word of others that the agent wants to hear of.
 #[derive(Debug)]
 pub struct Listening {
@@ -117,26 +99,30 @@ pub struct Listening {
     pub heard: Arc<Notify>,
 }
 
-/// As [`start`], and listens to one more topic.
+/// Connects the device that `birth` presents, and keeps it connected until [`Handle::shutdown`]. Returns at once;
+/// call it inside a tokio runtime. Commands that `gate` lets in are handed to `commands`; while it is full, they
+/// are answered `busy`, and the gate does not hear of them.
 ///
 /// # Errors
-/// As [`start`].
-pub fn start_and_listen(
+/// [`ReasonCode::BadRequest`] for a root or device id that cannot be part of a topic, and for a
+/// password or certificate file that cannot be read. A broker that is not there is no error.
+pub fn start(
     settings: &MqttSettings,
-    device: &DeviceSettings,
     birth: Birth,
     spool: Spool,
     commands: mpsc::Sender<Incoming>,
     gate: Arc<dyn Gate>,
     listening: Option<Listening>,
 ) -> Result<Handle, Reason> {
+    let addressee = Addressee { device: birth.device.clone(), groups: birth.groups.clone() };
+    let Addressee { device, groups } = &addressee;
     let topics = Topics::new(&settings.root)?;
-    topics::check_device(&device.id)?;
-    let availability = topics.said(&device.id, &Said::Availability);
-    let audiences = std::iter::once(Audience::Device(device.id.clone()))
-        .chain(device.groups.iter().cloned().map(Audience::Group));
+    topics::check_device(device)?;
+    let availability = topics.said(device, &Said::Availability);
+    let audiences =
+        std::iter::once(Audience::Device(device.clone())).chain(groups.iter().cloned().map(Audience::Group));
     let (connection, received) = Connection::open(Options {
-        client_id: device.id.to_string(),
+        client_id: device.to_string(),
         host: settings.host.clone(),
         port: settings.port,
         web_path: settings.web_path.clone(),
@@ -162,16 +148,13 @@ pub fn start_and_listen(
     let connection = Arc::new(connection);
     let counters = Arc::new(Counters::default());
     let (orders, intake) = mpsc::channel(ORDERS);
-    let stamper = Arc::new(Stamper::new(device.id.clone(), birth.boot_id.clone()));
-    let own = pump::Own {
-        availability,
-        dropped: topics.said(&device.id, &Said::Dropped),
-        stamper: stamper.clone(),
-    };
+    let stamper = Arc::new(Stamper::new(device.clone(), birth.boot_id.clone()));
+    let own =
+        pump::Own { availability, dropped: topics.said(device, &Said::Dropped), stamper: stamper.clone() };
     let pump = Pump::new(connection.clone(), intake, counters.clone(), own, spool);
     let link = Arc::new(Link {
         topics,
-        device: device.id.clone(),
+        device: device.clone(),
         connection,
         stamper,
         orders,
@@ -181,7 +164,6 @@ pub fn start_and_listen(
         commands_refused: AtomicU64::new(0),
     });
     link.newest(&Said::Birth, birth);
-    let addressee = Addressee { device: device.id.clone(), groups: device.groups.clone() };
     tokio::spawn(inbox(link.clone(), addressee, received, commands, gate, listening));
     let (stop, stopped) = oneshot::channel();
     let pump = tokio::spawn(pump.run(stopped));
@@ -202,7 +184,10 @@ pub fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reaso
 }
 
 /// The password that a file holds, without the line break at its end.
-fn password(path: &Path) -> Result<Vec<u8>, Reason> {
+///
+/// # Errors
+/// [`ReasonCode::BadRequest`] for a file that cannot be read; it names `mqtt.password_file`.
+pub fn password(path: &Path) -> Result<Vec<u8>, Reason> {
     let mut password =
         std::fs::read(path).map_err(|error| secret::unreadable("mqtt.password_file", path, &error))?;
     while password.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {

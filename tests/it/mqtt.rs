@@ -4,171 +4,25 @@
 /// Events: which of them may be left out.
 mod events;
 
+/// The device, and who hears it.
+mod pi;
+
+use crate::support::certificates::{Authority, Dates};
+use crate::support::light::{made_up, settings};
 use crate::support::mosquitto::{Mosquitto, Setup, free_port};
-use edgewarden::config::settings::{DeviceSettings, MqttSettings, SpoolBounds, TlsSettings};
+use edgewarden::config::settings::TlsSettings;
 use edgewarden::domain::command::{Command, Progress};
-use edgewarden::domain::deployment::{BundleRef, DeploymentState, SlotState, Stage};
+use edgewarden::domain::deployment::{SlotState, Stage};
 use edgewarden::domain::metrics::MetricsReport;
-use edgewarden::domain::{Digest, FrameResult, Output, Reason, ReasonCode, StageTimes};
-use edgewarden::mqtt::commands::{self, Addressed};
-use edgewarden::mqtt::gate::Gate;
-use edgewarden::mqtt::message::{Message, Received};
+use edgewarden::domain::{FrameResult, ReasonCode};
+use edgewarden::mqtt::message::Message;
 use edgewarden::mqtt::operator::Operator;
 use edgewarden::mqtt::payloads::{Birth, CommandReply, ReplyStatus, Stamped};
 use edgewarden::mqtt::spool::{DiskStore, MemoryStore, Spool};
-use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
-use edgewarden::mqtt::{self, Handle, Incoming, State};
+use edgewarden::mqtt::topics::{Audience, Said};
 use edgewarden::sys::store::Store;
-use futures_util::future::BoxFuture;
-use std::sync::Arc;
+use pi::*;
 use std::time::Duration;
-use tokio::sync::mpsc;
-
-/// A guard against hanging, not a measure.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn settings(port: u16) -> MqttSettings {
-    MqttSettings {
-        host: "127.0.0.1".into(),
-        port,
-        web_path: None,
-        tls: None,
-        username: None,
-        password_file: None,
-        keep_alive: Duration::from_secs(5),
-        root: "edgewarden".into(),
-        results_per_second: 1000.0,
-        spool: SpoolBounds::default(),
-    }
-}
-
-/// Lets everything in that is a command.
-struct Open;
-
-impl Gate for Open {
-    fn admit<'a>(&'a self, asked: &'a Addressed<'a>) -> BoxFuture<'a, Result<Command, Reason>> {
-        Box::pin(std::future::ready(commands::plain(asked)))
-    }
-}
-
-fn device() -> DeviceSettings {
-    DeviceSettings { id: "pi-1".parse().unwrap(), groups: vec!["line-3".parse().unwrap()] }
-}
-
-fn birth() -> Birth {
-    Birth {
-        device: device().id,
-        groups: device().groups,
-        agent_version: "0.1.0".into(),
-        boot_id: "boot".into(),
-        os: "Debian".into(),
-        kernel: "6".into(),
-        arch: "aarch64".into(),
-        board: None,
-        pipelines: vec![],
-        commands: vec!["status".into()],
-        commands_unsigned: true,
-        tls: false,
-    }
-}
-
-fn start_with(settings: &MqttSettings, spool: Spool) -> (Handle, mpsc::Receiver<Incoming>) {
-    let (commands, incoming) = mpsc::channel(1);
-    (mqtt::start(settings, &device(), birth(), spool, commands, Arc::new(Open)).unwrap(), incoming)
-}
-
-fn start(broker: &Mosquitto) -> (Handle, mpsc::Receiver<Incoming>) {
-    start_with(&settings(broker.port), Spool::open(MemoryStore::default()))
-}
-
-async fn operator(broker: &Mosquitto) -> Operator {
-    let all = Topics::new("edgewarden").unwrap().all_of(&device().id);
-    Operator::connect(&broker.url(), None, "edgewarden", vec![all], PATIENCE).await.unwrap()
-}
-
-async fn until_up(handle: &Handle) {
-    let mut state = handle.connected();
-    let up = state.wait_for(|state| state.generation().is_some());
-    tokio::time::timeout(PATIENCE, up).await.expect("connected in time").unwrap();
-}
-
-async fn until_down(handle: &Handle) -> Reason {
-    let mut state = handle.connected();
-    let down = state.wait_for(|state| matches!(state, State::Down { .. }));
-    match &*tokio::time::timeout(PATIENCE, down).await.expect("known in time").unwrap() {
-        State::Down { reason } => reason.clone(),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Waits for a fact that the pump makes true.
-async fn until(what: &str, fact: impl Fn() -> bool) {
-    let wait = async {
-        while !fact() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-/// The next thing that the device says at a topic that `wanted` accepts.
-async fn heard(operator: &Operator, wanted: impl Fn(&Said) -> bool) -> (Said, Received) {
-    loop {
-        let message = operator.next(PATIENCE).await.expect("the device says it in time");
-        if let Some(Topic::Said { said, .. }) = operator.topics().parse(&message.topic)
-            && wanted(&said)
-        {
-            return (said, message);
-        }
-    }
-}
-
-async fn heard_text(operator: &Operator, wanted: Said) -> (String, bool) {
-    let (_, message) = heard(operator, |said| *said == wanted).await;
-    (String::from_utf8(message.payload.to_vec()).unwrap(), message.retained)
-}
-
-async fn heard_state(operator: &Operator) -> (SlotState, bool) {
-    let (_, message) = heard(operator, |said| matches!(said, Said::SlotState(_))).await;
-    (Stamped::<SlotState>::read(&message.payload).unwrap().body, message.retained)
-}
-
-fn slot_state(stage: Stage, progress: f32, detail: &str) -> SlotState {
-    let release = "belt@1.0.0".parse::<edgewarden::domain::Release>().unwrap();
-    SlotState {
-        slot: "detector".parse().unwrap(),
-        current: Some(BundleRef { release: release.clone(), digest: Digest::from_bytes([7; 32]) }),
-        previous: None,
-        provider: None,
-        deployment: Some(DeploymentState {
-            id: "d1".parse().unwrap(),
-            release,
-            stage,
-            progress: Some(progress),
-            reason: (!detail.is_empty()).then(|| Reason::new(ReasonCode::TooSlow, detail)),
-            shadow: None,
-            cause: None,
-            waiting: None,
-            transfer: None,
-        }),
-        safe_mode: None,
-    }
-}
-
-fn result(seq: u64) -> FrameResult {
-    FrameResult {
-        seq,
-        captured_unix_ns: 1,
-        latency_ms: 5.0,
-        size: [640, 480],
-        output: Output::default(),
-        timing_ms: StageTimes::default(),
-    }
-}
-
-fn to_device() -> Audience {
-    Audience::Device(device().id)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_device_presents_itself_to_whoever_comes_later() {
@@ -191,10 +45,10 @@ async fn the_device_presents_itself_to_whoever_comes_later() {
         serde_json::from_slice(&kept["edgewarden/pi-1/model/detector/state"]).unwrap();
     assert_eq!(state.body, slot_state(Stage::Committed, 1.0, ""));
 
-    handle.telemetry(&"belt".parse().unwrap(), &result(41));
+    handle.telemetry(&"belt".parse().unwrap(), &made_up(41));
     let (_, message) = heard(&operator, |said| matches!(said, Said::Telemetry(_))).await;
     assert!(!message.retained);
-    assert_eq!(Stamped::<FrameResult>::read(&message.payload).unwrap().body, result(41));
+    assert_eq!(Stamped::<FrameResult>::read(&message.payload).unwrap().body, made_up(41));
     handle.metrics(&MetricsReport::default());
     heard(&operator, |said| *said == Said::Metrics).await;
     handle.snapshot(&"belt".parse().unwrap(), vec![0xff, 0xd8].into()).unwrap();
@@ -259,7 +113,7 @@ async fn a_command_is_answered_step_by_step_and_a_double_is_not_run_again() {
         let reply = pending.next(PATIENCE).await.expect("a reply");
         assert_eq!(
             reply,
-            CommandReply { device: device().id, command: "update".into(), id: id.clone(), status: expected }
+            CommandReply { device: device(), command: "update".into(), id: id.clone(), status: expected }
         );
     }
 
@@ -348,7 +202,7 @@ async fn what_was_said_offline_arrives_in_order_after_a_restart_of_the_agent() {
                 handle.slot_state(&slot_state(stage, f32::from(step) / 4.0, ""));
             }
         }
-        handle.telemetry(&"belt".parse().unwrap(), &result(1));
+        handle.telemetry(&"belt".parse().unwrap(), &made_up(1));
         assert_eq!(handle.figures().live_dropped, 1, "results are not kept");
         handle.shutdown(PATIENCE).await;
         assert_eq!(handle.figures().spool_len, stages.len() as u64);
@@ -479,9 +333,7 @@ async fn a_broker_that_refuses_or_is_not_there_is_named_with_the_remedy() {
     assert!(reason.detail.contains("nothing listens there"), "{reason}");
 
     settings.password_file = Some(broker.dir.path().join("missing"));
-    let (commands, _incoming) = mpsc::channel(1);
-    let spool = Spool::open(MemoryStore::default());
-    let reason = mqtt::start(&settings, &device(), birth(), spool, commands, Arc::new(Open)).unwrap_err();
+    let reason = connect(&settings, Spool::open(MemoryStore::default())).unwrap_err();
     assert!(reason.detail.contains("missing") && reason.detail.contains("password_file"), "{reason}");
 }
 
@@ -528,60 +380,37 @@ async fn what_the_broker_will_never_take_does_not_hold_up_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_checked_on_both_sides() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
-    make_certificates(dir.path());
+    let (authority, other) = (Authority::new(), Authority::named("other"));
+    let (server, client) = (authority.sign("localhost", Dates::Good), authority.sign("pi-1", Dates::Good));
     let conf = format!(
-        "cafile {0}/ca.pem\ncertfile {0}/server.pem\nkeyfile {0}/server.key\nrequire_certificate true",
-        dir.path().display()
+        "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true",
+        authority.cert().display(),
+        server.cert.display(),
+        server.key.display()
     );
     let broker = Mosquitto::with(&Setup { lines: vec![conf.leak()], ..Setup::default() });
     let mut settings = settings(broker.port);
     settings.host = "localhost".into();
 
-    let client = Some((path("client.pem"), path("client.key")));
-    settings.tls = Some(TlsSettings { ca_file: Some(path("ca.pem")), client: client.clone() });
+    let client = Some((client.cert, client.key));
+    settings.tls = Some(TlsSettings { ca_file: Some(authority.cert()), client: client.clone() });
     let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     until_up(&handle).await;
     assert!(handle.link_health().target.unwrap().starts_with("mqtts://localhost:"));
 
-    settings.tls = Some(TlsSettings { ca_file: Some(path("other.pem")), client: client.clone() });
+    settings.tls = Some(TlsSettings { ca_file: Some(other.cert()), client: client.clone() });
     let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     let reason = until_down(&handle).await;
     assert_eq!(reason.code, ReasonCode::BrokerRefused);
     assert!(reason.detail.contains("UnknownIssuer") && reason.detail.contains("ca_file"), "{reason}");
 
-    settings.tls = Some(TlsSettings { ca_file: Some(path("ca.pem")), client: None });
+    settings.tls = Some(TlsSettings { ca_file: Some(authority.cert()), client: None });
     let (handle, _incoming) = start_with(&settings, Spool::open(MemoryStore::default()));
     until_down(&handle).await;
 
-    std::fs::write(path("empty.pem"), "").unwrap();
-    settings.tls = Some(TlsSettings { ca_file: Some(path("empty.pem")), client });
-    let (commands, _incoming) = mpsc::channel(1);
-    let spool = Spool::open(MemoryStore::default());
-    let reason = mqtt::start(&settings, &device(), birth(), spool, commands, Arc::new(Open)).unwrap_err();
+    let empty = broker.dir.path().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    settings.tls = Some(TlsSettings { ca_file: Some(empty), client });
+    let reason = connect(&settings, Spool::open(MemoryStore::default())).unwrap_err();
     assert!(reason.detail.contains("empty.pem"), "{reason}");
-}
-
-/// Two authorities; a server and a client certificate by the first.
-fn make_certificates(dir: &std::path::Path) {
-    let openssl = |arguments: &str| {
-        let done = std::process::Command::new("openssl")
-            .current_dir(dir)
-            .args(arguments.split_whitespace())
-            .output()
-            .expect("openssl runs; install it with: apt install openssl");
-        assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for ca in ["ca", "other"] {
-        openssl(&format!("req -x509 {key} -keyout {ca}.key -out {ca}.pem -subj /CN={ca} -days 2"));
-    }
-    std::fs::write(dir.join("ext"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n").unwrap();
-    for name in ["server", "client"] {
-        openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-        openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile ext"
-        ));
-    }
 }

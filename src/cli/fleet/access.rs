@@ -3,8 +3,8 @@
 use crate::cli::exit::Usage;
 use crate::config::settings::TlsSettings;
 use crate::domain::Reason;
+use crate::mqtt;
 use crate::mqtt::operator::{Access, Operator};
-use crate::sys::secret;
 use anyhow::Context;
 use serde::Deserialize;
 use std::io::Read;
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Broker")]
 pub struct AccessArgs {
-    /// Such as mqtts://anna@broker.example.com; a password in it can be seen by others on this machine, one of
-    /// --password-file cannot
+    /// The broker, such as mqtts://anna@broker.example.com; others on this machine can see a password in it, so keep
+    /// that in a file and name the file with --password-file
     #[arg(long, value_name = "URL", env = "EDGEWARDEN_BROKER", hide_env_values = true)]
     broker: Option<String>,
     /// File with the user's password
@@ -107,7 +107,7 @@ impl AccessArgs {
                 let detail = "two passwords: one in the broker's URL, one in --password-file; give one";
                 return Err(Usage(detail.to_owned()).into());
             }
-            *password = read_password(&path)?;
+            *password = mqtt::password(&path).map_err(in_our_words)?;
             access.password_file = Some(path);
         }
         let root = self.root.clone().or_else(|| file.root.clone()).unwrap_or_else(|| "edgewarden".to_owned());
@@ -198,16 +198,6 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
         *path = folder.join(&*path);
     }
     Ok(file)
-}
-
-/// The password that a file holds, without the line break at its end.
-fn read_password(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut password =
-        std::fs::read(path).map_err(|error| secret::unreadable("--password-file", path, &error))?;
-    while password.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-        password.pop();
-    }
-    Ok(password)
 }
 
 #[cfg(test)]

@@ -38,11 +38,15 @@ unique_subject = no\ncertificate = ca.pem\nprivate_key = ca.key\nx509_extensions
 impl Authority {
     /// A new one, which nobody trusts yet.
     pub fn new() -> Self {
+        Self::named("test-authority")
+    }
+
+    /// One of another name, so that none of the others can be taken for its issuer.
+    pub fn named(name: &str) -> Self {
         let authority = Self { folder: tempfile::tempdir().expect("a folder") };
         std::fs::write(authority.path("ca.cnf"), CONFIGURATION).expect("write ca.cnf");
         std::fs::write(authority.path("index.txt"), "").expect("write index.txt");
-        authority
-            .openssl(&format!("req -x509 {KEY} -keyout ca.key -out ca.pem -subj /CN=test-authority -days 2"));
+        authority.openssl(&format!("req -x509 {KEY} -keyout ca.key -out ca.pem -subj /CN={name} -days 2"));
         authority
     }
 

@@ -2,7 +2,7 @@
 //! they say they saw is made up.
 
 use super::ear::{Ear, Heard};
-use edgewarden::config::settings::{DeviceSettings, MqttSettings, SpoolBounds};
+use edgewarden::config::settings::{MqttSettings, SpoolBounds};
 use edgewarden::domain::command::{Command, Progress};
 use edgewarden::domain::importance::Importance;
 use edgewarden::domain::{FrameResult, Output, Reason, StageTimes};
@@ -63,10 +63,14 @@ pub fn settings(port: u16) -> MqttSettings {
 
 /// The same, on a way to a broker that differs.
 pub fn start_with(settings: &MqttSettings, name: &str, spool: Spool) -> (Handle, mpsc::Receiver<Incoming>) {
-    let device = DeviceSettings { id: name.parse().unwrap(), groups: vec!["line".parse().unwrap()] };
-    let birth = Birth {
-        device: device.id.clone(),
-        groups: device.groups.clone(),
+    connect(settings, birth(name, "line"), spool, 16).expect("it starts")
+}
+
+/// What a device of this name, in this group, says it is.
+pub fn birth(name: &str, group: &str) -> Birth {
+    Birth {
+        device: name.parse().unwrap(),
+        groups: vec![group.parse().unwrap()],
         agent_version: "0.1.0".into(),
         boot_id: "light".into(),
         os: "none".into(),
@@ -77,10 +81,19 @@ pub fn start_with(settings: &MqttSettings, name: &str, spool: Spool) -> (Handle,
         commands: vec!["status".into()],
         commands_unsigned: true,
         tls: false,
-    };
-    let (commands, incoming) = mpsc::channel(16);
-    let handle = mqtt::start(settings, &device, birth, spool, commands, Arc::new(Open)).expect("it starts");
-    (handle, incoming)
+    }
+}
+
+/// Connects the device that this is; so many commands may wait for it.
+pub fn connect(
+    settings: &MqttSettings,
+    birth: Birth,
+    spool: Spool,
+    waiting: usize,
+) -> Result<(Handle, mpsc::Receiver<Incoming>), Reason> {
+    let (commands, incoming) = mpsc::channel(waiting);
+    let handle = mqtt::start(settings, birth, spool, commands, Arc::new(Open), None)?;
+    Ok((handle, incoming))
 }
 
 /// Says something that must arrive.
@@ -198,7 +211,7 @@ pub fn fleet(
 }
 
 /// What no model has seen.
-fn made_up(seq: u64) -> FrameResult {
+pub fn made_up(seq: u64) -> FrameResult {
     FrameResult {
         seq,
         captured_unix_ns: 1,
