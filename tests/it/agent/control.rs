@@ -28,10 +28,7 @@ fn births(device: &Device) -> usize {
 }
 
 fn entries(device: &Device) -> Vec<Value> {
-    let ended = device.cli(["audit", "--json", "-n", "200"]);
-    let answer: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
-    assert_eq!(answer["verified"], true, "{answer:#}");
-    answer["entries"].as_array().unwrap().clone()
+    device.audit_log().expect("the audit log")
 }
 
 #[test]
@@ -89,13 +86,7 @@ fn a_setting_with_which_a_pipeline_fails_is_put_back_by_itself() {
     std::fs::write(folder.path().join("a.jpg"), crate::support::colour_model::jpeg([10, 200, 10])).unwrap();
     let script = "cd \"$0\"; if grep -qs fps drop-in; then echo too fast >&2; exit 1; fi; while :; do cat a.jpg; \
                   sleep 0.05; done";
-    let mut source = toml::Table::new();
-    source.insert("kind".into(), "command".into());
-    source.insert("format".into(), "mjpeg".into());
-    let program = ["sh", "-c", script, folder.path().to_str().unwrap()].map(toml::Value::from);
-    source.insert("program".into(), program.to_vec().into());
-    let options =
-        options(&broker, &repository).set("commands.set_trial", "8s").set("pipeline.source", source);
+    let options = options(&broker, &repository).set("commands.set_trial", "8s").script(script, folder.path());
     let device = Device::serving(options, &release(1));
     std::os::unix::fs::symlink(device.path("config.d/90-remote.toml"), folder.path().join("drop-in"))
         .unwrap();

@@ -68,6 +68,29 @@ fn options(broker: &Mosquitto, repository: &Repository) -> Options {
     Options::new(broker, repository).set("update.disk_reserve", 0)
 }
 
+/// A device that obeys Anna in these roles and has been started again on a disk without room; `None`, told, where
+/// this user may not mount.
+pub fn obeying_without_room(
+    broker: &Mosquitto,
+    repository: &mut Repository,
+    roles: &[&str],
+    test: &str,
+) -> Option<(Device, Disk, Person)> {
+    let options = super::commands::options(broker, repository).set("update.disk_reserve", 0);
+    let mut device = Device::new(options);
+    let disk = Disk::under(&device, test)?;
+    device.start();
+    device.update(&release(1)).unwrap();
+    let anna = Person::new("anna", 1);
+    appoint(&device, repository, &[anna.entry(roles)]);
+    device.kill();
+    disk.fill();
+    device.forget();
+    device.start();
+    device.until_frames(3);
+    Some((device, disk, anna))
+}
+
 fn tells_full(health: &HealthReport, state: &Path) -> bool {
     let state = state.display().to_string();
     health.problems.iter().any(|problem| {
@@ -251,20 +274,11 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 fn a_signed_command_whose_number_cannot_be_remembered_is_not_run() {
     let broker = Mosquitto::start();
     let mut repository = Repository::with(&["v1"]);
-    let mut device = Device::new(
-        options(&broker, &repository).set("commands.refresh", "1s").set("commands.per_minute", 10_000),
-    );
     let test = "a_signed_command_whose_number_cannot_be_remembered_is_not_run";
-    let Some(disk) = Disk::under(&device, test) else { return };
-    device.start();
-    device.update(&release(1)).unwrap();
-    let anna = Person::new("anna", 1);
-    appoint(&device, &mut repository, &[anna.entry(&["operate"])]);
-    device.kill();
-    disk.fill();
-    device.forget();
-    device.start();
-    device.until_frames(3);
+    let Some((device, disk, anna)) = obeying_without_room(&broker, &mut repository, &["operate"], test)
+    else {
+        return;
+    };
     let reason = order(&device, &anna, 1, pause()).unwrap_err();
     assert_eq!(reason.code, ReasonCode::DiskFull, "{reason}");
     assert!(!is_paused(&device));

@@ -3,7 +3,7 @@
 //! nothing happens. A reason that joins the list does not compile here until there is a way to provoke it.
 
 use super::commands::{ALL, appoint, is_paused, options, order, pause, resume, say, send};
-use super::full_disk::Disk;
+use super::full_disk::obeying_without_room;
 use crate::support::device::{Device, PATIENCE, Repository, SLOT, release, signal};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::operators::{Person, list};
@@ -227,13 +227,11 @@ fn counted(device: &Device, kind: RefusalKind) -> bool {
 
 /// The audit log has it, and is whole.
 fn check_log(device: &Device, kind: RefusalKind) {
-    let ended = device.cli(["audit", "--json", "-n", "200"]);
-    let answer: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
-    assert_eq!(answer["verified"], true, "{answer:#}");
-    let found = answer["entries"].as_array().unwrap().iter().any(|entry| {
+    let log = device.audit_log().expect("the audit log");
+    let found = log.iter().any(|entry| {
         entry["outcome"] == "refused" && entry["refusal"] == kind.as_str() && entry["who"] != Value::Null
     });
-    assert!(found, "{kind} is not in the log: {answer:#}");
+    assert!(found, "{kind} is not in the log: {log:#?}");
 }
 
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {
@@ -277,29 +275,15 @@ fn forgetful() -> Option<Told> {
     let kind = RefusalKind::NotRemembered;
     let broker = Mosquitto::start();
     let mut repository = Repository::with(&["v1"]);
-    let small = options(&broker, &repository).set("update.disk_reserve", 0);
-    let mut device = Device::new(small);
-    let disk = Disk::under(&device, kind.as_str())?;
-    device.start();
-    device.update(&release(1)).unwrap();
-    let anna = Person::new("anna", 1);
-    appoint(&device, &mut repository, &[anna.entry(&ALL)]);
-    device.kill();
-    disk.fill();
-    device.forget();
-    device.start();
-    device.until_frames(3);
+    let (device, disk, anna) = obeying_without_room(&broker, &mut repository, &ALL, kind.as_str())?;
     let reason = order(&device, &anna, 1, pause()).unwrap_err();
     assert!(counted(&device, kind) && !is_paused(&device));
     // The log may have had no room either: with room again it tells that it lacks a line, where it does.
     disk.make_room();
     wait_until("the store is back", PATIENCE, || order(&device, &anna, 1, resume()).ok());
     wait_until("a line", PATIENCE, || {
-        let answer: Value =
-            serde_json::from_str(&device.cli(["audit", "--json", "-n", "200"]).stdout).ok()?;
-        assert_eq!(answer["verified"], true, "{answer:#}");
         let told = |entry: &Value| entry["refusal"] == kind.as_str() || entry["left_out"].as_u64() > Some(0);
-        answer["entries"].as_array()?.iter().any(told).then_some(())
+        device.audit_log()?.iter().any(told).then_some(())
     });
     Some(Told::Unwritten(reason))
 }
@@ -361,13 +345,11 @@ fn a_flood_of_refusals_is_counted_and_leaves_the_log_small() {
         (device.status().metrics.refusals.get("unsigned").copied() == Some(200)).then_some(())
     });
     order(&device, &anna, 2, resume()).unwrap();
-    let answer: Value = wait_until("its end", PATIENCE, || {
-        let answer: Value =
-            serde_json::from_str(&device.cli(["audit", "--json", "-n", "200"]).stdout).ok()?;
-        let last = answer["entries"].as_array()?.last()?.clone();
-        (last["id"] == "anna-2" && last["outcome"] == "successful").then_some(answer)
+    let entries = wait_until("its end", PATIENCE, || {
+        let entries = device.audit_log()?;
+        let last = entries.last()?;
+        (last["id"] == "anna-2" && last["outcome"] == "successful").then_some(entries)
     });
-    let entries = answer["entries"].as_array().unwrap();
     let refused = entries.iter().filter(|entry| entry["outcome"] == "refused").count() as u64;
     let left_out: u64 = entries.iter().filter_map(|entry| entry["left_out"].as_u64()).sum();
     assert!(refused < 100, "{refused}");

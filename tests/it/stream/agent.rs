@@ -16,13 +16,8 @@ fn a_program_that_stalls_or_breaks_is_told_and_comes_back_with_the_agent_alive()
     std::fs::write(at("a.jpg"), crate::support::colour_model::jpeg([10, 200, 10])).unwrap();
     let script = "cd \"$0\"; if [ -e broken ]; then echo no camera 73001 >&2; exit 1; fi; while [ ! -e silent ]; \
                   do cat a.jpg; sleep 0.05; done; sleep 73001 | cat";
-    let mut source = toml::Table::new();
-    source.insert("kind".into(), "command".into());
-    source.insert("format".into(), "mjpeg".into());
-    let program = ["sh", "-c", script, folder.path().to_str().unwrap()].map(toml::Value::from);
-    source.insert("program".into(), program.to_vec().into());
     let options =
-        Options::new(&broker, &repository).set("pipeline.source", source).set("pipeline.stall_timeout", "3s");
+        Options::new(&broker, &repository).script(script, folder.path()).set("pipeline.stall_timeout", "3s");
     let device = Device::serving(options, &release(1));
     let agent = device.pid();
     device.until_frames(5);

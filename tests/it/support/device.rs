@@ -1,25 +1,23 @@
 //! A whole device: the real daemon with folders of its own, what it says on MQTT, and a repository that
 //! it pulls from.
 
-use super::mosquitto::Mosquitto;
-use super::web::Web;
-use super::{Edgewarden, Ended, onnxruntime, root, wait_until};
+mod heard;
+mod options;
+mod repository;
+
+pub use heard::Heard;
+pub use options::Options;
+pub use repository::{Repository, copy_tree, model, release, variant};
+
+use super::{Edgewarden, Ended, wait_until};
 use bytes::Bytes;
-use edgewarden::domain::deployment::{SlotState, Stage};
-use edgewarden::domain::health::HealthReport;
-use edgewarden::domain::metrics::MetricsReport;
 use edgewarden::domain::status::DeviceStatus;
-use edgewarden::domain::{DeviceId, FrameResult, Reason};
-use edgewarden::mqtt::message::Received;
+use edgewarden::domain::{DeviceId, Reason};
 use edgewarden::mqtt::operator::{Operator, Pending};
-use edgewarden::mqtt::payloads::event::{CountsMessage, EventMessage};
-use edgewarden::mqtt::payloads::{Birth, CommandReply, DroppedReport, Stamped};
-use edgewarden::mqtt::topics::{Audience, Said, Topic, Topics};
+use edgewarden::mqtt::topics::{Audience, Topic, Topics};
 use edgewarden::process::frames;
 use edgewarden::process::protocol::FrameChannel;
-use edgewarden::trust::{InitOptions, Publisher};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -32,295 +30,6 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub const SLOT: &str = "detector";
 /// The device's only pipeline.
 pub const PIPELINE: &str = "main";
-
-/// A bundle folder of the repository: `v1` to `v5`.
-pub fn model(name: &str) -> PathBuf {
-    root().join("packaging/models").join(name)
-}
-
-/// The release of such a folder.
-pub fn release(number: u32) -> String {
-    format!("belt-inspector@{number}.0.0")
-}
-
-/// A signed repository behind a web server.
-pub struct Repository {
-    /// Its folder is `repository`, its keys lie in `keys`; tests put what they like beside them.
-    pub dir: tempfile::TempDir,
-    /// Its server.
-    pub web: Web,
-    /// For more releases.
-    pub publisher: Publisher,
-}
-
-impl Repository {
-    /// Publishes these of the committed models.
-    pub fn with(models: &[&str]) -> Self {
-        Self::at(models, InitOptions::default(), jiff::Timestamp::now())
-    }
-
-    /// The same, at another time.
-    pub fn at(models: &[&str], options: InitOptions, now: jiff::Timestamp) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let (repository, keys) = (dir.path().join("repository"), dir.path().join("keys"));
-        let mut publisher = Publisher::init(&repository, &keys, options, now).expect("a new repository");
-        for name in models {
-            publisher.publish(&model(name), now, &|_| {}).expect("publish a committed model");
-        }
-        Self { web: Web::start(&repository), dir, publisher }
-    }
-
-    /// The repository's folder.
-    pub fn folder(&self) -> PathBuf {
-        self.dir.path().join("repository")
-    }
-
-    /// Copies a bundle folder under a new version, lets `change` spoil it, seals and publishes it; gives
-    /// the release.
-    pub fn publish_variant(
-        &mut self,
-        from: &str,
-        version: &str,
-        change: impl FnOnce(&Path, &mut Value),
-    ) -> String {
-        let folder = self.dir.path().join(format!("bundle-{version}"));
-        variant(&model(from), &folder, version, change);
-        self.publisher.publish(&folder, jiff::Timestamp::now(), &|_| {}).expect("publish a variant");
-        format!("belt-inspector@{version}")
-    }
-
-    /// The same bundle under a new version, signed at another time.
-    pub fn publish_at(&mut self, from: &str, version: &str, time: jiff::Timestamp) {
-        let folder = self.dir.path().join(format!("bundle-{version}"));
-        variant(&model(from), &folder, version, |_, _| {});
-        self.publisher.publish(&folder, time, &|_| {}).expect("publish a variant");
-    }
-
-    /// Where the repository keeps the model file of a committed bundle.
-    pub fn model_blob(name: &str) -> String {
-        let manifest: Value =
-            serde_json::from_slice(&std::fs::read(model(name).join("manifest.json")).unwrap()).unwrap();
-        let files = manifest["files"].as_array().unwrap();
-        let model = files.iter().find(|file| file["path"] == "model.onnx").unwrap();
-        format!("blobs/{}", model["sha256"].as_str().unwrap())
-    }
-}
-
-/// Copies a bundle folder, changes its files or its manifest, and lists its files anew.
-pub fn variant(from: &Path, to: &Path, version: &str, change: impl FnOnce(&Path, &mut Value)) {
-    copy_tree(from, to);
-    let path = to.join("manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    manifest["version"] = version.into();
-    change(to, &mut manifest);
-    std::fs::write(&path, serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
-    edgewarden::bundle::seal(to).expect("seal the variant");
-}
-
-/// Copies a folder with all that is in it.
-pub fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (entry, to) = {
-            let entry = entry.unwrap();
-            let to = to.join(entry.file_name());
-            (entry, to)
-        };
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), &to).unwrap();
-        }
-    }
-}
-
-/// How a device is configured; begins with a small synthetic camera and a short probation.
-#[derive(Clone)]
-pub struct Options {
-    table: toml::Table,
-    pipeline: toml::Table,
-    others: Vec<toml::Table>,
-    environment: Vec<(String, String)>,
-    broker: Option<String>,
-    program: PathBuf,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let text = format!(
-            r#"
-            [paths]
-            state = "state"
-            runtime = "run"
-            [runtime]
-            library = "{}"
-            [update]
-            probation_frames = 10
-            probation_min = "300ms"
-            probation_max = "30s"
-            max_error_ratio = 0.1
-            slow_floor_ms = 5000
-            disk_reserve = "1MiB"
-            [health]
-            interval = "1s"
-            "#,
-            onnxruntime().display()
-        );
-        let pipeline = format!(
-            r#"
-            name = "{PIPELINE}"
-            slot = "{SLOT}"
-            fps = 20
-            source = {{ kind = "synthetic", seed = 7, width = 320, height = 240 }}
-            "#
-        );
-        Self {
-            table: text.parse().unwrap(),
-            pipeline: pipeline.parse().unwrap(),
-            others: Vec::new(),
-            environment: Vec::new(),
-            broker: None,
-            program: Edgewarden::path().to_owned(),
-        }
-    }
-}
-
-impl Options {
-    /// A device with this broker and this repository.
-    pub fn new(broker: &Mosquitto, repository: &Repository) -> Self {
-        Self::default().broker(broker).repository(repository)
-    }
-
-    /// Reports to this broker, and hears what it says there.
-    pub fn broker(mut self, broker: &Mosquitto) -> Self {
-        self.broker = Some(broker.url());
-        self.set("mqtt.url", broker.url()).set("mqtt.results_per_second", 1000)
-    }
-
-    /// Pulls from this repository.
-    pub fn repository(self, repository: &Repository) -> Self {
-        let root = repository.publisher.pinned_root();
-        self.set("repository.url", repository.web.url())
-            .set("repository.root", root.to_str().unwrap())
-            .set("repository.stall_timeout", "1s")
-            .set("repository.retries", 2)
-    }
-
-    /// Sets a key, such as `update.max_boots` or `pipeline.fps`.
-    pub fn set(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
-        let (section, name) = key.split_once('.').expect("SECTION.KEY");
-        let table = match section {
-            "pipeline" => &mut self.pipeline,
-            _ => self.table.entry(section).or_insert(toml::Table::new().into()).as_table_mut().unwrap(),
-        };
-        table.insert(name.to_owned(), value.into());
-        self
-    }
-
-    /// Looks at the pictures of a folder.
-    pub fn pictures(self, folder: &Path) -> Self {
-        let mut source = toml::Table::new();
-        source.insert("kind".into(), "folder".into());
-        source.insert("path".into(), folder.to_str().unwrap().into());
-        self.set("pipeline.source", source)
-    }
-
-    fn write(&self, folder: &Path) {
-        let mut table = self.table.clone();
-        let pipelines = [&self.pipeline].into_iter().chain(&self.others);
-        let pipelines = pipelines.map(|one| one.clone().into()).collect();
-        table.insert("pipeline".into(), toml::Value::Array(pipelines));
-        std::fs::write(folder.join("agent.toml"), table.to_string()).unwrap();
-    }
-
-    /// Adds a pipeline, as it stands below `[[pipeline]]`.
-    pub fn and(mut self, pipeline: &str) -> Self {
-        self.others.push(pipeline.parse().expect("a table"));
-        self
-    }
-
-    /// Starts the daemon from another file.
-    pub fn program(mut self, file: &Path) -> Self {
-        file.clone_into(&mut self.program);
-        self
-    }
-
-    /// Gives the daemon an environment variable.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.into(), value.into()));
-        self
-    }
-}
-
-/// What a device said on MQTT, in the order of arrival.
-#[derive(Debug, Default)]
-pub struct Heard {
-    /// `online`, `offline`.
-    pub availability: Vec<String>,
-    /// Births.
-    pub births: Vec<Birth>,
-    /// Health reports.
-    pub health: Vec<HealthReport>,
-    /// States of the slot.
-    pub states: Vec<SlotState>,
-    /// Answers to frames.
-    pub frames: Vec<FrameResult>,
-    /// Figures.
-    pub metrics: Vec<MetricsReport>,
-    /// The newest message of each topic, without the device's own levels before it.
-    pub newest: BTreeMap<String, Bytes>,
-    /// What was dropped.
-    pub dropped: Vec<DroppedReport>,
-    /// What happened to events.
-    pub events: Vec<EventMessage>,
-    /// Counts of events.
-    pub counts: Vec<CountsMessage>,
-    /// Pictures.
-    pub snapshots: Vec<Bytes>,
-    /// Replies to commands without a response topic.
-    pub acks: Vec<CommandReply>,
-}
-
-impl Heard {
-    fn take(&mut self, said: Said, message: &Received) {
-        fn body<T: serde::de::DeserializeOwned>(message: &Received) -> T {
-            let stamped: Stamped<T> = serde_json::from_slice(&message.payload)
-                .unwrap_or_else(|error| panic!("{}: {error}", message.topic));
-            stamped.body
-        }
-        self.newest.insert(said.to_string(), message.payload.clone());
-        match said {
-            Said::Availability => {
-                self.availability.push(String::from_utf8(message.payload.to_vec()).unwrap());
-            }
-            Said::Birth => self.births.push(body(message)),
-            Said::Health => self.health.push(body(message)),
-            Said::SlotState(_) => self.states.push(body(message)),
-            Said::Telemetry(_) => self.frames.push(body(message)),
-            Said::Event(_) => self.events.push(body(message)),
-            Said::Counts(_) => self.counts.push(body(message)),
-            Said::Snapshot(_) => self.snapshots.push(message.payload.clone()),
-            Said::Metrics => self.metrics.push(body(message)),
-            Said::Dropped => self.dropped.push(body(message)),
-            Said::Ack { .. } => self.acks.push(body(message)),
-        }
-    }
-
-    /// Whether it is online.
-    pub fn online(&self) -> bool {
-        self.availability.last().is_some_and(|word| word == "online")
-    }
-
-    /// The release that serves, as last told.
-    pub fn current(&self) -> Option<String> {
-        Some(self.states.last()?.current.as_ref()?.release.to_string())
-    }
-
-    /// The stage of the newest deployment, as last told.
-    pub fn stage(&self) -> Option<Stage> {
-        Some(self.states.last()?.deployment.as_ref()?.stage)
-    }
-}
 
 /// The daemon, and somebody who listens; it is killed with the value.
 pub struct Device {
@@ -439,6 +148,17 @@ impl Device {
             let ended = self.cli(["status", "--json"]);
             (ended.code == Some(0)).then(|| serde_json::from_str(&ended.stdout).unwrap())
         })
+    }
+
+    /// The newest 200 lines of its audit log, the chain of which is whole; `None` while it cannot be read.
+    pub fn audit_log(&self) -> Option<Vec<Value>> {
+        let ended = self.cli(["audit", "--json", "-n", "200"]);
+        let Ok(answer) = serde_json::from_str::<Value>(&ended.stdout) else {
+            eprintln!("no audit log: {ended:?}");
+            return None;
+        };
+        assert_eq!(answer["verified"], true, "{answer:#}");
+        answer["entries"].as_array().cloned()
     }
 
     /// Process id of a child: `capture`, `infer`.
