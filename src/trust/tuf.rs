@@ -11,7 +11,6 @@
 //!   (specification 5.3.11, recovery from a fast-forward attack);
 //! - fetched targets are not kept: nothing grows with the number of releases.
 
-use super::floors;
 use super::seen::Seen;
 use super::transport::Transport;
 use super::verified::{SignedManifest, Verified};
@@ -19,17 +18,20 @@ use crate::bundle::layout;
 use crate::bundle::{MAX_MANIFEST, parse_manifest};
 use crate::domain::{Digest, Reason, ReasonCode, Release};
 use serde_json::Value;
-use sigstore_tuf::{Error, MetadataStore, Repository, TargetFile, Updater, UpdaterConfig};
-use std::collections::BTreeMap;
+use sigstore_tuf::{Error, TargetFile, Updater, UpdaterConfig};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+mod carrier;
 mod checked;
 mod kept;
+mod store;
 
+use carrier::{Carrier, Notes};
 use checked::one_id_a_key;
 pub(super) use checked::{check_root, is_signed_by};
 pub(super) use kept::kept_target;
+use store::Store;
 
 /// Longest root, bytes.
 pub const MAX_ROOT: u64 = 512 << 10;
@@ -386,133 +388,6 @@ fn digest_of(target: &TargetFile, path: &str) -> Result<Digest, Reason> {
             format!("repository metadata: target {path} has no SHA-256; publish it again"),
         )
     })
-}
-
-/// What the library does not keep of a fetch.
-#[derive(Default)]
-struct Notes {
-    /// Why the transport failed.
-    fault: Option<Reason>,
-    /// The file that was fetched last.
-    newest: String,
-}
-
-/// Carries the library's wishes to our transport.
-struct Carrier {
-    transport: Arc<dyn Transport>,
-    notes: Arc<Mutex<Notes>>,
-}
-
-impl Carrier {
-    async fn get(&self, path: String, max: u64) -> sigstore_tuf::Result<Option<Vec<u8>>> {
-        let got = self.transport.get(&path, max).await.and_then(|bytes| match bytes {
-            Some(bytes) if bytes.len() as u64 > max => Err(Reason::new(
-                ReasonCode::SizeMismatch,
-                format!("{path}: {} bytes, more than the {max} allowed", bytes.len()),
-            )),
-            Some(bytes) => one_id_a_key(&bytes, &path).map(|()| Some(bytes)),
-            None => Ok(None),
-        });
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.newest = path;
-        got.map_err(|reason| {
-            let error = Error::transport(reason.detail.clone());
-            notes.fault = Some(reason);
-            error
-        })
-    }
-}
-
-impl Repository for Carrier {
-    fn fetch_metadata<'a>(&'a self, name: &'a str, max: u64) -> sigstore_tuf::transport::FetchFuture<'a> {
-        Box::pin(self.get(layout::metadata(name), max))
-    }
-
-    fn fetch_target<'a>(&'a self, path: &'a str, max: u64) -> sigstore_tuf::transport::FetchFuture<'a> {
-        Box::pin(self.get(format!("{}/{path}", layout::TARGETS), max))
-    }
-}
-
-/// What was seen, as the library wants to be handed it.
-struct Store {
-    seen: Arc<Seen>,
-    all: bool,
-}
-
-impl MetadataStore for Store {
-    fn load(&self, name: &str) -> sigstore_tuf::Result<Option<Vec<u8>>> {
-        // Targets are no floors: where they are not kept, none that lies there is looked at.
-        if name.starts_with("targets/") && !(self.all && stays_inside(name)) {
-            return Ok(None);
-        }
-        self.seen.load(name).map_err(|reason| Error::transport(reason.detail))
-    }
-
-    fn store(&self, name: &str, bytes: &[u8]) -> sigstore_tuf::Result<()> {
-        // One writer at a time in this process: another client may use the same folder, and between the
-        // look at a floor and its replacement nobody else may raise it.
-        let _writing = writing();
-        let stored = match name {
-            "root.json" => self.adopt_root(bytes),
-            "timestamp.json" | "snapshot.json" => self.replace_floor(name, bytes),
-            // Only what is read again: the newest of each role and the chain of roots. Floors of delegated
-            // roles come from the snapshot.
-            "targets.json" => self.seen.store(name, bytes),
-            name if name.starts_with("root_history/") => self.seen.store(name, bytes),
-            name if self.all && stays_inside(name) && !name.ends_with(".snapshot.json") => {
-                self.seen.store(name, bytes)
-            }
-            _ => Ok(()),
-        };
-        stored.map_err(|reason| Error::transport(reason.detail))
-    }
-}
-
-impl Store {
-    /// Keeps a verified root, and before that drops the floors that a fast-forward attack with a key
-    /// that this root takes away may have raised. In this order a power cut between the two leaves the
-    /// old root, and all of it happens again.
-    fn adopt_root(&self, bytes: &[u8]) -> Result<(), Reason> {
-        let old = self.seen.load("root.json")?;
-        let rotated =
-            |role: &str| old.as_deref().is_some_and(|old| signers(old, role) != signers(bytes, role));
-        if rotated("timestamp") || rotated("snapshot") {
-            self.seen.forget("timestamp.json")?;
-            self.seen.forget("snapshot.json")?;
-        }
-        self.seen.store("root.json", bytes)
-    }
-
-    /// Keeps a verified timestamp or snapshot, unless something newer is kept already.
-    fn replace_floor(&self, name: &str, bytes: &[u8]) -> Result<(), Reason> {
-        if let Some(kept) = self.seen.load(name)?
-            && let Some(lowered) = floors::lowered(&kept, bytes)
-        {
-            let detail = format!("repository metadata: {lowered}; the copy is old or somebody replays it");
-            return self.seen.refuse(Reason::new(ReasonCode::OlderThanSeen, detail));
-        }
-        self.seen.store(name, bytes)
-    }
-}
-
-/// True where a name from the metadata stays below the folder that it is joined to.
-fn stays_inside(name: &str) -> bool {
-    name.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
-fn writing() -> MutexGuard<'static, ()> {
-    static WRITING: Mutex<()> = Mutex::new(());
-    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The threshold and the keys, with their ids, that a root gives a role.
-fn signers(root: &[u8], role: &str) -> Option<Value> {
-    let root: Value = serde_json::from_slice(root).ok()?;
-    let role = root.pointer(&format!("/signed/roles/{role}"))?;
-    let ids = role.get("keyids")?.as_array()?.iter().filter_map(Value::as_str);
-    let keys: BTreeMap<&str, Option<&Value>> =
-        ids.map(|id| (id, root.pointer("/signed/keys").and_then(|keys| keys.get(id)))).collect();
-    Some(serde_json::json!([role.get("threshold"), keys]))
 }
 
 /// The library's finding in our words. The texts of two variants are looked into: they alone tell a
