@@ -1,12 +1,10 @@
-//! The configuration as users write it: the example at the top of the repository, the smallest file,
-//! drop-ins, and files with faults.
+//! The configuration as users write it: the example at the top of the repository, the smallest file, and files
+//! with faults.
 
 use super::settings::Settings;
-use super::{ConfigErrors, Surroundings, from_text, load_in};
-use crate::domain::FrameFormat;
+use super::{ConfigErrors, Surroundings, from_text};
 use crate::domain::manifest::Provider;
-use crate::domain::source::{SourceSettings, V4l2Settings};
-use std::collections::BTreeMap;
+use crate::domain::source::SourceSettings;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,10 +16,14 @@ mod broker;
 mod commands;
 /// What is an event, and how Home Assistant hears of the device.
 mod events;
+/// Drop-ins, and what cannot be read.
+mod files;
 /// When an update may go on.
 mod maintenance;
 /// Whose models are taken, and which keys open encrypted ones.
 mod models;
+/// `[[pipeline]]`.
+mod pipelines;
 /// The `[runtime]` tables and what belongs to them.
 mod runtime;
 
@@ -127,28 +129,6 @@ fn the_example_names_every_key() {
                 || uncommented.contains(&format!("\n[{table}.{key}]\n"));
             assert!(shown, "agent.toml: [{table}] lacks {key}");
         }
-    }
-}
-
-#[test]
-fn a_crop_lies_inside_the_picture() {
-    let crop = |value: &str| format!("[[pipeline]]\ncrop = {value}\nsource = {{ kind = \"synthetic\" }}\n");
-    for (value, read_as) in
-        [("[0, 0, 1, 1]", [0.0, 0.0, 1.0, 1.0]), ("[0.1, 0.2, 0.9, 0.8]", [0.1, 0.2, 0.9, 0.8])]
-    {
-        let got = read(&crop(value)).unwrap().pipelines[0].crop.unwrap();
-        assert!(got.iter().zip(read_as).all(|(a, b)| (a - b).abs() < 1e-6), "{got:?}");
-        assert!(got[0] + got[2] <= 1.0 && got[1] + got[3] <= 1.0);
-    }
-    for (value, wanted) in [
-        ("[0.5, 0, 0.6, 1]", "reaches over the picture's edge"),
-        ("[0, 0, 0, 1]", "is too small"),
-        ("[0, 0, 1]", "needs four numbers"),
-        ("[0, 0, 1, 2]", "2 is out of range"),
-        ("0.5", "expected a list"),
-    ] {
-        let faults = faults(&crop(value));
-        assert!(faults.iter().any(|fault| fault.contains(wanted)), "{value}: {faults:?}");
     }
 }
 
@@ -269,266 +249,10 @@ fn single_faults_name_their_remedy() {
 }
 
 #[test]
-fn a_camera_is_read_and_each_fault_of_it_is_told() {
-    let source = |keys: &str| format!("[[pipeline]]\nfps = 5\n[pipeline.source]\nkind = \"v4l2\"\n{keys}");
-    let settings = |keys: &str| read(&source(keys)).unwrap().pipelines.remove(0).source;
-    let smallest = V4l2Settings {
-        device: None,
-        width: 640,
-        height: 480,
-        fps: Some(5.0),
-        format: None,
-        controls: BTreeMap::new(),
-    };
-    assert_eq!(settings(""), SourceSettings::V4l2(smallest));
-    let full = V4l2Settings {
-        device: Some("/dev/v4l/by-id/usb-x".into()),
-        width: 1280,
-        height: 720,
-        fps: Some(30.0),
-        format: Some(FrameFormat::Nv12),
-        controls: BTreeMap::from([("exposure_auto".to_owned(), 1), ("focus_auto".to_owned(), 0)]),
-    };
-    let keys = "device = \"/dev/v4l/by-id/usb-x\"\nwidth = 1280\nheight = 720\nfps = 30\nformat = \"nv12\"\n\
-                controls = { exposure_auto = 1, focus_auto = false }\n";
-    assert_eq!(settings(keys), SourceSettings::V4l2(full));
-    for (keys, wanted) in [
-        ("width = 8", "pipeline.source.width: 8 is out of range; use 16 to 8192"),
-        ("fps = 0", "pipeline.source.fps: 0 is out of range"),
-        ("format = \"h264\"", "pipeline.source.format: \"h264\" is not known; use \"mjpeg\" or \"yuyv\""),
-        ("device = 0", "pipeline.source.device: expected text, found a whole number"),
-        ("repeat = true", "pipeline.source.repeat: unknown key"),
-        (
-            "controls = 5",
-            "pipeline.source.controls: expected a table, found a whole number; write { exposure_auto",
-        ),
-        (
-            "controls = { \"Focus, Auto\" = 1 }",
-            "pipeline.source.controls.Focus, Auto: is no control's name; write",
-        ),
-        (
-            "controls = { gain = \"high\" }",
-            "controls.gain: expected a whole number, true or false, found text",
-        ),
-        ("controls = { gain = 3000000000 }", "controls.gain: 3000000000 is out of range"),
-    ] {
-        let faults = faults(&source(keys));
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(faults[0].starts_with("agent.toml:5: ") && faults[0].contains(wanted), "{faults:?}");
-    }
-    let two = faults(&source("controls = { a = 1.5, B = 1 }"));
-    assert_eq!(two.len(), 2, "{two:?}");
-    let many: String = (0..65).map(|n| format!("c{n} = 1, ")).collect();
-    let many = faults(&source(&format!("controls = {{ {} }}", many.trim_end_matches(", "))));
-    assert!(many[0].contains("names 65; at most 64 are possible"), "{many:?}");
-}
-
-#[test]
 fn syntax_faults_have_their_line() {
     let faults = faults("[device]\nid = \n[mqtt\n");
     assert!(faults[0].starts_with("agent.toml:2: not TOML: "), "{faults:?}");
     assert!(faults.iter().any(|fault| fault.starts_with("agent.toml:3: ")), "{faults:?}");
-}
-
-#[test]
-fn several_pipelines_look_at_one_source() {
-    let pipeline = |name: &str, source: &str| format!("[[pipeline]]\nname = \"{name}\"\n{source}\n");
-    let own = "stall_timeout = \"3s\"\nsource = { kind = \"synthetic\", seed = 5 }";
-    let of = |name: &str| format!("source_of = \"{name}\"");
-    // The order does not matter.
-    let settings = read(&format!("{}{}", pipeline("a", &of("b")), pipeline("b", own))).unwrap();
-    let [a, b] = settings.pipelines.as_slice() else { panic!("{settings:?}") };
-    assert_eq!((a.source_of.as_str(), b.source_of.as_str()), ("b", "b"));
-    assert_eq!((&a.source, a.stall_timeout), (&b.source, Duration::from_secs(3)));
-
-    let others = format!("{}{}", pipeline("b", own), pipeline("c", &of("b")));
-    for (source, wanted) in [
-        (of("d"), "pipeline.source_of: there is no pipeline \"d\"; there is b, c, a"),
-        (of("a"), "pipeline.source_of: \"a\" is this pipeline itself"),
-        (of("c"), "\"c\" has no source of its own, it looks at that of \"b\"; name the pipeline that has"),
-        (format!("{own}\n{}", of("b")), "pipeline.source_of: stands beside a source"),
-        (format!("{}\nstall_timeout = \"1s\"", of("b")), "pipeline.stall_timeout: belongs to the source"),
-        (of("x/y"), "pipeline.source_of: pipeline name \"x/y\""),
-        (String::new(), "pipeline.source: is missing"),
-    ] {
-        let faults = faults(&format!("{others}{}", pipeline("a", &source)));
-        assert_eq!(faults.len(), 1, "{source}: {faults:?}");
-        assert!(faults[0].contains(wanted), "{source}: {faults:?}");
-    }
-    // Two that name each other: each is told.
-    let circle = faults(&format!("{}{}", pipeline("a", &of("b")), pipeline("b", &of("a"))));
-    assert_eq!(circle.len(), 2, "{circle:?}");
-}
-
-#[test]
-fn the_motion_gate_is_off_unless_there_is_a_table_and_its_faults_are_told() {
-    let with = |table: &str| format!("{SMALLEST}[pipeline.motion]\n{table}\n");
-    assert_eq!(read(SMALLEST).unwrap().pipelines[0].motion, None);
-    let settings =
-        read(&with("threshold = 20\nignore = [{ polygon = [[0, 0], [1, 0], [0, 0.5]] }]")).unwrap();
-    let motion = settings.pipelines[0].motion.as_ref().unwrap();
-    let corners = vec![[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]];
-    assert_eq!((&motion.zones[0].area, motion.zones[0].threshold), (&corners, 20.0), "the whole picture");
-    assert_eq!((motion.hold_ms, motion.keep_alive_ms, motion.ignore.len()), (2000, 10_000, 1));
-    for (table, wanted) in [
-        ("threshold = 0", "pipeline.motion.threshold: 0 is out of range"),
-        ("keep_alive = \"0s\"", "pipeline.motion.keep_alive"),
-        ("zones = [{ rect = [0.5, 0.0, 0.5, 1.0] }]", "write [left, top, right, bottom] in shares"),
-        ("zones = [{ rect = [0, 0, 2, 1] }]", "2 is out of range; use 0 to 1"),
-        ("zones = [{ polygon = [[0, 0], [1, 1]] }]", "has 2 corners; use 3 to 32"),
-        ("ignore = [{ polygon = [[0, 0], [1], [0, 1]] }]", "a corner is [x, y]"),
-        ("zones = [{ min_area = 0.1 }]", "give either rect"),
-        ("zones = [{ rectangle = 1 }]", "unknown key; known here: threshold, min_area, rect, polygon"),
-    ] {
-        let faults = faults(&with(table));
-        assert!(faults.iter().any(|fault| fault.contains(wanted)), "{table}: {faults:?}");
-    }
-    let shared = "[[pipeline]]\nname = \"b\"\nsource_of = \"main\"\nmotion = { hold = \"1s\" }\n";
-    let faults = faults(&format!("{SMALLEST}{shared}"));
-    assert!(faults.len() == 1 && faults[0].contains("pipeline.motion: belongs to the source"), "{faults:?}");
-}
-
-#[test]
-fn two_pipelines_of_one_name_are_refused() {
-    let faults = faults(&format!("{SMALLEST}{SMALLEST}"));
-    assert_eq!(
-        faults,
-        [
-            "agent.toml:3: pipeline.name: \"main\" is already the pipeline at line 1; give each pipeline a name of its \
-         own"
-        ]
-    );
-}
-
-#[test]
-fn pipelines_with_single_brackets_are_explained() {
-    let faults = faults("[pipeline]\nname = \"a\"\n");
-    assert!(
-        faults.iter().any(|fault| fault.contains("expected [[pipeline]] with two brackets")),
-        "{faults:?}"
-    );
-}
-
-fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("config.d")).unwrap();
-    for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
-    folder
-}
-
-#[test]
-fn drop_ins_are_laid_over_in_the_order_of_their_names() {
-    let folder = folder_with(&[
-        (
-            "agent.toml",
-            "[device]\nid = \"one\"\n[mqtt]\nurl = \"mqtt://a\"\n[[pipeline]]\nname = \"x\"\nfps = 3\n\
-                        source = { kind = \"folder\", path = \"pictures\" }\n",
-        ),
-        ("config.d/20-last.toml", "[device]\nid = \"three\"\n"),
-        (
-            "config.d/10-site.toml",
-            "[device]\nid = \"two\"\ngroups = [\"g\"]\n[mqtt]\nkeep_alive = \"1m\"\n\
-                                   [[pipeline]]\nname = \"x\"\nfps = 7\n[[pipeline]]\nname = \"y\"\n\
-                                   source = { kind = \"synthetic\", seed = 9 }\n",
-        ),
-        ("config.d/.10-site.toml.swp.toml", "not toml"),
-        ("config.d/README", "not toml"),
-    ]);
-    let settings = load_in(&folder.path().join("agent.toml"), &around()).unwrap();
-    assert_eq!(settings.device.id.as_str(), "three");
-    assert_eq!(settings.device.groups.len(), 1);
-    let mqtt = settings.mqtt.unwrap();
-    assert_eq!((mqtt.host.as_str(), mqtt.port, mqtt.keep_alive), ("a", 1883, Duration::from_secs(60)));
-    assert_eq!(settings.pipelines.len(), 2);
-    assert_eq!(settings.pipelines[0].fps, 7.0);
-    let pictures = SourceSettings::Folder { path: folder.path().join("pictures"), repeat: true };
-    assert_eq!(settings.pipelines[0].source, pictures);
-    assert_eq!(settings.pipelines[1].name.as_str(), "y");
-}
-
-#[test]
-fn a_drop_in_that_changes_the_kind_of_source_replaces_it() {
-    let folder = folder_with(&[
-        ("agent.toml", "[[pipeline]]\nsource = { kind = \"folder\", path = \"/p\" }\n"),
-        ("config.d/a.toml", "[[pipeline]]\nsource = { kind = \"synthetic\" }\n"),
-    ]);
-    let settings = load_in(&folder.path().join("agent.toml"), &around()).unwrap();
-    assert!(matches!(settings.pipelines[0].source, SourceSettings::Synthetic { seed: 1, .. }));
-}
-
-#[test]
-fn a_fault_in_a_drop_in_names_the_drop_in() {
-    let folder = folder_with(&[("agent.toml", SMALLEST), ("config.d/a.toml", "\n[device]\nidd = \"x\"\n")]);
-    let errors = load_in(&folder.path().join("agent.toml"), &around()).unwrap_err().to_string();
-    assert!(errors.contains("config.d/a.toml:3: device.idd: unknown key; did you mean id?"), "{errors}");
-}
-
-#[test]
-fn a_device_begins_without_a_file_but_a_mistyped_name_is_told() {
-    let folder = folder_with(&[("config.d/50-setup.toml", "[device]\nid = \"three\"\n")]);
-    let main = folder.path().join("agent.toml");
-    let settings = load_in(&main, &around()).unwrap();
-    assert_eq!(settings.device.id.as_str(), "three");
-    assert_eq!((settings.pipelines.len(), settings.mqtt, settings.repository), (0, None, None));
-    assert_eq!(super::files(&main), [folder.path().join("config.d/50-setup.toml")]);
-    // An empty file is as none.
-    std::fs::write(&main, "").unwrap();
-    assert_eq!(load_in(&main, &around()).unwrap().device.id.as_str(), "three");
-    assert_eq!(super::files(&main).len(), 2);
-    // A name that nobody knows, a link that leads nowhere, and a folder without drop-ins are faults.
-    assert!(load_in(&folder.path().join("agnt.toml"), &around()).is_err());
-    std::fs::remove_file(&main).unwrap();
-    std::os::unix::fs::symlink("nowhere.toml", &main).unwrap();
-    assert!(load_in(&main, &around()).is_err());
-    let empty = tempfile::tempdir().unwrap();
-    assert!(load_in(&empty.path().join("agent.toml"), &around()).is_err());
-    assert!(
-        load_in(Path::new(super::DEFAULT_PATH), &around()).is_ok() || Path::new(super::DEFAULT_PATH).exists()
-    );
-}
-
-#[test]
-fn a_drop_in_can_be_tried_before_it_is_written() {
-    let folder = folder_with(&[
-        ("config.d/50-setup.toml", "[device]\nid = \"old\"\n"),
-        ("config.d/90-mine.toml", "[device]\ngroups = [\"g\"]\n"),
-    ]);
-    let main = folder.path().join("agent.toml");
-    let file = super::drop_in(&main, "50-setup.toml");
-    let as_if = |text| super::load_as_if(&main, &around(), Some(super::AsIf { file: &file, text }));
-    assert_eq!(as_if(None).unwrap().device.id.as_str(), "pi-4");
-    let tried = as_if(Some("[device]\nid = \"new\"\ngroups = [\"h\"]\n")).unwrap().device;
-    assert_eq!((tried.id.as_str(), tried.groups[0].as_str()), ("new", "g"), "later names win");
-    let faults = as_if(Some("\n[device]\nidd = 1\n")).unwrap_err().to_string();
-    assert!(faults.contains("50-setup.toml:3: device.idd: unknown key"), "{faults}");
-    assert_eq!(load_in(&main, &around()).unwrap().device.id.as_str(), "old", "nothing was written");
-}
-
-#[test]
-fn drop_ins_are_bounded() {
-    let folder = folder_with(&[("agent.toml", SMALLEST)]);
-    for number in 0..65 {
-        std::fs::write(folder.path().join(format!("config.d/{number}.toml")), "").unwrap();
-    }
-    let faults = load_in(&folder.path().join("agent.toml"), &around()).unwrap_err().to_string();
-    assert!(faults.contains("config.d:1: holds more than 64 drop-ins"), "{faults}");
-}
-
-#[test]
-fn files_that_cannot_be_read_are_named() {
-    let folder = folder_with(&[("agent.toml", SMALLEST)]);
-    let missing = load_in(&folder.path().join("other.toml"), &around()).unwrap_err().to_string();
-    assert!(
-        missing.contains("other.toml:1: cannot read this file") && missing.contains("--config"),
-        "{missing}"
-    );
-    std::fs::write(folder.path().join("config.d/b.toml"), [0xff, 0xfe]).unwrap();
-    std::fs::write(folder.path().join("config.d/c.toml"), "x".repeat((1 << 20) + 1)).unwrap();
-    let faults = load_in(&folder.path().join("agent.toml"), &around()).unwrap_err().to_string();
-    assert!(faults.contains("b.toml:1: cannot read this file") && faults.contains("UTF-8"), "{faults}");
-    assert!(faults.contains("c.toml:1: is larger than"), "{faults}");
 }
 
 #[test]
@@ -551,7 +275,7 @@ fn the_environment_gives_the_library_and_the_credentials() {
 
 #[test]
 fn a_source_takes_its_password_from_a_credential_too() {
-    use crate::domain::source::{SensorFrom, SourceSettings};
+    use crate::domain::source::SensorFrom;
     use crate::domain::stream::StreamSettings;
     let around = Surroundings { credentials: Some("/run/credentials/x".into()), ..Surroundings::default() };
     let source = |keys: &str, around: &Surroundings| {
