@@ -103,9 +103,8 @@ fn statement(
 ) -> Result<Statement, Reason> {
     let internal =
         |what: &dyn std::fmt::Display| Reason::new(ReasonCode::Internal, format!("sign a command: {what}"));
-    let new_id = || uuid::Uuid::now_v7().to_string().parse::<CommandId>().map_err(|error| internal(&error));
     Ok(Statement {
-        id: args.id.clone().map_or_else(new_id, Ok)?,
+        id: args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().into()),
         key: key.id().parse().map_err(|error: crate::domain::id::IdError| internal(&error))?,
         audience: args.to.clone(),
         sequence: args.sequence.unwrap_or_else(|| u64::try_from(issued.as_microsecond()).unwrap_or(0)),

@@ -109,6 +109,20 @@ name!(
     /// One attempt to bring a slot to a release.
     DeploymentId, "deployment id");
 
+/// A UUID's text obeys the rule for names.
+macro_rules! from_uuid {
+    ($type:ident) => {
+        impl From<uuid::Uuid> for $type {
+            fn from(id: uuid::Uuid) -> Self {
+                Self(id.to_string())
+            }
+        }
+    };
+}
+
+from_uuid!(CommandId);
+from_uuid!(DeploymentId);
+
 /// A SHA-256, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -226,6 +240,13 @@ mod tests {
         for good in ["detector", "pi-4.local", "A_1"] {
             assert_eq!(good.parse::<SlotName>().unwrap().as_str(), good);
         }
+    }
+
+    #[test]
+    fn a_uuid_is_a_good_name() {
+        let id = uuid::Uuid::from_u128(u128::MAX);
+        assert_eq!(id.to_string().parse(), Ok(CommandId::from(id)));
+        assert_eq!(id.to_string().parse(), Ok(DeploymentId::from(id)));
     }
 
     #[test]

@@ -190,10 +190,7 @@ impl Operator {
         arguments: &serde_json::Value,
         wait: Duration,
     ) -> Result<Pending, Reason> {
-        let id: CommandId = uuid::Uuid::now_v7()
-            .to_string()
-            .parse()
-            .map_err(|error| Reason::new(ReasonCode::Internal, format!("command id: {error}")))?;
+        let id = CommandId::from(uuid::Uuid::now_v7());
         self.command_with_id(audience, command, arguments, &id, wait).await
     }
 

@@ -34,6 +34,7 @@
 mod actor;
 mod hold;
 mod mend;
+mod record;
 mod report;
 mod starts;
 mod wake;

@@ -53,10 +53,7 @@ pub(super) async fn ask(
 ) -> anyhow::Result<Answers> {
     let Question { audience, command, .. } = question;
     let expected = expected(operator, audience, question.anyway).await?;
-    let id: CommandId = uuid::Uuid::now_v7()
-        .to_string()
-        .parse()
-        .map_err(|error| Reason::new(ReasonCode::Internal, format!("command id: {error}")))?;
+    let id = CommandId::from(uuid::Uuid::now_v7());
     let payload = question.signing.payload(&id, audience, command, question.arguments)?;
     let topics = operator.topics();
     let ack = Said::Ack { command: (*command).to_owned(), id: id.clone() };

@@ -3,7 +3,7 @@
 use super::hold::Held;
 use super::mend::{self, Mending};
 use super::report::{Reporter, finished};
-use super::work::{Done, collect_garbage, signed_by_its_maker, work};
+use super::work::{Done, signed_by_its_maker, work};
 use super::{Catalog, Found, Host, Shared};
 use crate::domain::boot_loop::Starts;
 use crate::domain::command::Progress;
@@ -14,7 +14,6 @@ use crate::domain::manifest::Provider;
 use crate::domain::shadow::ShadowWish;
 use crate::domain::{DeploymentId, Reason, ReasonCode, Release, SlotName};
 use crate::sys::background;
-use crate::sys::blocking::blocking;
 use crate::sys::local_time::LocalTime;
 use crate::update::slots::Links;
 use serde_json::json;
@@ -71,7 +70,7 @@ pub(super) struct Actor<H, C> {
     pub(super) patient: Option<Instant>,
     /// The state that the journal could not take: of a way back that was gone all the same, or of an order
     /// that was refused because of that.
-    unrecorded: Option<Deployment>,
+    pub(super) unrecorded: Option<Deployment>,
     /// When the present start counts against no bundle any more.
     pub(super) settled_at: Option<Instant>,
     /// Of a bundle that rotted on the disk.
@@ -147,13 +146,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
 
     /// Begins what an order asks for while nothing is under way. `None` when it is answered already.
     async fn begin(&mut self, order: Order) -> Option<Vec<Effect>> {
-        let id = match new_id() {
-            Ok(id) => id,
-            Err(reason) => {
-                order.answer(Err(reason));
-                return None;
-            }
-        };
+        let id = new_id();
         let (slot, serving, older) =
             (self.slot.clone(), self.links.current.clone(), self.links.previous.clone());
         let (deployment, effects) = match order.wish.clone() {
@@ -496,67 +489,11 @@ impl<H: Host, C: Catalog> Actor<H, C> {
         self.found = None;
         self.provider = None;
     }
-
-    pub(super) async fn record(&mut self, deployment: &Deployment) -> Result<(), Reason> {
-        let (journal, deployment) = (self.shared.journal.clone(), deployment.clone());
-        // One before it has its place in the history.
-        let late = self.unrecorded.clone().filter(|late| late.id != deployment.id);
-        blocking(move || {
-            late.map_or(Ok(()), |late| journal.record(&late))?;
-            journal.record(&deployment)
-        })
-        .await?;
-        self.unrecorded = None;
-        Ok(())
-    }
-
-    /// Records the beginning of a rollback that somebody asked for; where that cannot be, it is begun without:
-    /// a full disk must not keep a bad model in its place. The links alone tell a restart what serves, before
-    /// the rollback and after it, so it finds either the one or the other.
-    pub(super) async fn record_rollback(&mut self, deployment: &Deployment) {
-        let Err(reason) = self.record(deployment).await else { return };
-        if reason.code == ReasonCode::DiskFull {
-            // What nothing needs any more may be the room that is lacking.
-            if let Err(reason) = collect_garbage(&self.shared, deployment).await {
-                tracing::warn!(slot = %self.slot, %reason, "no room was made");
-            }
-            if self.record(deployment).await.is_ok() {
-                return;
-            }
-        }
-        self.without_record(deployment, &reason);
-    }
-
-    /// Sees to it that no restart carries out what was refused because it could not be recorded: what a sync
-    /// could not make durable may be in the journal all the same.
-    async fn refuse_durably(&mut self, deployment: &Deployment, reason: Reason) {
-        if let Ok((refused, _)) = step(deployment, Event::Failed(reason))
-            && let Err(reason) = self.record(&refused).await
-        {
-            self.without_record(&refused, &reason);
-        }
-    }
-
-    /// Goes on though the journal could not take this state; it is recorded later.
-    fn without_record(&mut self, deployment: &Deployment, reason: &Reason) {
-        tracing::error!(slot = %self.slot, %reason, "the journal cannot be written; it goes on without");
-        self.unrecorded = Some(deployment.clone());
-    }
-
-    /// Records what could not be recorded when it happened.
-    async fn catch_up(&mut self) {
-        let Some(deployment) = self.unrecorded.clone() else { return };
-        match self.record(&deployment).await {
-            Ok(()) => tracing::info!(slot = %self.slot, "how {} went is recorded", deployment.release),
-            Err(reason) => tracing::debug!(slot = %self.slot, %reason, "the journal still cannot be written"),
-        }
-    }
 }
 
 /// The id of a new deployment.
-pub(super) fn new_id() -> Result<DeploymentId, Reason> {
-    let id = uuid::Uuid::now_v7().to_string().parse();
-    id.map_err(|error: crate::domain::id::IdError| Reason::new(ReasonCode::Internal, error.to_string()))
+pub(super) fn new_id() -> DeploymentId {
+    uuid::Uuid::now_v7().into()
 }
 
 /// That a bundle does not come back by an order.

@@ -109,7 +109,7 @@ impl<H: Host, C: Catalog> Actor<H, C> {
     ) -> Result<(Deployment, Vec<Effect>), Reason> {
         self.may_come_back(&previous, "update to another release").await?;
         let (slot, serving) = (self.slot.clone(), self.links.current.clone());
-        let (fallback, effects) = Deployment::begin_rollback(new_id()?, slot, serving, previous);
+        let (fallback, effects) = Deployment::begin_rollback(new_id(), slot, serving, previous);
         Ok((Deployment { cause: Some(cause), ..fallback }, effects))
     }
 
