@@ -18,10 +18,8 @@ use super::outlet::Outlet;
 use super::pipeline::{self, Plan};
 use super::report::{Parts, Reports};
 use crate::config::Settings;
-use crate::config::access::is_loopback;
-use crate::config::settings::{MqttSettings, PipelineSettings};
+use crate::config::settings::PipelineSettings;
 use crate::domain::admission::AdmissionSettings;
-use crate::domain::authority::{Addressee, Policy};
 use crate::domain::health::{Problem, ProblemCode};
 use crate::domain::memory::Budget;
 use crate::domain::metrics::MetricsReport;
@@ -108,7 +106,14 @@ pub(super) async fn assemble(
     let (mqtt, gate) = match &settings.mqtt {
         Some(broker) => {
             let spool = Spool::with_bounds(DiskStore::new(&store), broker.spool);
-            let gate = authority(&settings, broker, &bundles, &store, &audit, &telemetry);
+            let gate = Authority::new(
+                &settings,
+                broker,
+                bundles.clone(),
+                store.clone(),
+                audit.clone(),
+                telemetry.clone(),
+            );
             let gate = Arc::new(gate);
             let birth = birth(&settings, &identity, gate.is_open());
             let started = mqtt::start(broker, birth.clone(), spool, to_agent, gate.clone(), listening)?;
@@ -324,26 +329,6 @@ fn plan(settings: &Settings, pipeline: &PipelineSettings, camera: &camera::Plan)
         },
         memory_limit: settings.runtime.memory_limit,
     }
-}
-
-/// The gate of the commands from this broker.
-fn authority(
-    settings: &Settings,
-    broker: &MqttSettings,
-    bundles: &Arc<Bundles>,
-    store: &Store,
-    audit: &Audit,
-    telemetry: &Telemetry,
-) -> Authority {
-    let device = &settings.device;
-    let to = Addressee { device: device.id.clone(), groups: device.groups.clone() };
-    let policy = Policy {
-        requirement: settings.commands.require_signature,
-        unsigned_observe: settings.commands.unsigned_observe,
-        loopback: is_loopback(&broker.host),
-    };
-    let commands = settings.commands.clone();
-    Authority::new(to, policy, commands, bundles.clone(), store.clone(), audit.clone(), telemetry.clone())
 }
 
 /// Presents the device anew whenever it begins or ceases to take commands without a signature.

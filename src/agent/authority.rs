@@ -15,7 +15,8 @@
 
 use super::audit::{self, Audit, Subject};
 use super::bundles::Bundles;
-use crate::config::settings::CommandSettings;
+use crate::config::Settings;
+use crate::config::settings::{CommandSettings, DeviceSettings, MqttSettings};
 use crate::domain::allowance::Allowance;
 use crate::domain::audit::Who;
 use crate::domain::authority::{Addressee, Clock, Order, Policy, decide, role};
@@ -89,16 +90,19 @@ struct Refused {
 type Judged = Result<(Who, Command), Refused>;
 
 impl Authority {
-    /// For this device.
+    /// For this device, and commands that come by this broker.
     pub fn new(
-        to: Addressee,
-        policy: Policy,
-        settings: CommandSettings,
+        settings: &Settings,
+        broker: &MqttSettings,
         bundles: Arc<Bundles>,
         store: Store,
         audit: Audit,
         telemetry: Telemetry,
     ) -> Self {
+        let DeviceSettings { id: device, groups } = settings.device.clone();
+        let to = Addressee { device, groups };
+        let settings = settings.commands.clone();
+        let policy = settings.policy(&broker.host);
         let allowance = || Allowance::new(settings.per_minute);
         let allowances = Mutex::new(Allowances { looks: allowance(), acts: allowance() });
         Self { to, policy, settings, bundles, store, audit, telemetry, allowances, begun: Instant::now() }

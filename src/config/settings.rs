@@ -1,6 +1,7 @@
 //! Checked settings, ready for use: every path absolute, every number within its bounds.
 
-use crate::domain::authority::Requirement;
+use super::access::is_loopback;
+use crate::domain::authority::{Policy, Requirement};
 use crate::domain::event::Rules;
 use crate::domain::garbage::Spare;
 use crate::domain::maintenance;
@@ -181,6 +182,17 @@ pub struct CommandSettings {
     pub per_minute: u32,
     /// How long a configuration that was set from afar has to show that the agent is well with it.
     pub set_trial: Duration,
+}
+
+impl CommandSettings {
+    /// Which commands count without a signature that come by the broker at this host.
+    pub fn policy(&self, broker: &str) -> Policy {
+        Policy {
+            requirement: self.require_signature,
+            unsigned_observe: self.unsigned_observe,
+            loopback: is_loopback(broker),
+        }
+    }
 }
 
 /// Where bundles come from.

@@ -3,18 +3,13 @@
 use super::Finding;
 use crate::cli::ui;
 use crate::config::Settings;
-use crate::config::access::is_loopback;
-use crate::domain::authority::{Policy, Role};
+use crate::domain::authority::Role;
 use crate::trust::operators::{self, Operators};
 
 /// Who may change this device by a command; `None` without a broker.
 pub fn commands(settings: &Settings) -> Option<Finding> {
     let host = &settings.mqtt.as_ref()?.host;
-    let policy = Policy {
-        requirement: settings.commands.require_signature,
-        unsigned_observe: settings.commands.unsigned_observe,
-        loopback: is_loopback(host),
-    };
+    let policy = settings.commands.policy(host);
     let known = settings.repository.as_ref().map_or_else(
         || Ok(Operators::none()),
         |repository| {
