@@ -124,36 +124,27 @@ impl Commands {
         let restart = request.command == Command::Restart;
         let outcome = match request.command {
             Command::Status => Ok(status.await),
-            Command::Update { slot, release, shadow, start } => match self.device.slot(Some(&slot)) {
-                Ok(slot) => match self.sees(&slot) {
-                    Ok(()) => {
-                        let ticket = self.updater.update_when(&slot, release, shadow, start);
-                        self.follow(ticket, &replies, place).await
-                    }
-                    Err(reason) => Err(reason),
-                },
-                Err(reason) => Err(reason),
-            },
+            Command::Update { slot, release, shadow, start } => {
+                let ticket = self
+                    .seeing(Some(&slot))
+                    .and_then(|slot| self.updater.update_when(&slot, release, shadow, start));
+                self.follow(ticket, &replies, place).await
+            }
             Command::Install { slot, file, shadow, start } => {
-                let outcome = match self.device.slot(slot.as_ref()) {
-                    Ok(slot) => match self.sees(&slot) {
-                        Ok(()) => {
-                            let ticket = self.updater.install_when(&slot, file.clone(), shadow, start).await;
-                            self.follow(ticket, &replies, place).await
-                        }
-                        Err(reason) => Err(reason),
-                    },
+                let ticket = match self.seeing(slot.as_ref()) {
+                    Ok(slot) => self.updater.install_when(&slot, file.clone(), shadow, start).await,
                     Err(reason) => Err(reason),
                 };
+                let outcome = self.follow(ticket, &replies, place).await;
                 if !matches!(&outcome, Err(reason) if reason.detail == GOES_ON) {
                     self.handed_over.done(&file).await;
                 }
                 outcome
             }
-            Command::Rollback { slot } => match self.sees(&slot) {
-                Ok(()) => self.follow(self.updater.rollback(&slot), &replies, place).await,
-                Err(reason) => Err(reason),
-            },
+            Command::Rollback { slot } => {
+                let ticket = self.sees(&slot).and_then(|()| self.updater.rollback(&slot));
+                self.follow(ticket, &replies, place).await
+            }
             Command::Abort { slot } => self.follow(self.updater.abort(&slot), &replies, place).await,
             Command::Snapshot { pipeline, max_edge, boxes } => {
                 self.snapshot(pipeline.as_ref(), max_edge, boxes).await
@@ -167,7 +158,7 @@ impl Commands {
                 Err(reason) => Err(reason),
             },
             Command::Logs { lines, level } => {
-                let found = log::newest(lines, of(level), MAX_LOG);
+                let found = log::newest(lines, least_important(level), MAX_LOG);
                 Ok(json!({ "lines": found }))
             }
             Command::Diagnose => match self.alone("diagnose") {
@@ -213,6 +204,13 @@ impl Commands {
                 return Err(Reason::new(ReasonCode::Internal, GOES_ON));
             }
         }
+    }
+
+    /// The slot that is meant, where a deployment can be judged on it.
+    fn seeing(&self, slot: Option<&SlotName>) -> Result<SlotName, Reason> {
+        let slot = self.device.slot(slot)?;
+        self.sees(&slot)?;
+        Ok(slot)
     }
 
     /// Fails while a person keeps the slot's source paused: a deployment is judged by frames, and would be
@@ -340,7 +338,7 @@ impl Commands {
     }
 }
 
-fn of(level: LogLevel) -> tracing::Level {
+fn least_important(level: LogLevel) -> tracing::Level {
     match level {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,

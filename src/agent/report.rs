@@ -5,9 +5,8 @@ use super::bundles::Bundles;
 use super::camera;
 use super::host::Device;
 use super::outlet::Outlet;
-use super::pipeline::Status;
+use super::pipeline;
 use crate::config::Settings;
-use crate::domain::ReasonCode;
 use crate::domain::authority::Requirement;
 use crate::domain::deployment::{SlotState, Stage};
 use crate::domain::health::clock::{ClockFacts, TimeKeeper};
@@ -19,6 +18,7 @@ use crate::domain::importance::Dropped;
 use crate::domain::metrics::{BoardMetrics, MetricsReport};
 use crate::domain::status::DeviceStatus;
 use crate::domain::watchdog::Pulse;
+use crate::domain::{ReasonCode, SlotName};
 use crate::mqtt;
 use crate::sys::blocking::blocking;
 use crate::sys::store::{Condition, Store};
@@ -178,19 +178,10 @@ impl Reports {
             .device
             .slots()
             .map(|(slot, handle)| {
-                let name = handle.plan().name.clone();
-                let fps = fps.iter().find(|(known, _)| *known == name).map_or(0.0, |(_, fps)| *fps);
+                let name = &handle.plan().name;
+                let fps = fps.iter().find(|(known, _)| known == name).map_or(0.0, |(_, fps)| *fps);
                 let state = slots.iter().find(|state| state.slot == *slot);
-                let status = handle.status().borrow().clone();
-                pipeline_health(
-                    name,
-                    &handle.camera().plan().name,
-                    slot.clone(),
-                    fps,
-                    &status,
-                    state,
-                    self.outlet.finished(&handle.plan().name),
-                )
+                pipeline_health(slot, handle, fps, state, self.outlet.finished(name))
             })
             .collect();
         let mqtt = match &self.mqtt {
@@ -297,15 +288,16 @@ impl Reports {
     }
 }
 
+/// `finished`: frames that were answered so far.
 fn pipeline_health(
-    name: crate::domain::PipelineName,
-    owner: &crate::domain::PipelineName,
-    slot: crate::domain::SlotName,
+    slot: &SlotName,
+    handle: &pipeline::Handle,
     fps: f64,
-    status: &Status,
     slot_state: Option<&SlotState>,
     finished: u64,
 ) -> PipelineHealth {
+    let (name, owner) = (&handle.plan().name, &handle.camera().plan().name);
+    let status = handle.status().borrow().clone();
     let safe_mode = slot_state.and_then(|state| state.safe_mode.clone());
     let wanted = slot_state.is_some_and(|state| state.current.is_some());
     let camera = &status.camera;
@@ -341,11 +333,11 @@ fn pipeline_health(
         restarts: camera.losses,
         description: camera.description.clone(),
         reason: camera.fault.clone(),
-        shared_from: (*owner != name).then(|| owner.clone()),
+        shared_from: (owner != name).then(|| owner.clone()),
     };
     PipelineHealth {
-        name,
-        slot,
+        name: name.clone(),
+        slot: slot.clone(),
         state,
         source,
         release: status.serving.as_ref().map(|serving| serving.bundle.release.clone()),

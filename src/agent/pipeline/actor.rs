@@ -10,7 +10,7 @@
 
 use super::fault::Origin;
 use super::recycle::Gauge;
-use super::runner::{Phase, Runner};
+use super::runner::{Load, Phase, Runner};
 use super::shadow::ShadowRun;
 use super::{Ask, Handle, Plan, Sink, Status};
 use crate::agent::camera;
@@ -201,7 +201,8 @@ impl<S: Sink> Actor<S> {
         match ask {
             Ask::Try { bundle, dir, reply } => {
                 self.drop_incoming("a newer candidate came");
-                match self.start_runner(bundle, dir, false, self.active.is_some()).await {
+                let low = self.active.is_some();
+                match self.start_runner(Load { bundle, dir, serve_then: false, low }).await {
                     Ok(runner) => self.incoming = Some((runner, Purpose::Trial(reply))),
                     Err(reason) => {
                         let _ = reply.send(Err(reason));
@@ -235,16 +236,10 @@ impl<S: Sink> Actor<S> {
         }
     }
 
-    pub(super) async fn start_runner(
-        &mut self,
-        bundle: BundleRef,
-        dir: PathBuf,
-        serve: bool,
-        low: bool,
-    ) -> Result<Runner, Reason> {
+    pub(super) async fn start_runner(&mut self, load: Load) -> Result<Runner, Reason> {
         let id = self.next_id;
         self.next_id += 1;
-        Runner::start(id, &self.plan, bundle, &dir, serve, low, self.runner_events.clone()).await
+        Runner::start(id, &self.plan, load, self.runner_events.clone()).await
     }
 
     fn swap(&mut self, reply: oneshot::Sender<Result<SwapReport, Reason>>) {
@@ -303,7 +298,7 @@ impl<S: Sink> Actor<S> {
         });
         let started = match idle {
             Some(mut runner) => runner.serve_from(from, self.plan.frame_deadline).map(|()| runner),
-            None => self.start_runner(bundle, dir, true, false).await,
+            None => self.start_runner(Load { bundle, dir, serve_then: true, low: false }).await,
         };
         match started {
             Ok(runner) if self.active.is_some() => {
@@ -329,7 +324,7 @@ impl<S: Sink> Actor<S> {
         }
         self.respawn_at = None;
         let Some((bundle, dir)) = self.wanted.clone() else { return };
-        match self.start_runner(bundle, dir, true, false).await {
+        match self.start_runner(Load { bundle, dir, serve_then: true, low: false }).await {
             Ok(runner) => self.active = Some(runner),
             Err(reason) => {
                 self.status.model_fault = Some(reason);

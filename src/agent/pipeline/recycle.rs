@@ -5,6 +5,7 @@
 
 use super::Sink;
 use super::actor::{Actor, Purpose};
+use super::runner::Load;
 use crate::domain::memory::{Budget, Watch};
 use crate::domain::shadow::Side;
 use crate::sys::background;
@@ -89,7 +90,7 @@ impl<S: Sink> Actor<S> {
         let busy = self.incoming.is_some() || self.standby.is_some();
         let Some((bundle, dir)) = self.wanted.clone().filter(|_| !busy) else { return };
         self.gauge.watch.acted(now);
-        match self.start_runner(bundle, dir, true, true).await {
+        match self.start_runner(Load { bundle, dir, serve_then: true, low: true }).await {
             Ok(runner) => self.incoming = Some((runner, Purpose::Recycle(excess))),
             Err(reason) => {
                 tracing::warn!(pipeline = %self.plan.name, %reason, "no fresh child can be started")

@@ -11,7 +11,7 @@ use crate::process::child::{Event, InferChild};
 use crate::process::cost::{self, Priority};
 use crate::process::protocol::{FromInfer, ToInfer};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -59,19 +59,27 @@ pub(super) struct Runner {
     low: bool,
 }
 
+/// What a child is to load.
+pub(super) struct Load {
+    pub(super) bundle: BundleRef,
+    pub(super) dir: PathBuf,
+    /// Whether it is to serve as soon as it is ready.
+    pub(super) serve_then: bool,
+    /// At low priority until then, where it can be raised again.
+    pub(super) low: bool,
+}
+
 impl Runner {
-    /// Starts a child and tells it to load a bundle; at low priority when `low` and it can be raised again.
+    /// Starts a child and tells it to load a bundle. What it says comes at `events` under its id.
     pub(super) async fn start(
         id: u64,
         plan: &Plan,
-        bundle: BundleRef,
-        dir: &Path,
-        serve_then: bool,
-        low: bool,
+        load: Load,
         events: mpsc::Sender<(u64, Event<FromInfer>)>,
     ) -> Result<Self, Reason> {
+        let Load { bundle, dir, serve_then, low } = load;
         let configure = ToInfer::Configure {
-            bundle: dir.to_path_buf(),
+            bundle: dir.clone(),
             digest: bundle.digest,
             runtime: plan.runtime.clone(),
             input: plan.input,
@@ -95,7 +103,7 @@ impl Runner {
         Ok(Self {
             id,
             bundle,
-            dir: dir.to_path_buf(),
+            dir,
             phase: Phase::Loading { serve_then },
             serving: None,
             load_ms: 0.0,
