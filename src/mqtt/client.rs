@@ -13,7 +13,7 @@
 
 use super::message::{Message, PublishError, Received, State};
 use super::tls;
-use crate::config::settings::TlsSettings;
+use crate::config::settings::{MqttSettings, TlsSettings};
 use crate::domain::{Reason, ReasonCode};
 use crate::sys::tls::{TlsError, explain, fault_in};
 use backon::BackoffBuilder;
@@ -83,6 +83,29 @@ pub struct Options {
     pub incoming: usize,
     /// Filters, all at QoS 1.
     pub subscriptions: Vec<String>,
+}
+
+impl Options {
+    /// A connection to this broker without a will, without a session, and with nothing to hear.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BadRequest`] for a password file that cannot be read.
+    pub fn of(settings: &MqttSettings, client_id: String) -> Result<Self, Reason> {
+        Ok(Self {
+            client_id,
+            host: settings.host.clone(),
+            port: settings.port,
+            web_path: settings.web_path.clone(),
+            tls: settings.tls.clone(),
+            login: super::login(settings.username.as_ref(), settings.password_file.as_ref())?,
+            password_file: settings.password_file.clone(),
+            keep_alive: settings.keep_alive,
+            will: None,
+            session: None,
+            incoming: INCOMING,
+            subscriptions: Vec::new(),
+        })
+    }
 }
 
 /// A connection that is made again whenever it is lost, until it is closed or dropped.

@@ -48,10 +48,10 @@ use gate::Gate;
 use message::{Message, Received};
 use payloads::{MAX_PAYLOAD, ReplyStatus, SENT_SIZE, Stamper};
 use pump::{Counters, Order, Pump};
-use replies::{Address, Window};
+use replies::Window;
 use serde::Serialize;
 use spool::{Spool, Spooled};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -122,14 +122,6 @@ pub fn start(
     let audiences =
         std::iter::once(Audience::Device(device.clone())).chain(groups.iter().cloned().map(Audience::Group));
     let (connection, received) = Connection::open(Options {
-        client_id: device.to_string(),
-        host: settings.host.clone(),
-        port: settings.port,
-        web_path: settings.web_path.clone(),
-        tls: settings.tls.clone(),
-        login: login(settings)?,
-        password_file: settings.password_file.clone(),
-        keep_alive: settings.keep_alive,
         will: Some(Message {
             topic: availability.clone(),
             payload: payloads::OFFLINE.into(),
@@ -137,13 +129,13 @@ pub fn start(
             ..Message::default()
         }),
         session: Some(SESSION),
-        incoming: client::INCOMING,
         // Its own availability, to contradict a will that the broker publishes late.
         subscriptions: audiences
             .map(|audience| topics.commands(&audience))
             .chain([availability.clone()])
             .chain(listening.iter().map(|listening| listening.topic.clone()))
             .collect(),
+        ..Options::of(settings, device.to_string())?
     })?;
     let connection = Arc::new(connection);
     let counters = Arc::new(Counters::default());
@@ -171,15 +163,18 @@ pub fn start(
         throttle: Arc::new(Throttle::new(settings.results_per_second)),
         link,
         health: Arc::default(),
-        end: Arc::new(Mutex::new(Some((stop, pump)))),
+        running: Arc::new(Mutex::new(Some(Running { stop, pump }))),
         target: target(settings),
     })
 }
 
 /// The user name and the password from its file.
-pub fn login(settings: &MqttSettings) -> Result<Option<(String, Vec<u8>)>, Reason> {
-    let Some(username) = &settings.username else { return Ok(None) };
-    let password = settings.password_file.as_deref().map(password).transpose()?;
+fn login(
+    username: Option<&String>,
+    password_file: Option<&PathBuf>,
+) -> Result<Option<(String, Vec<u8>)>, Reason> {
+    let Some(username) = username else { return Ok(None) };
+    let password = password_file.map(|file| password(file)).transpose()?;
     Ok(Some((username.clone(), password.unwrap_or_default())))
 }
 
@@ -240,14 +235,14 @@ async fn inbox(
                 link.commands_refused.fetch_add(1, Ordering::Relaxed);
                 gate.turned_away(&refusal);
                 if let Some((command, id)) = refusal.named {
-                    let to = Address::new(&link, &command, &id, &message);
+                    let to = ReplyAddress::new(&link, &command, &id, &message);
                     to.answer_live(&link, ReplyStatus::Failed { reason: refusal.reason });
                 }
                 continue;
             }
         };
         let (name, id) = (&asked.command, &asked.id);
-        let to = Address::new(&link, name, id, &message);
+        let to = ReplyAddress::new(&link, name, id, &message);
         let last = link.window().known(name, id);
         if let Some(last) = last {
             tracing::info!("mqtt: {name} {id} came again, answered as before");
@@ -372,9 +367,16 @@ pub struct Handle {
     link: Arc<Link>,
     throttle: Arc<Throttle>,
     health: Arc<Mutex<Option<HealthReport>>>,
-    #[expect(clippy::type_complexity, reason = "the two halves of one task's end")]
-    end: Arc<Mutex<Option<(oneshot::Sender<tokio::time::Instant>, JoinHandle<()>)>>>,
+    running: Arc<Mutex<Option<Running>>>,
     target: String,
+}
+
+/// The task that publishes what must arrive.
+#[derive(Debug)]
+struct Running {
+    /// Tells it by when to end.
+    stop: oneshot::Sender<tokio::time::Instant>,
+    pump: JoinHandle<()>,
 }
 
 impl Handle {
@@ -455,7 +457,7 @@ impl Handle {
 
     /// Answers a command whose end was handed over, maybe by an earlier run of the agent.
     pub fn answer(&self, to: ReplyAddress, end: Progress) {
-        to.answer(&self.link, end);
+        to.answer_end(&self.link, end);
     }
 
     /// How the connection is, and every change of it.
@@ -493,8 +495,8 @@ impl Handle {
     /// Sends what waits, says `offline`, and says goodbye to the broker, within `deadline`. What is
     /// not acknowledged by then stays in the spool. Only the first call does something.
     pub async fn shutdown(&self, deadline: Duration) {
-        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((stop, mut pump)) = end else { return };
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { stop, mut pump }) = running else { return };
         let by = tokio::time::Instant::now() + deadline;
         let _ = stop.send(by);
         // A little more than it was given, so that it is not cut within its last step.

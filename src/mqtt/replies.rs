@@ -22,17 +22,18 @@ const MAX_REMEMBERED: usize = 16 << 10;
 /// Between two `executing` replies that differ in their fraction only.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
-/// Where an answer goes.
-#[derive(Debug, Clone)]
-pub(super) struct Address {
+/// Where an answer goes. That of a command whose end outlives its agent is kept on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyAddress {
     /// The command's name as its sender wrote it.
-    pub(super) command: String,
-    pub(super) id: CommandId,
+    command: String,
+    id: CommandId,
     topic: String,
-    correlation: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correlation: Option<Vec<u8>>,
 }
 
-impl Address {
+impl ReplyAddress {
     /// The sender's response topic with its correlation data, else `ack/<command>/<id>`.
     pub(super) fn new(link: &Link, command: &str, id: &CommandId, received: &Received) -> Self {
         let asked = received.response_topic.as_ref().filter(|topic| link.topics.may_answer_to(topic));
@@ -40,11 +41,11 @@ impl Address {
             let said = Said::Ack { command: command.to_owned(), id: id.clone() };
             link.topics.said(&link.device, &said)
         };
-        Address {
+        Self {
             command: command.to_owned(),
             id: id.clone(),
             topic: asked.cloned().unwrap_or_else(ack),
-            correlation: received.correlation.clone(),
+            correlation: received.correlation.as_ref().map(|bytes| bytes.to_vec()),
         }
     }
 
@@ -56,7 +57,7 @@ impl Address {
                 topic: self.topic.clone(),
                 payload: payloads::sent(payload.as_bytes(), jiff::Timestamp::now()).into(),
                 content_type: Some("application/json".to_owned()),
-                correlation: self.correlation.clone(),
+                correlation: self.correlation.clone().map(Bytes::from),
                 ..Message::default()
             });
         }
@@ -68,12 +69,22 @@ impl Address {
                 topic: self.topic.clone(),
                 retain: false,
                 payload,
-                correlation: self.correlation.as_ref().map(|c| c.to_vec()),
+                correlation: self.correlation.clone(),
                 replaces,
                 class: Importance::Reply,
                 timed: true,
             }));
         }
+    }
+
+    /// The end of a command that an earlier run of the agent let in.
+    pub(super) fn answer_end(&self, link: &Link, end: Progress) {
+        let status = ReplyStatus::from(end);
+        let mut window = link.window();
+        window.admit(&self.command, &self.id);
+        window.note(&self.command, &self.id, &status);
+        drop(window);
+        self.answer(link, status, None);
     }
 
     fn payload(&self, link: &Link, status: ReplyStatus) -> Option<String> {
@@ -99,36 +110,12 @@ impl Address {
     }
 }
 
-/// Where the end of a command goes that outlives its agent; to be kept on the disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplyAddress {
-    command: String,
-    id: CommandId,
-    topic: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    correlation: Option<Vec<u8>>,
-}
-
-impl ReplyAddress {
-    /// Answers, durably.
-    pub(super) fn answer(self, link: &Link, end: Progress) {
-        let ReplyAddress { command, id, topic, correlation } = self;
-        let to = Address { command, id, topic, correlation: correlation.map(Bytes::from) };
-        let status = ReplyStatus::from(end);
-        let mut window = link.window();
-        window.admit(&to.command, &to.id);
-        window.note(&to.command, &to.id, &status);
-        drop(window);
-        to.answer(link, status, None);
-    }
-}
-
 /// Answers one command: any number of `executing`, then one of the others. Dropped before that, it
 /// answers `failed`.
 #[derive(Debug)]
 pub struct Replies {
     link: Arc<Link>,
-    to: Address,
+    to: ReplyAddress,
     state: Mutex<Sent>,
 }
 
@@ -141,7 +128,7 @@ struct Sent {
 
 impl Replies {
     /// Answers `init`.
-    pub(super) fn begin(link: Arc<Link>, to: Address) -> Self {
+    pub(super) fn begin(link: Arc<Link>, to: ReplyAddress) -> Self {
         to.answer(&link, ReplyStatus::Init, None);
         Self { link, to, state: Mutex::default() }
     }
@@ -153,8 +140,7 @@ impl Replies {
 
     /// Where the answers go.
     pub fn address(&self) -> ReplyAddress {
-        let Address { command, id, topic, correlation } = self.to.clone();
-        ReplyAddress { command, id, topic, correlation: correlation.map(|bytes| bytes.to_vec()) }
+        self.to.clone()
     }
 
     /// Answers. An `executing` that only differs in its fraction from one a moment ago is left out;

@@ -4,7 +4,7 @@
 use super::client::{Connection, INCOMING, Options};
 use super::login;
 use super::message::{Received, State};
-use crate::config::settings::{MqttSettings, SpoolBounds, TlsSettings};
+use crate::config::settings::TlsSettings;
 use crate::domain::source::Broker;
 use crate::domain::{Reason, ReasonCode};
 use std::time::Duration;
@@ -28,21 +28,6 @@ impl Subscriber {
     /// # Errors
     /// A password or certificate file that cannot be read. A broker that is not there is no error.
     pub fn open(broker: &Broker, topic: &str) -> Result<Self, Reason> {
-        let settings = MqttSettings {
-            host: broker.host.clone(),
-            port: broker.port,
-            web_path: None,
-            tls: broker
-                .tls
-                .as_ref()
-                .map(|tls| TlsSettings { ca_file: tls.ca_file.clone(), client: tls.client.clone() }),
-            username: broker.username.clone(),
-            password_file: broker.password_file.clone(),
-            keep_alive: KEEP_ALIVE,
-            root: String::new(),
-            results_per_second: 0.0,
-            spool: SpoolBounds::default(),
-        };
         // One worker, so that signs of life are sent while nobody reads.
         let runtime =
             Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| {
@@ -50,13 +35,16 @@ impl Subscriber {
             })?;
         let options = Options {
             client_id: format!("edgewarden-sensor-{}", uuid::Uuid::new_v4().simple()),
-            login: login(&settings)?,
-            password_file: settings.password_file,
-            host: settings.host,
-            port: settings.port,
+            host: broker.host.clone(),
+            port: broker.port,
             web_path: None,
-            tls: settings.tls,
-            keep_alive: settings.keep_alive,
+            tls: broker
+                .tls
+                .as_ref()
+                .map(|tls| TlsSettings { ca_file: tls.ca_file.clone(), client: tls.client.clone() }),
+            login: login(broker.username.as_ref(), broker.password_file.as_ref())?,
+            password_file: broker.password_file.clone(),
+            keep_alive: KEEP_ALIVE,
             will: None,
             session: None,
             incoming: INCOMING,

@@ -3,8 +3,7 @@
 use super::Finding;
 use crate::config::settings::{DeviceSettings, MqttSettings, PathSettings, RepositorySettings};
 use crate::domain::Reason;
-use crate::mqtt;
-use crate::mqtt::client::{Connection, INCOMING, Options};
+use crate::mqtt::client::{Connection, Options};
 use crate::mqtt::message::State;
 use crate::sys::clock::Clock;
 use crate::trust::folder::FolderTransport;
@@ -32,22 +31,9 @@ pub async fn broker(device: &DeviceSettings, settings: Option<&MqttSettings>) ->
 }
 
 async fn connect(device: &DeviceSettings, settings: &MqttSettings) -> Result<(), Reason> {
-    let options = Options {
-        // A name of its own: a second connection under the device's name would end the agent's.
-        client_id: format!("{}-check-{}", device.id, std::process::id()),
-        host: settings.host.clone(),
-        port: settings.port,
-        web_path: settings.web_path.clone(),
-        tls: settings.tls.clone(),
-        login: mqtt::login(settings)?,
-        password_file: None,
-        keep_alive: settings.keep_alive,
-        will: None,
-        session: None,
-        incoming: INCOMING,
-        subscriptions: Vec::new(),
-    };
-    let (connection, _messages) = Connection::open(options)?;
+    // A name of its own: a second connection under the device's name would end the agent's.
+    let client_id = format!("{}-check-{}", device.id, std::process::id());
+    let (connection, _messages) = Connection::open(Options::of(settings, client_id)?)?;
     let mut state = connection.state();
     let settled = tokio::time::timeout(PATIENCE, state.wait_for(|state| !matches!(state, State::Connecting)));
     let ended = match settled.await {
