@@ -141,9 +141,14 @@ impl Topics {
         format!("{}/+/{below}", self.root)
     }
 
+    /// The same for one device.
+    pub fn of_device(&self, device: &DeviceId, below: &str) -> String {
+        format!("{}/{device}/{below}", self.root)
+    }
+
     /// The filter for all that a device says and is told.
     pub fn all_of(&self, device: &DeviceId) -> String {
-        format!("{}/{device}/#", self.root)
+        self.of_device(device, "#")
     }
 
     /// Whether a requester may have its replies there. A topic of a device or a command is refused:

@@ -2,7 +2,7 @@
 
 use super::access::AccessArgs;
 use super::table::{self, Wanted};
-use super::{MOST_DEVICES, now_ms, overview, print_json, take};
+use super::{GOODBYE, MOST_DEVICES, now_ms, overview, print_json, take};
 use crate::cli::exit::Told;
 use crate::cli::ui::{self, Json};
 use crate::domain::fleet::Fleet;
@@ -44,7 +44,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         anstream::eprintln!("{}", table::summary(&rows));
     }
     notices(&operator, &fleet, whole);
-    operator.close(Duration::from_secs(1)).await;
+    operator.close(GOODBYE).await;
     let well = !rows.is_empty() && rows.iter().all(|row| row.is_well());
     if args.check && !(well && whole == Whole::Yes) {
         return Err(Told.into());

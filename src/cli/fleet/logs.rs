@@ -3,7 +3,7 @@
 use super::access::AccessArgs;
 use super::ask::{Question, ask};
 use super::sign::SignArgs;
-use super::{print_json, send};
+use super::{GOODBYE, print_json, send};
 use crate::cli::exit::Interrupted;
 use crate::cli::ui::{self, Json};
 use crate::domain::DeviceId;
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(short, long)]
     follow: bool,
     /// How long an answer is waited for: 90s, 10m
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::table::stale)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::span)]
     timeout: Duration,
     #[command(flatten)]
     json: Json,
@@ -84,13 +84,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         }
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {
-                operator.close(Duration::from_secs(1)).await;
+                operator.close(GOODBYE).await;
                 return Err(Interrupted.into());
             }
             () = tokio::time::sleep(FOLLOW) => {}
         }
     }
-    operator.close(Duration::from_secs(1)).await;
+    operator.close(GOODBYE).await;
     Ok(())
 }
 

@@ -22,9 +22,15 @@ use crate::domain::fleet::{Fleet, Heard, Kind};
 use crate::mqtt::message::Received;
 use crate::mqtt::topics::{Said, Topic, Topics};
 use anyhow::Context;
+use std::time::Duration;
 
 /// Most devices that are kept; of more, it is said that there are more.
 const MOST_DEVICES: usize = 100_000;
+
+/// What is below a device's topic that a table of devices is made of.
+const OVERVIEW: [&str; 4] = ["availability", "birth", "health", "model/+/state"];
+/// Longest goodbye to the broker.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,7 +82,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 
 /// The filters for what a table of devices is made of.
 fn overview(topics: &Topics) -> Vec<String> {
-    ["availability", "birth", "health", "model/+/state"].map(|below| topics.of_every_device(below)).into()
+    OVERVIEW.map(|below| topics.of_every_device(below)).into()
 }
 
 /// Folds a message in, if it is one of ours.
@@ -97,6 +103,17 @@ fn take(fleet: &mut Fleet, topics: &Topics, message: &Received) {
         retained: message.retained,
         now_ms: now_ms(),
     });
+}
+
+/// Reads a span of time as it stands on the command line.
+fn span(text: &str) -> Result<Duration, String> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+    let span = crate::config::span(text).filter(|span| bounds.contains(span));
+    span.ok_or_else(|| "write a number and its unit, such as 90s, 10m, 2h or 1d".to_owned())
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Milliseconds since 1970.

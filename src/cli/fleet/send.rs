@@ -2,10 +2,10 @@
 
 use super::access::AccessArgs;
 use super::ask::{Question, ask, names};
-use super::print_json;
 use super::progress::Lines;
 use super::sign::SignArgs;
 use super::words::{Beside, arguments};
+use super::{GOODBYE, print_json};
 use crate::cli::control::{ShadowArgs, words};
 use crate::cli::exit::{Told, ToldRefused, Usage};
 use crate::cli::ui::{self, Json};
@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long)]
     boxes: bool,
     /// How long answers are waited for: 90s, 10m, 2h
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = super::table::stale)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = super::span)]
     timeout: Duration,
     /// Send it also where nobody seems to be there
     #[arg(long)]
@@ -113,7 +113,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Shown { command: name.as_str(), json: args.json.json, lines: Lines::new(), only_trust: true };
     let asked = ask(&operator, &question, &mut |device, reply| shown.reply(device, reply), &mut |_| {}).await;
     shown.lines.clear();
-    operator.close(Duration::from_secs(1)).await;
+    operator.close(GOODBYE).await;
     shown.end(&asked?, args.timeout)
 }
 

@@ -1,10 +1,10 @@
 //! `edgewarden fleet show`: all that the broker has kept of one device.
 
 use super::access::AccessArgs;
-use super::{now_ms, print_json, table, take};
+use super::{GOODBYE, OVERVIEW, millis, now_ms, print_json, table, take};
 use crate::cli::ui::{self, Json};
 use crate::domain::fleet::row::{Row, SlotDeployment};
-use crate::domain::fleet::{Birth, DeviceView, Fleet, Health, Presence, Problem};
+use crate::domain::fleet::{Birth, DeviceView, Fleet, Health, Problem};
 use crate::domain::{DeviceId, Reason, ReasonCode};
 use crate::mqtt::message::Received;
 use crate::mqtt::operator::Patience;
@@ -19,7 +19,7 @@ pub struct Args {
     /// The device
     device: DeviceId,
     /// Without a sign of life for so long it is shown as stale, whatever the broker says
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = table::stale)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = super::span)]
     stale: Duration,
     #[command(flatten)]
     json: Json,
@@ -31,9 +31,7 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let operator = args.access.ready()?.connect().await?;
     let topics = operator.topics().clone();
-    let filters = ["availability", "birth", "health", "model/+/state"];
-    let filters =
-        filters.map(|below| format!("{}{below}", topics.all_of(&args.device).trim_end_matches('#')));
+    let filters = OVERVIEW.map(|below| topics.of_device(&args.device, below));
     let mut fleet = Fleet::new(1);
     let mut documents = Map::new();
     operator
@@ -42,14 +40,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             keep(&mut documents, &topics, &message);
         })
         .await?;
-    operator.close(Duration::from_secs(1)).await;
+    operator.close(GOODBYE).await;
     let Some(view) = fleet.devices().get(&args.device) else {
         let detail =
             format!("{}: the broker knows of no such device; see `edgewarden fleet list`", args.device);
         return Err(Reason::new(ReasonCode::NotFound, detail).into());
     };
-    let stale_ms = i64::try_from(args.stale.as_millis()).unwrap_or(i64::MAX);
-    let row = Row::of(&args.device, view, now_ms(), stale_ms);
+    let row = Row::of(&args.device, view, now_ms(), millis(args.stale));
     if args.json.json {
         let mut told = serde_json::to_value(&row)?;
         told["documents"] = Value::Object(documents);
@@ -80,19 +77,9 @@ fn keep(documents: &mut Map<String, Value>, topics: &Topics, message: &Received)
 
 fn text(row: &Row, view: &DeviceView) -> anyhow::Result<String> {
     let mut text = String::new();
-    let presence = match row.presence {
-        Presence::Online => ui::styled(ui::GOOD, "online"),
-        Presence::Offline => ui::styled(ui::BAD, "offline"),
-        Presence::Stale => ui::styled(ui::WARN, "stale"),
-        Presence::Unknown => ui::styled(ui::DIM, "unknown"),
-    };
-    let state = match row.state.as_deref() {
-        Some("ok") => ui::styled(ui::GOOD, "ok"),
-        Some("degraded") => ui::styled(ui::WARN, "degraded"),
-        Some("failed") => ui::styled(ui::BAD, "failed"),
-        Some(other) => other.to_owned(),
-        None => "-".to_owned(),
-    };
+    let presence = ui::styled(table::presence_style(row.presence), row.presence.as_str());
+    let state = row.state.as_deref().unwrap_or("-");
+    let state = table::state_style(state).map_or_else(|| state.to_owned(), |style| ui::styled(style, state));
     write!(text, "{}  {presence}  {state}", row.device)?;
     if let Some(age) = row.age_s.and_then(|age| u64::try_from(age).ok()) {
         write!(text, "  last heard of {} ago", ui::span(Duration::from_secs(age)))?;

@@ -2,8 +2,8 @@
 
 use super::access::AccessArgs;
 use super::ask::{Question, ask};
-use super::send;
 use super::sign::SignArgs;
+use super::{GOODBYE, send};
 use crate::cli::exit::Usage;
 use crate::domain::authority::Audience;
 use crate::domain::fleet::answers::Reply;
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE.jpg")]
     output: PathBuf,
     /// How long an answer is waited for: 90s, 10m
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::table::stale)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::span)]
     timeout: Duration,
     #[command(flatten)]
     sign: SignArgs,
@@ -131,7 +131,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             pictures.push((pipeline, message.payload));
         }
     };
-    operator.close(Duration::from_secs(1)).await;
+    operator.close(GOODBYE).await;
     if stdout {
         let mut out = std::io::stdout().lock();
         return out.write_all(&picture).and_then(|()| out.flush()).context("write the picture");

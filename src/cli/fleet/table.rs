@@ -1,16 +1,21 @@
 //! The table of many devices.
 
+use super::millis;
 use crate::cli::ui;
 use crate::domain::fleet::row::{Filter, Order, Row, SlotDeployment};
 use crate::domain::fleet::text::shown;
 use crate::domain::fleet::{Fleet, Presence};
 use crate::domain::id::DeviceId;
+use anstyle::Style;
 use comfy_table::ContentArrangement;
 use std::fmt::Write;
 use std::time::Duration;
 
 /// Longest problem in a table, characters; `show` and `--json` tell all of it.
 const PROBLEM: usize = 100;
+
+/// In the order in which they are summed up.
+const PRESENCES: [Presence; 4] = [Presence::Online, Presence::Stale, Presence::Offline, Presence::Unknown];
 
 /// Which devices a table shows.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,7 +34,7 @@ pub struct Wanted {
     #[arg(long, value_name = "BY", default_value = "device")]
     sort: Sort,
     /// A device without a sign of life for so long is shown as stale, whatever the broker says
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = stale)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = super::span)]
     stale: Duration,
 }
 
@@ -46,12 +51,6 @@ enum Sort {
     Fps,
     /// The hottest first
     Temperature,
-}
-
-pub(super) fn stale(text: &str) -> Result<Duration, String> {
-    let bounds = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
-    let span = crate::config::span(text).filter(|span| bounds.contains(span));
-    span.ok_or_else(|| "write a number and its unit, such as 90s, 10m, 2h or 1d".to_owned())
 }
 
 impl Wanted {
@@ -74,7 +73,7 @@ impl Wanted {
 
     /// After so many milliseconds without a sign of life a device is stale.
     pub(super) fn stale_ms(&self) -> i64 {
-        i64::try_from(self.stale.as_millis()).unwrap_or(i64::MAX)
+        millis(self.stale)
     }
 }
 
@@ -136,24 +135,30 @@ pub(super) fn deployment(one: &SlotDeployment, alone: bool) -> String {
 fn paint(line: &str) -> Option<String> {
     let (device, rest) = word(line)?;
     let (presence, rest) = word(rest)?;
-    let style = [
-        (Presence::Online, ui::GOOD),
-        (Presence::Offline, ui::BAD),
-        (Presence::Stale, ui::WARN),
-        (Presence::Unknown, ui::DIM),
-    ];
-    let (_, style) = style.into_iter().find(|(known, _)| known.as_str() == presence.trim())?;
-    let presence = styled(style, presence);
-    let state = word(rest).and_then(|(state, rest)| {
-        let style = match state.trim() {
-            "ok" => ui::GOOD,
-            "degraded" => ui::WARN,
-            "failed" => ui::BAD,
-            _ => return None,
-        };
-        Some(styled(style, state) + rest)
-    });
+    let known = PRESENCES.into_iter().find(|known| known.as_str() == presence.trim())?;
+    let presence = styled(presence_style(known), presence);
+    let state = word(rest).and_then(|(state, rest)| Some(styled(state_style(state.trim())?, state) + rest));
     Some(format!("{device}{presence}{}", state.unwrap_or_else(|| rest.to_owned())))
+}
+
+/// The colour of a presence.
+pub(super) fn presence_style(presence: Presence) -> Style {
+    match presence {
+        Presence::Online => ui::GOOD,
+        Presence::Offline => ui::BAD,
+        Presence::Stale => ui::WARN,
+        Presence::Unknown => ui::DIM,
+    }
+}
+
+/// The colour of a state of health; none for one that is not known here.
+pub(super) fn state_style(state: &str) -> Option<Style> {
+    match state {
+        "ok" => Some(ui::GOOD),
+        "degraded" => Some(ui::WARN),
+        "failed" => Some(ui::BAD),
+        _ => None,
+    }
 }
 
 /// The first word with the blanks before it, and the rest.
@@ -164,7 +169,7 @@ fn word(line: &str) -> Option<(&str, &str)> {
 }
 
 /// The word in its style, the blanks before it without.
-fn styled(style: anstyle::Style, word: &str) -> String {
+fn styled(style: Style, word: &str) -> String {
     let blanks = word.len() - word.trim_start().len();
     format!("{}{}", &word[..blanks], ui::styled(style, &word[blanks..]))
 }
@@ -172,7 +177,7 @@ fn styled(style: anstyle::Style, word: &str) -> String {
 /// How the devices are, all together: `3 devices: 2 online, 1 offline; 1 wants attention`.
 pub(super) fn summary(rows: &[Row]) -> String {
     let mut told = ui::count(rows.len(), "device");
-    let counts = [Presence::Online, Presence::Stale, Presence::Offline, Presence::Unknown]
+    let counts = PRESENCES
         .map(|presence| (rows.iter().filter(|row| row.presence == presence).count(), presence.as_str()));
     let counted: Vec<String> = counts
         .iter()

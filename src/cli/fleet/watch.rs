@@ -2,7 +2,7 @@
 
 use super::access::AccessArgs;
 use super::table::{self, Wanted};
-use super::{MOST_DEVICES, list, now_ms, print_json, take};
+use super::{GOODBYE, MOST_DEVICES, list, now_ms, print_json, take};
 use crate::cli::exit::Interrupted;
 use crate::cli::ui::{self, Json};
 use crate::domain::DeviceId;
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     drop(show);
-    operator.close(Duration::from_secs(1)).await;
+    operator.close(GOODBYE).await;
     Err(Interrupted.into())
 }
 
