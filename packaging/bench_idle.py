@@ -36,8 +36,8 @@ def measured(title, mqtt):
     device.mqtt = mqtt
     with device:
         pid = device.agent.pid
-        # What was needed to start is given back after half a minute.
-        time.sleep(40)
+        # What was needed to start and to install is given back once a minute.
+        time.sleep(75)
         begun, spent = time.monotonic(), processor(pid)
         time.sleep(SECONDS)
         share = (processor(pid) - spent) / (time.monotonic() - begun)

@@ -4,6 +4,7 @@
 # The compiler makes one program of all crates at the end, and the level of that step decides for all of them whether
 # loops may be vectorised: it gets that of speed, at which each function keeps what it was built for. With frame
 # pointers, what unwinding needs is told once for a function and not at every push: the tables for it become smaller.
+# The linker lays what a waiting agent needs side by side (waiting.sh).
 set -euo pipefail
 more=()
 case " $* " in
@@ -17,6 +18,11 @@ case " $* " in
     for name in $(grep -rhoE 'export_name = "hot_[a-z0-9_]+"' "$CARGO_MANIFEST_DIR/src" | cut -d'"' -f2 | sort); do
         more+=(-C "llvm-args=-force-remove-attribute=$name:minsize -force-remove-attribute=$name:optsize")
     done
+    ;;
+esac
+case " $* " in
+*" --crate-name edgewarden "*"--crate-type bin "*)
+    more+=(-C "link-arg=-Wl,-T,$CARGO_MANIFEST_DIR/packaging/waiting.ld")
     ;;
 esac
 exec "$@" "${more[@]}"

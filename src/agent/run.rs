@@ -29,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the judgement is made between two reports, to tell a change at once.
 const LOOK: Duration = Duration::from_secs(1);
-/// When memory that was only needed to start, or for an update, is given back: first, and from then on.
+/// When memory that was only needed to start, for an update, or for a look at the repository is given back: first, and
+/// from then on. What a waiting agent needs lies side by side in the program, and so costs next to nothing to get again.
 const SLIM_FIRST: Duration = Duration::from_secs(30);
-const SLIM: Duration = Duration::from_secs(600);
+const SLIM: Duration = Duration::from_secs(60);
 /// Before the watchdog is fed again, where the service manager had no room to hear it.
 const FEED_AGAIN: Duration = Duration::from_millis(200);
 /// Commands that are carried out at once; more wait in their channels.
