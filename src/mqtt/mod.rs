@@ -333,17 +333,11 @@ impl Link {
     }
 
     /// Publishes every payload of a topic except those that a later one with the same key replaces.
-    fn must_arrive<T: Serialize>(
-        &self,
-        said: &Said,
-        body: T,
-        key: Option<&str>,
-        retain: bool,
-        class: Importance,
-    ) {
+    fn must_arrive<T: Serialize>(&self, said: &Said, body: T, key: Option<&str>, class: Importance) {
         if let Some(payload) = self.fitting(said, body, class) {
             let topic = self.topics.said(&self.device, said);
             let replaces = key.map(|key| format!("{topic} {key}"));
+            let retain = said.is_retained();
             let spooled = Spooled { topic, retain, payload, correlation: None, replaces, class, timed: true };
             self.order(Order::Spool(spooled));
         }
@@ -400,14 +394,14 @@ impl Handle {
             .as_ref()
             .map_or_else(String::new, |deployment| format!("{} {:?}", deployment.id, deployment.stage));
         let said = Said::SlotState(state.slot.clone());
-        self.link.must_arrive(&said, state, Some(&key), true, Importance::Deployment);
+        self.link.must_arrive(&said, state, Some(&key), Importance::Deployment);
     }
 
     /// Says how the device is. A change of the judgement must arrive; figures alone may be missed.
     pub fn health(&self, report: &HealthReport) {
         let mut last = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|last| report.differs(last)) {
-            self.link.must_arrive(&Said::Health, report, Some(""), true, Importance::Health);
+            self.link.must_arrive(&Said::Health, report, Some(""), Importance::Health);
         } else {
             self.link.newest(&Said::Health, report);
         }
@@ -422,7 +416,7 @@ impl Handle {
     /// Says something that must arrive, at a topic of its own kind. A newer message with the same `key` takes the
     /// place of one that has not been sent.
     pub fn spooled<T: Serialize>(&self, said: &Said, body: T, key: Option<&str>, class: Importance) {
-        self.link.must_arrive(said, body, key, false, class);
+        self.link.must_arrive(said, body, key, class);
     }
 
     /// Waits until all that was said before is in the spool, also for room on the way there. True when it would

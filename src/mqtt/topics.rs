@@ -208,6 +208,21 @@ impl Topics {
     }
 }
 
+impl Said {
+    /// Whether the broker keeps the newest for those who come later.
+    pub fn is_retained(&self) -> bool {
+        match self {
+            Said::Availability | Said::Birth | Said::Health | Said::SlotState(_) | Said::Counts(_) => true,
+            Said::Telemetry(_)
+            | Said::Event(_)
+            | Said::Snapshot(_)
+            | Said::Metrics
+            | Said::Dropped
+            | Said::Ack { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
