@@ -3,6 +3,8 @@
 
 /// Events: which of them may be left out.
 mod events;
+/// Messages that are too large.
+mod oversize;
 
 use crate::support::mosquitto::{Mosquitto, Setup, free_port};
 use edgewarden::config::settings::{DeviceSettings, MqttSettings, SpoolBounds, TlsSettings};
