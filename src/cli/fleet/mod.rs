@@ -93,7 +93,8 @@ fn tell_how_whole(whole: Whole, fleet: &Fleet, remedy: &str) {
             "edgewarden: the broker was still sending when the time was over; some devices may be missing{remedy}"
         ),
         Whole::Dropped => anstream::eprintln!(
-            "edgewarden: the broker has dropped a part of what it had to send, and devices are missing: let it hold more              messages for a client than there are devices (for mosquitto: max_queued_messages)"
+            "edgewarden: the broker has dropped a part of what it had to send, and devices are missing: let it hold more \
+             messages for a client than there are devices (for mosquitto: max_queued_messages)"
         ),
         Whole::Yes if devices == MOSQUITTO => anstream::eprintln!(
             "edgewarden: these are {MOSQUITTO} devices, and a mosquitto gives no more unless it is told to: if you have \
