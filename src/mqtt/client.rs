@@ -207,7 +207,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`ReasonCode::BrokerRefused`] for one that is too large.
-    pub fn would_take(&self, topic: &str, bytes: usize, correlation: Option<&Bytes>) -> Result<(), Reason> {
+    pub fn would_take(&self, topic: &str, bytes: usize, correlation: Option<&[u8]>) -> Result<(), Reason> {
         self.shared.limit.allows(topic, limit::size_of_json(topic, bytes, correlation))
     }
 

@@ -382,7 +382,7 @@ impl Link {
 
     /// Whether JSON of so many bytes, with its time of sending, is within what a message may have, and within what
     /// the broker takes as far as is known.
-    fn fits(&self, topic: &str, bytes: usize, correlation: Option<&Bytes>) -> Result<(), Reason> {
+    fn fits(&self, topic: &str, bytes: usize, correlation: Option<&[u8]>) -> Result<(), Reason> {
         let bytes = bytes + SENT_SIZE;
         if bytes > MAX_PAYLOAD {
             let detail = format!("message to {topic} has {bytes} bytes, a message holds {MAX_PAYLOAD}");

@@ -86,7 +86,7 @@ impl Address {
             })
         };
         let payload = json(status)?;
-        let Err(Reason { detail, .. }) = link.fits(&self.topic, payload.len(), self.correlation.as_ref())
+        let Err(Reason { detail, .. }) = link.fits(&self.topic, payload.len(), self.correlation.as_deref())
         else {
             return Some(payload);
         };

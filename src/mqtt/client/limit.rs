@@ -95,8 +95,8 @@ fn is_too_large(error: &ConnectionError) -> bool {
 }
 
 /// At most so many bytes has the packet of a message of JSON with a payload of so many.
-pub(super) fn size_of_json(topic: &str, bytes: usize, correlation: Option<&Bytes>) -> usize {
-    HEADERS + topic.len() + bytes + "application/json".len() + correlation.map_or(0, Bytes::len)
+pub(super) fn size_of_json(topic: &str, bytes: usize, correlation: Option<&[u8]>) -> usize {
+    HEADERS + topic.len() + bytes + "application/json".len() + correlation.map_or(0, <[u8]>::len)
 }
 
 /// At most so many bytes has the packet of a message.
