@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Each row is a fresh store: the messages go through it in orders of so many at once (one sync each), are read as the
-//! pump reads them, and are removed. `grown` is what the process has grown by when the last was taken. What is counted is what the process gave to the disk (`write_bytes` of
-//! `/proc/self/io`: pages, without the file system's own journal) and what it passed to `write` (`wchar`).
+//! pump reads them, and are removed. What is counted is what the process gave to the disk (`write_bytes` of
+//! `/proc/self/io`: pages, without the file system's own journal) and what it passed to `write` (`wchar`); `grown` is
+//! what the process has grown by when the last was taken.
 
 use edgewarden::config::settings::SpoolBounds;
 use edgewarden::domain::importance::Importance;

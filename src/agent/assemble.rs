@@ -170,6 +170,7 @@ pub(super) async fn assemble(
             figures: figures.clone(),
             used: home.clone(),
             board: identity.board.clone().unwrap_or_else(|| identity.arch.clone()),
+            store: store.clone(),
         }));
     }
     let (local, from_local) = mpsc::channel(COMMANDS);

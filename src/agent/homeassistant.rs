@@ -3,6 +3,10 @@
 //!
 //! What the repository lists is read from what this device has seen and verified of it; nothing is fetched for
 //! Home Assistant's sake.
+//!
+//! Counted are the classes that the pipeline's rules name; where they name none, those that were [`seen`].
+
+mod seen;
 
 use super::authority::Authority;
 use super::bundles::Bundles;
@@ -12,10 +16,12 @@ use crate::config::settings::PipelineSettings;
 use crate::domain::deployment::SlotState;
 use crate::domain::metrics::MetricsReport;
 use crate::domain::{CommandId, Release};
-use crate::mqtt::homeassistant::{COMMANDS, ONLINE, PipelineView, View};
+use crate::mqtt::homeassistant::{COMMANDS, MAX_CLASSES, ONLINE, PipelineView, View};
 use crate::mqtt::{self, Listening, homeassistant};
+use crate::sys::store::Store;
 use crate::update::driver::Updater;
-use std::collections::BTreeMap;
+use seen::Seen;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -62,6 +68,8 @@ pub struct Parts {
     pub used: Arc<Notify>,
     /// The board, or the architecture.
     pub board: String,
+    /// Keeps which classes were seen.
+    pub store: Store,
 }
 
 /// Keeps Home Assistant up to date until the agent ends.
@@ -71,7 +79,9 @@ pub async fn tend(parts: Parts) {
         parts.mqtt.hide_from_home_assistant(&prefix);
         return;
     }
-    let Parts { settings, mqtt, heard, updater, bundles, gate, events, figures, used, board } = parts;
+    let Parts { settings, mqtt, heard, updater, bundles, gate, events, figures, used, board, store } = parts;
+    let mut seen = Seen::kept_in(&store);
+    tell_what_is_too_much(&settings.pipelines);
     let mut states = updater.subscribe();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -95,13 +105,12 @@ pub async fn tend(parts: Parts) {
         if looks % LISTED == 0 || shown.is_none() {
             listed = bundles.listed().await;
         }
-        let facts = Facts {
-            slots: updater.states(),
-            listed: listed.clone(),
-            open: gate.is_open(),
-            has_temperature,
-            classes: settings.pipelines.iter().map(|one| classes(one, &events)).collect(),
-        };
+        let slots = updater.states();
+        let mut classes = Vec::new();
+        for pipeline in &settings.pipelines {
+            classes.push(counted(pipeline, &slots, &events, &mut seen).await);
+        }
+        let facts = Facts { slots, listed: listed.clone(), open: gate.is_open(), has_temperature, classes };
         let changed = shown.as_ref().is_none_or(|before| before.differs(&facts));
         if came_up {
             tracing::info!("homeassistant: it came up, and is told of this device");
@@ -180,14 +189,39 @@ fn newest(current: &Release, listed: &[Release]) -> Option<Release> {
     listed.iter().filter(newer).max_by(|a, b| a.version.cmp(&b.version)).cloned()
 }
 
-/// The labels that are counted: those that the rules name, else those that there were so far.
-fn classes(pipeline: &PipelineSettings, events: &Events) -> Option<Vec<String>> {
+/// The labels that are counted; none: the pipeline tells of no events.
+async fn counted(
+    pipeline: &PipelineSettings,
+    slots: &[SlotState],
+    events: &Events,
+    seen: &mut Seen,
+) -> Option<Vec<String>> {
     let rules = &pipeline.events.as_ref()?.rules;
     if !rules.classes.is_empty() {
-        let named: BTreeMap<&String, ()> = rules.classes.iter().map(|class| (class, ())).collect();
-        return Some(named.into_keys().cloned().collect());
+        return Some(named(pipeline));
     }
-    Some(events.counts(&pipeline.name).unwrap_or_default().into_keys().collect())
+    let state = slots.iter().find(|state| state.slot == pipeline.slot);
+    let model = state.and_then(|state| state.current.as_ref()).map(|current| &current.release.name);
+    let counts = events.counts(&pipeline.name).unwrap_or_default();
+    Some(seen.of(&pipeline.name, model, counts.into_keys()).await)
+}
+
+/// The labels that the rules name, each once.
+fn named(pipeline: &PipelineSettings) -> Vec<String> {
+    let rules = pipeline.events.as_ref().map(|events| &events.rules);
+    rules
+        .map(|rules| rules.classes.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect())
+        .unwrap_or_default()
+}
+
+/// Says it once where the rules name more than is shown.
+fn tell_what_is_too_much(pipelines: &[PipelineSettings]) {
+    let count: usize = pipelines.iter().map(|one| named(one).len()).sum();
+    if count > MAX_CLASSES {
+        tracing::warn!(
+            "homeassistant: the pipelines' events.classes name {count} classes, only the first {MAX_CLASSES} are counted there"
+        );
+    }
 }
 
 /// Whether the board tells a temperature; none before it was asked.

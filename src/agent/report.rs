@@ -138,14 +138,23 @@ impl Reports {
         state
     }
 
+    /// Our own processes by role and pid.
+    fn processes(&self) -> Vec<(String, u32)> {
+        let mut processes = vec![("agent".to_owned(), std::process::id())];
+        for (_, handle) in self.device.slots() {
+            let (name, status) = (&handle.plan().name, handle.status());
+            processes.extend(status.borrow().pids.iter().map(|(role, pid)| (format!("{role}:{name}"), *pid)));
+        }
+        processes
+    }
+
     /// All figures now.
     pub async fn metrics(&self) -> MetricsReport {
-        let mut processes = vec![("agent".to_owned(), std::process::id())];
+        let processes = self.processes();
         let mut shares = HashMap::new();
         for (_, handle) in self.device.slots() {
             let name = &handle.plan().name;
             let status = handle.status();
-            processes.extend(status.borrow().pids.iter().map(|(role, pid)| (format!("{role}:{name}"), *pid)));
             shares.extend(
                 status.borrow().serving.as_ref().map(|serving| (name.clone(), serving.shares.clone())),
             );
@@ -249,8 +258,14 @@ impl Reports {
 
     /// Everything at one moment.
     pub async fn status(&self) -> DeviceStatus {
-        let metrics = self.metrics().await;
-        DeviceStatus { health: self.health(metrics.board.clone()), metrics, slots: self.slots() }
+        let before = self.processes();
+        let mut metrics = self.metrics().await;
+        let (health, slots) = (self.health(metrics.board.clone()), self.slots());
+        // Reading the figures takes a while. A child that came meanwhile is judged by now, and belongs to them.
+        if self.processes() != before {
+            metrics = self.metrics().await;
+        }
+        DeviceStatus { health, metrics, slots }
     }
 
     /// The pipelines' signs of life.

@@ -18,15 +18,16 @@ use crate::domain::{Reason, ReasonCode};
 use crate::sys::tls::{TlsError, explain, fault_in};
 use backon::BackoffBuilder;
 use bytes::Bytes;
+use limit::Limit;
 use rumqttc::{
     AsyncClient, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop,
-    LastWill, MqttOptions, Packet, PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, QoS,
-    StateError,
+    LastWill, MqttOptions, NoticeFailureReason, Packet, PubAckReason, PublishNoticeError, PublishOptions,
+    PublishProperties, QoS, StateError,
 };
 use session::BlankSession;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +35,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use way::{broker, no_tls, transport};
 
+mod limit;
 mod session;
 mod subscribe;
 mod way;
@@ -45,15 +47,23 @@ const INFLIGHT: u16 = 64;
 /// Messages of ours that wait for the event loop.
 const OUTGOING: usize = 128;
 /// Messages from the broker that wait for a device.
-pub const INCOMING: usize = 512;
-/// The same for somebody who reads what a broker has kept of a whole fleet, and gets it at once.
-pub const INCOMING_FLEET: usize = 8192;
+pub const INCOMING: Inbox = Inbox::Dropping(512);
 /// A connection, with TLS and `CONNACK`, is made in this time or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest wait between two tries; up to as much again is added by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// A connection that lasted so long was a good one: the next try is early again.
 const GOOD: Duration = Duration::from_secs(20);
+
+/// How many messages from the broker wait to be taken, and what is done with more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inbox {
+    /// More are dropped and counted: the connection lives, whatever its reader does.
+    Dropping(usize),
+    /// Nothing more is read from the broker until one is taken: none is lost. For a reader that waits for nothing
+    /// else, and least of all for this connection: signs of life wait meanwhile too.
+    Holding(usize),
+}
 
 /// How to connect.
 #[derive(Debug, Clone)]
@@ -79,8 +89,8 @@ pub struct Options {
     /// How long the broker keeps messages for us while we are away; `None` for a session that ends
     /// with the connection.
     pub session: Option<Duration>,
-    /// Messages from the broker that may wait for us; more are dropped and counted.
-    pub incoming: usize,
+    /// Messages from the broker that wait for us.
+    pub incoming: Inbox,
     /// Filters, all at QoS 1.
     pub subscriptions: Vec<String>,
 }
@@ -120,8 +130,7 @@ pub struct Connection {
 
 #[derive(Debug)]
 struct Shared {
-    /// The broker's limit, bytes of a whole packet.
-    max_packet: AtomicU32,
+    limit: Limit,
     connects: AtomicU64,
     /// The connection that holds now; 0 for none.
     live: AtomicU64,
@@ -180,14 +189,15 @@ impl Connection {
             .try_build()
             .map_err(|error| Reason::new(ReasonCode::BadRequest, format!("mqtt options: {error}")))?;
         let shared = Arc::new(Shared {
-            max_packet: AtomicU32::new(u32::MAX),
+            limit: Limit::none(),
             connects: AtomicU64::new(0),
             live: AtomicU64::new(0),
             received_dropped: AtomicU64::new(0),
             added: Mutex::default(),
         });
         let (state_tx, state) = watch::channel(State::Connecting);
-        let (messages_tx, messages) = mpsc::channel(options.incoming);
+        let (Inbox::Dropping(room) | Inbox::Holding(room)) = options.incoming;
+        let (messages_tx, messages) = mpsc::channel(room);
         let closing = CancellationToken::new();
         let driver = Driver {
             client: client.clone(),
@@ -214,6 +224,14 @@ impl Connection {
     /// Messages that came in faster than they were read, and were dropped.
     pub fn received_dropped(&self) -> u64 {
         self.shared.received_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether the broker takes such a message of JSON, as far as is known of it: now, or when it was last there.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BrokerRefused`] for one that is too large.
+    pub fn would_take(&self, topic: &str, bytes: usize, correlation: Option<&[u8]>) -> Result<(), Reason> {
+        self.shared.limit.allows(topic, limit::size_of_json(topic, bytes, correlation))
     }
 
     /// Queues a message at QoS 0 and never waits.
@@ -268,23 +286,9 @@ impl Connection {
         if self.state.borrow().generation().is_none() {
             return Err(PublishError::NotNow);
         }
-        let long = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        // Fixed header, lengths and property ids take less than 48 bytes.
-        let size = message.topic.len()
-            + message.payload.len()
-            + long(&message.content_type)
-            + long(&message.response_topic)
-            + message.correlation.as_ref().map_or(0, Bytes::len)
-            + message.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>()
-            + 48;
-        let most = self.shared.max_packet.load(Ordering::Relaxed);
-        if size > most as usize {
-            let detail = format!(
-                "message to {} has {size} bytes, the broker takes {most}; raise its packet size limit",
-                message.topic
-            );
-            return Err(PublishError::Refused(Reason::new(ReasonCode::BrokerRefused, detail)));
-        }
+        let size = limit::size(&message);
+        self.shared.limit.allows(&message.topic, size).map_err(PublishError::Refused)?;
+        self.shared.limit.sends(size);
         let properties = PublishProperties {
             content_type: message.content_type,
             response_topic: message.response_topic,
@@ -334,18 +338,28 @@ impl Driver {
             };
             match event {
                 Ok(Event::Incoming(Packet::ConnAck(answer))) => {
-                    let limit = answer.properties.as_ref().and_then(|p| p.max_packet_size);
-                    self.shared.max_packet.store(limit.unwrap_or(u32::MAX), Ordering::Relaxed);
+                    self.shared.limit.begins(answer.properties.as_ref().and_then(|p| p.max_packet_size));
                     up_since = Some(Instant::now());
                     let generation = self.shared.connects.fetch_add(1, Ordering::Relaxed) + 1;
                     self.shared.live.store(generation, Ordering::SeqCst);
                     self.subscribe(generation);
                 }
-                Ok(Event::Incoming(Packet::Publish(publish))) => self.receive(publish),
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.receive(publish).await,
                 Ok(Event::Incoming(_) | Event::Outgoing(_) | Event::Auth(_)) => {}
                 Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => return,
                 Err(error) => {
-                    let reason = self.explain(&error);
+                    let mut reason = self.explain(&error);
+                    if let Some(bytes) = self.shared.limit.learns(&error) {
+                        reason.detail = format!(
+                            "broker {}:{} ended the connection over a message of {bytes} bytes; larger ones are dropped \
+                             for an hour: raise its limit of the size of messages",
+                            self.options.host, self.options.port
+                        );
+                        // Whoever waits for an acknowledgement sends again, but for what is too large; the library
+                        // would send it by itself.
+                        event_loop.drain_pending_as_failed(NoticeFailureReason::SessionReset);
+                        backoff = waits();
+                    }
                     if up_since.take().is_some_and(|since| since.elapsed() >= GOOD) {
                         backoff = waits();
                     }
@@ -400,7 +414,7 @@ impl Driver {
         Ok(())
     }
 
-    fn receive(&self, publish: rumqttc::Publish) {
+    async fn receive(&self, publish: rumqttc::Publish) {
         let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return };
         let (response_topic, correlation) =
             publish.properties.map_or((None, None), |p| (p.response_topic, p.correlation_data));
@@ -411,7 +425,12 @@ impl Driver {
             response_topic,
             correlation,
         };
-        if let Err(mpsc::error::TrySendError::Full(lost)) = self.messages.try_send(received) {
+        if let Inbox::Holding(_) = self.options.incoming {
+            tokio::select! {
+                _ = self.messages.send(received) => {}
+                () = self.closing.cancelled() => {}
+            }
+        } else if let Err(mpsc::error::TrySendError::Full(lost)) = self.messages.try_send(received) {
             let so_far = self.shared.received_dropped.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::warn!(so_far, "mqtt: too many messages come in, dropped one to {}", lost.topic);
         }

@@ -8,6 +8,9 @@
 //!
 //! Nothing is said twice: the entities read the topics that are there for everybody, through templates. `entities`
 //! builds the message and is pure; nothing here decides when it is sent.
+//!
+//! Each class that is counted is a sensor there, so the message does not name the classes of a model, which may be a
+//! thousand, but those that the rules name or that were seen (the agent says which).
 
 mod entities;
 #[cfg(test)]
@@ -48,7 +51,7 @@ pub struct PipelineView {
     pub slot: SlotName,
     /// Whether it looks at pictures; sensors have none to show.
     pub has_pictures: bool,
-    /// The labels that are counted; none: it tells of no events.
+    /// The labels that are counted, of all pipelines at most [`MAX_CLASSES`]; none: it tells of no events.
     pub classes: Option<Vec<String>>,
     /// A newer release of the model that serves, which the repository lists.
     pub offered: Option<Release>,

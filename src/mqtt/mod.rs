@@ -346,12 +346,23 @@ impl Link {
     /// JSON that a broker will take: oversize is refused before it is spooled.
     fn fitting<T: Serialize>(&self, said: &Said, body: T, class: Importance) -> Option<String> {
         let json = self.json(body)?;
-        if json.len() + SENT_SIZE > MAX_PAYLOAD {
-            self.counters.lost(class);
-            tracing::error!("mqtt: {said} has {} bytes, a message holds {MAX_PAYLOAD}; dropped", json.len());
-            return None;
+        let Err(reason) = self.fits(&self.topics.said(&self.device, said), json.len(), None) else {
+            return Some(json);
+        };
+        self.counters.lost(class);
+        tracing::error!("mqtt: dropped: {reason}");
+        None
+    }
+
+    /// Whether JSON of so many bytes, with its time of sending, is within what a message may have, and within what
+    /// the broker takes as far as is known.
+    fn fits(&self, topic: &str, bytes: usize, correlation: Option<&[u8]>) -> Result<(), Reason> {
+        let bytes = bytes + SENT_SIZE;
+        if bytes > MAX_PAYLOAD {
+            let detail = format!("message to {topic} has {bytes} bytes, a message holds {MAX_PAYLOAD}");
+            return Err(Reason::new(ReasonCode::BadRequest, detail));
         }
-        Some(json)
+        self.connection.would_take(topic, bytes, correlation)
     }
 }
 

@@ -2,10 +2,13 @@
 //! demonstration, the tests and fleet tools; no part of the agent uses it.
 
 mod retained;
+mod unread;
+mod way;
 
 pub use retained::{Patience, Whole};
+pub use way::Access;
 
-use super::client::{Connection, INCOMING_FLEET, Options};
+use super::client::{Connection, Inbox, Options};
 use super::message::{Message, PublishError, Received, State};
 use super::payloads::{CommandReply, ReplyStatus, Stamped};
 use super::topics::{Audience, Topics};
@@ -13,15 +16,14 @@ use crate::config::settings::TlsSettings;
 use crate::domain::{CommandId, Reason, ReasonCode};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use unread::Unread;
 
-/// Messages that wait to be read by [`Operator::next`]; more are dropped.
-const WAITING: usize = 8192;
+/// Messages between the connection and [`Unread`], which takes them as fast as they come.
+const ARRIVING: Inbox = Inbox::Holding(512);
 /// Replies to one command that wait to be read; more are dropped.
 const REPLIES: usize = 256;
 
@@ -34,40 +36,21 @@ pub struct Operator {
     topics: Topics,
     replies_to: String,
     waiting: Waiting,
-    messages: tokio::sync::Mutex<mpsc::Receiver<Received>>,
-    dropped: Arc<AtomicU64>,
+    unread: Arc<Unread>,
 }
 
-/// Where the broker is, and who says so.
-#[derive(Debug, Clone)]
-pub struct Access {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// TLS, where the URL asks for it.
-    pub tls: Option<TlsSettings>,
-    /// User name and password.
-    pub login: Option<(String, Vec<u8>)>,
-    /// Where that password is read again before each new try.
-    pub password_file: Option<PathBuf>,
-}
-
-impl Access {
-    /// Reads `mqtt://[user[:password]@]host[:port]` or `mqtts://…`; `tls` counts for the latter alone.
-    ///
-    /// # Errors
-    /// [`ReasonCode::BadRequest`] for a URL that makes no sense; it is not repeated, as it may hold a password.
-    pub fn of_url(url: &str, tls: Option<TlsSettings>) -> Result<Self, Reason> {
-        let BrokerUrl { host, port, tls: wanted, login } = BrokerUrl::parse(url)?;
-        Ok(Self { host, port, tls: wanted.then(|| tls.unwrap_or_default()), login, password_file: None })
-    }
+/// What a reader wants of messages that it has not read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Each of them.
+    Everything,
+    /// Of those that say how a device is now, the newest of each topic; each of all others.
+    Newest,
 }
 
 impl Operator {
-    /// Connects to `mqtt://[user:password@]host[:port]` (or `mqtts://`, with the system's
-    /// certificate authorities or those of `tls`), hears what is published at `filters`, and returns
-    /// once all of it holds.
+    /// Connects to the broker of a URL (see [`Access::of_url`]), hears what is published at `filters`, and
+    /// returns once all of it holds.
     ///
     /// # Errors
     /// [`ReasonCode::BadRequest`] for a URL or root that makes no sense;
@@ -79,7 +62,7 @@ impl Operator {
         filters: Vec<String>,
         wait: Duration,
     ) -> Result<Self, Reason> {
-        Self::open(Access::of_url(url, tls)?, root, filters, wait).await
+        Self::open(Access::of_url(url, tls)?, root, filters, Reading::Everything, wait).await
     }
 
     /// The same by what was read of the URL and its files.
@@ -90,6 +73,7 @@ impl Operator {
         access: Access,
         root: &str,
         filters: Vec<String>,
+        reading: Reading,
         wait: Duration,
     ) -> Result<Self, Reason> {
         let topics = Topics::new(root)?;
@@ -101,23 +85,20 @@ impl Operator {
             client_id,
             host: access.host,
             port: access.port,
-            web_path: None,
+            web_path: access.web_path,
             tls: access.tls,
             login: access.login,
             password_file: access.password_file,
             keep_alive: Duration::from_secs(30),
             will: None,
             session: None,
-            incoming: INCOMING_FLEET,
+            incoming: ARRIVING,
             subscriptions,
         })?;
         let waiting: Waiting = Arc::default();
-        let (messages_tx, messages) = mpsc::channel(WAITING);
-        let dropped = Arc::<AtomicU64>::default();
-        let sorted = sort(received, replies_to.clone(), waiting.clone(), messages_tx, dropped.clone());
-        tokio::spawn(sorted);
-        let messages = tokio::sync::Mutex::new(messages);
-        let operator = Self { connection, topics, replies_to, waiting, messages, dropped };
+        let unread = Arc::new(Unread::new(topics.clone(), reading));
+        tokio::spawn(sort(received, replies_to.clone(), waiting.clone(), unread.clone()));
+        let operator = Self { connection, topics, replies_to, waiting, unread };
         operator.up(wait).await?;
         Ok(operator)
     }
@@ -132,9 +113,9 @@ impl Operator {
         self.connection.state()
     }
 
-    /// Messages that came in faster than they were read, and were dropped.
+    /// Messages that were dropped, as too much waited to be read.
     pub fn dropped(&self) -> u64 {
-        self.connection.received_dropped() + self.dropped.load(Ordering::Relaxed)
+        self.unread.dropped()
     }
 
     /// Hears what is published at more filters, also after the connection was lost and made again.
@@ -148,8 +129,7 @@ impl Operator {
 
     /// The next message at one of the filters; `None` when none came within `wait`.
     pub async fn next(&self, wait: Duration) -> Option<Received> {
-        let mut messages = self.messages.lock().await;
-        tokio::time::timeout(wait, messages.recv()).await.ok().flatten()
+        tokio::time::timeout(wait, self.unread.next()).await.ok().flatten()
     }
 
     /// Publishes a message and waits for its `PUBACK`.
@@ -276,19 +256,17 @@ impl Operator {
     }
 }
 
-/// Hands replies to whoever waits for them, and everything else to [`Operator::next`].
+/// Hands replies to whoever waits for them, and everything else to [`Operator::next`]. It waits for nothing but
+/// messages, as the connection waits for it.
 async fn sort(
     mut received: mpsc::Receiver<Received>,
     replies_to: String,
     waiting: Waiting,
-    messages: mpsc::Sender<Received>,
-    dropped: Arc<AtomicU64>,
+    unread: Arc<Unread>,
 ) {
     while let Some(message) = received.recv().await {
         if message.topic != replies_to || retained::is_mark(&message) {
-            if let Err(mpsc::error::TrySendError::Full(_)) = messages.try_send(message) {
-                dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            unread.put(message);
             continue;
         }
         let Ok(reply) = Stamped::read(&message.payload) else {
@@ -300,6 +278,7 @@ async fn sort(
             let _ = to.try_send(reply);
         }
     }
+    unread.close();
 }
 
 /// A command that was sent.
@@ -341,53 +320,5 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.correlation);
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct BrokerUrl {
-    host: String,
-    port: u16,
-    tls: bool,
-    login: Option<(String, Vec<u8>)>,
-}
-
-impl BrokerUrl {
-    fn parse(text: &str) -> Result<Self, Reason> {
-        // The text may hold a password: it is not repeated.
-        let bad = |why: &str| {
-            Reason::new(ReasonCode::BadRequest, format!("broker URL: {why}; write mqtt://HOST:PORT"))
-        };
-        let url: url::Url = text.parse().map_err(|error: url::ParseError| bad(&error.to_string()))?;
-        let tls = match url.scheme() {
-            "mqtt" => false,
-            "mqtts" => true,
-            _ => return Err(bad("the scheme is neither mqtt nor mqtts")),
-        };
-        let host = url.host_str().ok_or_else(|| bad("no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = url.port().unwrap_or(if tls { 8883 } else { 1883 });
-        let login = (!url.username().is_empty())
-            .then(|| (url.username().to_owned(), url.password().unwrap_or_default().as_bytes().to_vec()));
-        Ok(Self { host, port, tls, login })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn broker_urls_are_read() {
-        let parse = |text| BrokerUrl::parse(text).map(|u| (u.host, u.port, u.tls, u.login));
-        assert_eq!(parse("mqtt://broker"), Ok(("broker".into(), 1883, false, None)));
-        assert_eq!(parse("mqtts://[::1]"), Ok(("::1".into(), 8883, true, None)));
-        let login = Some(("u".to_owned(), b"p".to_vec()));
-        assert_eq!(parse("mqtt://u:p@127.0.0.1:1884"), Ok(("127.0.0.1".into(), 1884, false, login)));
-        for bad in ["broker:1883", "http://x", "mqtt://", ""] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-        let secret = parse("http://u:secret@x").unwrap_err();
-        assert!(!secret.detail.contains("secret"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Link;
 use super::message::{Message, Received};
-use super::payloads::{self, CommandReply, MAX_PAYLOAD, ReplyStatus, SENT_SIZE};
+use super::payloads::{self, CommandReply, ReplyStatus};
 use super::pump::Order;
 use super::spool::Spooled;
 use super::topics::Said;
@@ -97,15 +97,12 @@ impl ReplyAddress {
             })
         };
         let payload = json(status)?;
-        if payload.len() + SENT_SIZE <= MAX_PAYLOAD {
+        let Err(Reason { detail, .. }) = link.fits(&self.topic, payload.len(), self.correlation.as_deref())
+        else {
             return Some(payload);
-        }
-        let detail = format!(
-            "the answer to {} {} has {} bytes, a message holds {MAX_PAYLOAD}; ask for less",
-            self.command,
-            self.id,
-            payload.len()
-        );
+        };
+        let detail =
+            format!("the answer to {} {} is too long, ask for less: {detail}", self.command, self.id);
         json(ReplyStatus::Failed { reason: Reason::new(ReasonCode::BadRequest, detail) })
     }
 }

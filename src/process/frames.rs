@@ -40,6 +40,11 @@ const BORROWED: usize = 3;
 /// an id of up to 39 digits and a suffix.
 const MAX_PATH: usize = 107 - 1 - 39 - ".event".len();
 
+/// Where the kernel shows shared memory as files.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// A file there that is empty for so long is not being made any more.
+const UNFINISHED: Duration = Duration::from_secs(1);
+
 /// Frames cannot travel; the text names the act and the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -269,7 +274,9 @@ pub fn remove(channel: &FrameChannel) -> Result<(), FrameError> {
     }
     // The library keeps a counter for ever, and a process killed at a bad moment can leave files that
     // belong to no record. Names in shared memory begin with the prefix.
-    for entry in std::fs::read_dir("/dev/shm").map_err(|e| failed(format!("read /dev/shm: {e}")))?.flatten() {
+    for entry in
+        std::fs::read_dir(SHARED_MEMORY).map_err(|e| failed(format!("read {SHARED_MEMORY}: {e}")))?.flatten()
+    {
         if entry.file_name().as_encoded_bytes().starts_with(channel.prefix.as_bytes())
             && let Err(error) = std::fs::remove_file(entry.path())
         {
@@ -289,6 +296,7 @@ struct Survey {
 
 /// Looks at every process that ever joined with this configuration, and buries the dead.
 fn survey(config: &Config) -> Result<Survey, FrameError> {
+    take_away_unfinished(config.global.prefix.as_bytes());
     let mut survey = Survey { removed: 0, alive: 0 };
     Node::<ipc::Service>::list(config, |state| {
         match state {
@@ -306,6 +314,31 @@ fn survey(config: &Config) -> Result<Survey, FrameError> {
     })
     .map_err(|e| memory("look for dead children")(&e))?;
     Ok(survey)
+}
+
+/// A process that is killed as it makes a file of shared memory leaves an empty one, and whoever opens that waits for
+/// ever until it has a size (the library as of 0.10 knows no time-out for this). One that stays empty is taken away.
+fn take_away_unfinished(prefix: &[u8]) {
+    let end = Instant::now() + 2 * UNFINISHED;
+    loop {
+        let mut is_young = false;
+        for entry in std::fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
+            if !entry.file_name().as_encoded_bytes().starts_with(prefix) {
+                continue;
+            }
+            let Ok(found) = entry.metadata() else { continue };
+            let age = found.modified().ok().and_then(|at| at.elapsed().ok());
+            match (found.len(), age) {
+                (0, Some(age)) if age < UNFINISHED => is_young = true,
+                (0, _) => drop(std::fs::remove_file(entry.path())),
+                _ => {}
+            }
+        }
+        if !is_young || Instant::now() >= end {
+            return;
+        }
+        std::thread::sleep(UNFINISHED / 20);
+    }
 }
 
 /// The sending end.

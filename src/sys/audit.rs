@@ -9,7 +9,9 @@
 //! Lines are only ever added at the end, a batch and one sync at a time. When there are too many files, the
 //! oldest is dropped: its last number and hash are made durable as the anchor first, so that after a power cut
 //! the rest can be checked from the anchor on, whether the file is still there or not. What a power cut left of
-//! a line that was being written is cut off at the next start, and that is noted in the log.
+//! lines that were being written is cut off at the next start, and that is noted in the log: the piece of a last
+//! line, and all from a page of zeroes on, which can stand before lines that did get there. That takes nothing
+//! from the proof: whoever could write the zeroes could cut the file.
 //!
 //! What is in a line, and what a good chain is, is told by [`crate::domain::audit`].
 
@@ -66,7 +68,8 @@ impl AuditLog {
         let Some(newest) = log.segments.back() else { return Ok((log, None)) };
         let path = path(folder, *newest);
         let text = read_file(&path)?;
-        log.size = text.rfind('\n').map_or(0, |at| at as u64 + 1);
+        let written = text.split_once('\0').map_or(text.as_str(), |(before, _)| before);
+        log.size = written.rfind('\n').map_or(0, |at| at as u64 + 1);
         let torn = text.len() as u64 - log.size;
         if torn > 0 {
             log.cut(&path)?;
@@ -107,7 +110,7 @@ impl AuditLog {
             self.turn()?;
         }
         if let Err(error) = self.write(lines.as_bytes()) {
-            // What did get there must not stand before the next line; if this fails too, the next start does it.
+            // What did get there must not stand after the next line; if this fails too, the next write does it.
             if let Some(newest) = self.segments.back() {
                 let _ = self.cut(&path(&self.folder, *newest));
             }
@@ -121,7 +124,15 @@ impl AuditLog {
     fn write(&mut self, bytes: &[u8]) -> Result<(), DurableError> {
         let mut file = match (self.file.take(), self.segments.back()) {
             (Some(file), _) => file,
-            (None, newest) => durable::File::open(&path(&self.folder, newest.copied().unwrap_or(1)))?,
+            (None, newest) => {
+                let mut file = durable::File::open(&path(&self.folder, newest.copied().unwrap_or(1)))?;
+                // What is left of lines that failed; gone for certain before others stand in its place.
+                if file.seek(SeekFrom::End(0))? > self.size {
+                    file.set_len(self.size)?;
+                    file.sync()?;
+                }
+                file
+            }
         };
         file.seek(SeekFrom::Start(self.size))?;
         file.write_all(bytes)?;
@@ -250,5 +261,7 @@ fn read_file(path: &Path) -> Result<String, DurableError> {
     })
 }
 
+#[cfg(test)]
+mod cuts;
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,14 @@
 mod access_list;
 /// Messages of devices that were taken over, or that nobody has ever seen before.
 mod hostile;
+/// Thousands of devices.
+mod many;
 /// Commands to a device and to a group, with and without a signature; pictures.
 mod sending;
 /// Tables, live and not, and all of one device.
 mod tables;
+/// A broker behind a web server.
+mod web;
 
 use crate::support::device::{Device, PATIENCE};
 use crate::support::mosquitto::Mosquitto;
@@ -101,17 +105,26 @@ impl Somebody {
 
     /// A message of each kind that a healthy device keeps at the broker.
     fn plays(&self, device: &str, group: &str) {
-        let stamp = r#""schema":1,"message_id":"01890000-0000-7000-8000-000000000000","message_seq":1"#;
-        let now = jiff::Timestamp::now();
-        for (below, body) in [
-            ("birth", format!(r#""groups":["{group}"],"agent_version":"9.9.9""#)),
-            ("health", r#""state":"ok","problems":[],"pipelines":[],"clock_synchronised":true"#.to_owned()),
-        ] {
-            let payload = format!(r#"{{{stamp},"sent_at":"{now}","device":"{device}",{body}}}"#);
-            self.says(&format!("edgewarden/{device}/{below}"), payload, true).unwrap();
+        for (topic, payload) in healthy(device, group) {
+            self.says(&topic, payload, true).unwrap();
         }
-        self.says(&format!("edgewarden/{device}/availability"), "online", true).unwrap();
     }
+}
+
+/// What a healthy device without a slot keeps at the broker.
+fn healthy(device: &str, group: &str) -> [(String, String); 3] {
+    let stamp = r#""schema":1,"message_id":"01890000-0000-7000-8000-000000000000","message_seq":1"#;
+    let now = jiff::Timestamp::now();
+    let document = |body: String| format!(r#"{{{stamp},"sent_at":"{now}","device":"{device}",{body}}}"#);
+    [
+        ("birth", document(format!(r#""groups":["{group}"],"agent_version":"9.9.9""#))),
+        (
+            "health",
+            document(r#""state":"ok","problems":[],"pipelines":[],"clock_synchronised":true"#.to_owned()),
+        ),
+        ("availability", "online".to_owned()),
+    ]
+    .map(|(below, payload)| (format!("edgewarden/{device}/{below}"), payload))
 }
 
 /// Waits until a device of a test's own has said that it is there.

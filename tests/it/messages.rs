@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 type Again = fn(&str) -> String;
 
 /// Each example and its reader.
-const KINDS: [(&str, Again); 11] = [
+const KINDS: [(&str, Again); 16] = [
     ("birth", again::<Birth>),
     ("health", again::<HealthReport>),
     ("slot-state", again::<SlotState>),
@@ -30,10 +30,25 @@ const KINDS: [(&str, Again); 11] = [
     ("reply-executing", again::<CommandReply>),
     ("reply-successful", again::<CommandReply>),
     ("reply-failed", again::<CommandReply>),
+    ("reply-set", again::<CommandReply>),
+    ("reply-logs", again::<CommandReply>),
+    ("reply-diagnose", again::<CommandReply>),
+    ("reply-identify", again::<CommandReply>),
+    ("reply-audit", again::<CommandReply>),
+];
+
+/// Commands of which the result has an example of its own, and what they are asked.
+const RESULTS: [(&str, &str); 5] = [
+    ("set", r#"{"values":{"mqtt.results_per_second":7,"log.level":"debug"}}"#),
+    ("logs", r#"{"lines":2}"#),
+    ("diagnose", "{}"),
+    ("identify", r#"{"blink_s":0}"#),
+    ("audit", r#"{"lines":3}"#),
 ];
 
 /// Objects whose keys are names of the device's own.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
+    "arguments",
     "child_restarts",
     "deltas",
     "deployments",
@@ -45,6 +60,7 @@ const NAMES: [&str; 11] = [
     "refused",
     "result",
     "temperature_celsius",
+    "values",
 ];
 
 /// Top-level keys that not every message of a kind has.
@@ -81,6 +97,25 @@ fn each_example_is_one_of_ours_and_stands_on_the_page() {
     }
 }
 
+/// Whether a message is no answer, or the last one to its command: those come step by step.
+fn is_last(topic: &str, message: &[u8]) -> bool {
+    let told: Value = serde_json::from_slice(message).expect("JSON");
+    !topic.starts_with("ack/") || matches!(told["status"].as_str(), Some("successful" | "failed"))
+}
+
+/// A real message shows nothing that its example does not, and has the same keys at the top.
+fn is_like(what: &str, real: &Value, example: &Value) {
+    let (real, told) = (keys_of(real), keys_of(example));
+    let unknown: Vec<_> = real.difference(&told).collect();
+    assert!(unknown.is_empty(), "{what}: the example does not show {unknown:?}");
+    let top = |keys: &BTreeSet<String>| -> BTreeSet<String> {
+        let top = keys.iter().filter_map(|key| key.strip_prefix('.'));
+        let top = top.filter(|key| !key.contains(['.', '[']) && !OPTIONAL.contains(key));
+        top.map(str::to_owned).collect()
+    };
+    assert_eq!(top(&real), top(&told), "{what}: the keys of the example");
+}
+
 /// Every key with the way to it; `*` for names and `[]` for lists.
 fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
@@ -97,10 +132,19 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-fn keys_of(json: &[u8]) -> BTreeSet<String> {
+fn keys_of(json: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    keys(&serde_json::from_slice(json).expect("JSON"), "", &mut found);
+    keys(json, "", &mut found);
     found
+}
+
+/// What a device says at a topic below its own, last.
+fn last(device: &Device, topic: &str) -> Value {
+    let last = device.until(topic, |heard| {
+        let message = heard.newest.get(topic)?;
+        is_last(topic, message).then(|| message.clone())
+    });
+    serde_json::from_slice(&last).expect("JSON")
 }
 
 #[test]
@@ -126,24 +170,33 @@ fn a_real_device_says_what_the_examples_say() {
         ("ack/update/again", "reply-successful"),
     ];
     for (topic, name) in said {
-        let real = device.until(topic, |heard| {
-            let message = heard.newest.get(topic)?;
-            // Replies come step by step, and the first figures know of no frame.
-            let is_last = !topic.starts_with("ack/")
-                || message.windows(9).any(|word| word == b"\"status\":")
-                    && !message.windows(6).any(|word| word == b"\"init\"")
-                    && !message.windows(11).any(|word| word == b"\"executing\"");
-            is_last.then(|| message.clone())
-        });
-        let (real, told) = (keys_of(&real), keys_of(example(name).as_bytes()));
-        let unknown: Vec<_> = real.difference(&told).collect();
-        assert!(unknown.is_empty(), "{topic}: {name}.json does not show {unknown:?}");
-        let top = |keys: &BTreeSet<String>| -> BTreeSet<String> {
-            let top = keys.iter().filter_map(|key| key.strip_prefix('.'));
-            let top = top.filter(|key| !key.contains(['.', '[']) && !OPTIONAL.contains(key));
-            top.map(str::to_owned).collect()
+        let told = serde_json::from_str(&example(name)).unwrap();
+        is_like(&format!("{topic}, {name}.json"), &last(&device, topic), &told);
+    }
+    assert!(device.stop().success());
+}
+
+#[test]
+fn a_real_device_answers_what_the_examples_say() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    // A setting is on trial for so long before it is answered.
+    let options = Options::new(&broker, &repository).set("commands.set_trial", "8s");
+    let mut device = Device::serving(options, &release(1));
+    // The audit log has what was done from here, too.
+    assert_eq!(device.cli(["pause", PIPELINE]).code, Some(0));
+    assert_eq!(device.cli(["resume", PIPELINE]).code, Some(0));
+    for (command, asked) in RESULTS {
+        device.publish(&format!("cmd/{command}/1"), asked, false);
+        let real = last(&device, &format!("ack/{command}/1"));
+        let told: Value = serde_json::from_str(&example(&format!("reply-{command}"))).unwrap();
+        is_like(&format!("the result of {command}"), &real["result"], &told["result"]);
+        let beside = |reply: &Value| {
+            let mut beside = reply.clone();
+            beside.as_object_mut().unwrap().remove("result");
+            beside
         };
-        assert_eq!(top(&real), top(&told), "{topic}: the keys of {name}.json");
+        is_like(&format!("the answer to {command}"), &beside(&real), &beside(&told));
     }
     assert!(device.stop().success());
 }

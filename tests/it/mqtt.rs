@@ -3,6 +3,8 @@
 
 /// Events: which of them may be left out.
 mod events;
+/// Messages that are too large.
+mod oversize;
 
 /// The device, and who hears it.
 mod pi;

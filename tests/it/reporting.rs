@@ -97,7 +97,7 @@ async fn every_message_tells_when_it_was_made_and_when_it_was_sent() {
 }
 
 /// A broker with a listener for websockets beside the plain one, the port of that, and an ear at the plain one.
-fn web_broker(more: &str, heard: &Arc<Heard>) -> (Mosquitto, u16, Ear) {
+pub fn web_broker(more: &str, heard: &Arc<Heard>) -> (Mosquitto, u16, Ear) {
     // Somebody else may take the second port before the broker does; it ends then.
     for _ in 0..5 {
         let port = free_port();

@@ -4,7 +4,7 @@ use crate::cli::exit::Usage;
 use crate::config::settings::TlsSettings;
 use crate::domain::Reason;
 use crate::mqtt;
-use crate::mqtt::operator::{Access, Operator};
+use crate::mqtt::operator::{Access, Operator, Reading};
 use anyhow::Context;
 use serde::Deserialize;
 use std::io::Read;
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Broker")]
 pub struct AccessArgs {
-    /// The broker, such as mqtts://anna@broker.example.com; others on this machine can see a password in it, so keep
-    /// that in a file and name the file with --password-file
+    /// The broker, such as mqtts://anna@broker.example.com, or wss://anna@broker.example.com/mqtt through a web server;
+    /// others on this machine can see a password in it, so keep that in a file and name the file with --password-file
     #[arg(long, value_name = "URL", env = "EDGEWARDEN_BROKER", hide_env_values = true)]
     broker: Option<String>,
     /// File with the user's password
@@ -95,7 +95,7 @@ impl AccessArgs {
         let mut access =
             Access::of_url(&broker, Some(TlsSettings { ca_file, client })).map_err(in_our_words)?;
         if uses_tls && access.tls.is_none() {
-            let detail = "--ca and --cert are for an encrypted connection: write the broker as mqtts://HOST";
+            let detail = "--ca and --cert are for an encrypted connection: write the broker as mqtts://HOST or wss://HOST";
             return Err(Usage(detail.to_owned()).into());
         }
         if let Some(path) = either(&self.password_file, &file.password_file) {
@@ -128,7 +128,8 @@ impl AccessArgs {
 impl Ready {
     /// Connects.
     pub(super) async fn connect(&self) -> anyhow::Result<Operator> {
-        let connected = Operator::open(self.access.clone(), &self.root, Vec::new(), PATIENCE).await;
+        let access = self.access.clone();
+        let connected = Operator::open(access, &self.root, Vec::new(), Reading::Newest, PATIENCE).await;
         connected.map_err(|reason| in_our_words(reason).into())
     }
 }

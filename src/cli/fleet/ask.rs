@@ -3,7 +3,7 @@
 //! The answers are asked for at the devices' own topics (`ack/…`), not at one of ours: there the broker guards
 //! who speaks, and no device can answer in the name of another.
 
-use super::{now_ms, take};
+use super::{now_ms, take, tell_how_whole};
 use crate::cli::exit::Interrupted;
 use crate::domain::authority::Audience;
 use crate::domain::fleet::answers::{Answers, Reply};
@@ -109,9 +109,10 @@ async fn expected(operator: &Operator, audience: &Audience, anyway: bool) -> any
         Audience::Group(_) => ["availability", "birth"].map(|below| topics.of_every_device(below)).into(),
     };
     let mut fleet = Fleet::new(super::MOST_DEVICES);
-    operator
+    let whole = operator
         .read_retained(filters, Patience::default(), &mut |message| take(&mut fleet, &topics, &message))
         .await?;
+    tell_how_whole(whole, &fleet, "");
     let there = |device: &DeviceId| {
         fleet.devices().get(device).map_or(Presence::Unknown, |view| view.presence(now_ms(), i64::MAX))
     };

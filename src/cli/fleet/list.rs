@@ -2,7 +2,7 @@
 
 use super::access::AccessArgs;
 use super::table::{self, Wanted};
-use super::{GOODBYE, MOST_DEVICES, now_ms, overview, print_json, take};
+use super::{GOODBYE, MOST_DEVICES, now_ms, overview, print_json, take, tell_how_whole};
 use crate::cli::exit::Told;
 use crate::cli::ui::{self, Json};
 use crate::domain::fleet::Fleet;
@@ -67,11 +67,7 @@ pub(super) async fn read(
 
 /// Says on standard error what a reader of the table must know.
 fn notices(operator: &Operator, fleet: &Fleet, whole: Whole) {
-    if whole == Whole::No {
-        anstream::eprintln!(
-            "edgewarden: the broker was still sending; some devices may be missing: raise --wait"
-        );
-    }
+    tell_how_whole(whole, fleet, "; raise --wait");
     if fleet.beyond() > 0 {
         anstream::eprintln!(
             "edgewarden: there are more than {MOST_DEVICES} devices; the others are not shown"
@@ -79,13 +75,13 @@ fn notices(operator: &Operator, fleet: &Fleet, whole: Whole) {
     }
     if operator.dropped() > 0 {
         anstream::eprintln!(
-            "edgewarden: {} messages came faster than they could be read, and are missing",
+            "edgewarden: {} messages found no room before they were read, and are missing",
             operator.dropped()
         );
     }
     // Each of our devices presents itself before it says anything else.
     let faceless = fleet.devices().values().filter(|view| view.birth.is_none()).count();
-    if faceless > 0 {
+    if faceless > 0 && whole != Whole::Dropped {
         anstream::eprintln!(
             "edgewarden: {faceless} of {} without a birth message; where there are many, the broker drops what it has \
              kept: for mosquitto, raise max_queued_messages",

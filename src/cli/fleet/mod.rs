@@ -20,6 +20,7 @@ use super::ui;
 use crate::domain::fleet::text;
 use crate::domain::fleet::{Fleet, Heard, Kind};
 use crate::mqtt::message::Received;
+use crate::mqtt::operator::Whole;
 use crate::mqtt::topics::{Said, Topic, Topics};
 use anyhow::Context;
 use std::time::Duration;
@@ -31,6 +32,9 @@ const MOST_DEVICES: usize = 100_000;
 const OVERVIEW: [&str; 4] = ["availability", "birth", "health", "model/+/state"];
 /// Longest goodbye to the broker.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// As many messages as a mosquitto without settings of its own keeps for a client at once: 20 on their way
+/// (`max_inflight_messages`) and 1000 that wait (`max_queued_messages`). It says nothing of those beyond.
+const MOSQUITTO: usize = 1020;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,6 +87,26 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 /// The filters for what a table of devices is made of.
 fn overview(topics: &Topics) -> Vec<String> {
     OVERVIEW.map(|below| topics.of_every_device(below)).into()
+}
+
+/// Says on standard error where devices are missing, or may be, of what the broker has kept; `remedy` for where it was
+/// still sending.
+fn tell_how_whole(whole: Whole, fleet: &Fleet, remedy: &str) {
+    let devices = fleet.devices().len();
+    match whole {
+        Whole::No => anstream::eprintln!(
+            "edgewarden: the broker was still sending when the time was over; some devices may be missing{remedy}"
+        ),
+        Whole::Dropped => anstream::eprintln!(
+            "edgewarden: the broker has dropped a part of what it had to send, and devices are missing: let it hold more \
+             messages for a client than there are devices (for mosquitto: max_queued_messages)"
+        ),
+        Whole::Yes if devices == MOSQUITTO => anstream::eprintln!(
+            "edgewarden: these are {MOSQUITTO} devices, and a mosquitto gives no more unless it is told to: if you have \
+             more, raise its max_queued_messages"
+        ),
+        Whole::Yes => {}
+    }
 }
 
 /// Folds a message in, if it is one of ours.

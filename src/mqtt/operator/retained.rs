@@ -6,6 +6,8 @@
 //! they keep in the background (EMQX does). So after the mark there must also be a short time without a kept
 //! message. Filters are asked for one after the other, each with a mark of its own: a broker holds only so many
 //! messages for a client that reads slowly (mosquitto: `max_queued_messages`, 1000 unless set) and drops the rest.
+//! It may drop the mark with them, though that was acknowledged: so one that does not come is sent again, and
+//! where the second comes without the first, something was dropped for certain.
 
 use super::Operator;
 use crate::domain::{Reason, ReasonCode};
@@ -40,8 +42,21 @@ impl Default for Patience {
 pub enum Whole {
     /// As far as can be told.
     Yes,
+    /// The broker had no room for all that it had to send, and dropped some.
+    Dropped,
     /// Kept messages still came when the time was over.
     No,
+}
+
+/// What became of a mark.
+enum Marked {
+    Came,
+    /// Only another one after it came.
+    Dropped,
+    /// The broker lets us send none.
+    NotAllowed,
+    /// The time is over.
+    Late,
 }
 
 impl Operator {
@@ -58,26 +73,17 @@ impl Operator {
     ) -> Result<Whole, Reason> {
         let end = Instant::now() + patience.most;
         let mut quiet = patience.quiet;
+        let mut whole = Whole::Yes;
         for filter in filters {
             self.hear(vec![filter]).await?;
             if quiet == patience.unmarked {
                 continue;
             }
-            let Some(mark) = self.mark(end).await? else {
-                quiet = patience.unmarked;
-                continue;
-            };
-            loop {
-                match self.next(end.saturating_duration_since(Instant::now())).await {
-                    Some(message) if is_mark(&message) => {
-                        // One of an earlier reading may come late.
-                        if message.correlation.as_ref() == Some(&mark) {
-                            break;
-                        }
-                    }
-                    Some(message) => take(message),
-                    None => return Ok(Whole::No),
-                }
+            match self.read_to_mark(patience, end, take).await? {
+                Marked::Came => {}
+                Marked::Dropped => whole = Whole::Dropped,
+                Marked::NotAllowed => quiet = patience.unmarked,
+                Marked::Late => return Ok(Whole::No),
             }
         }
         let mut until = Instant::now() + quiet;
@@ -95,8 +101,42 @@ impl Operator {
                     }
                     take(message);
                 }
-                None if until <= end => return Ok(Whole::Yes),
+                None if until <= end => return Ok(whole),
                 None => return Ok(Whole::No),
+            }
+        }
+    }
+
+    /// Hands on what comes until a mark that is sent now comes back.
+    async fn read_to_mark(
+        &self,
+        patience: Patience,
+        end: Instant,
+        take: &mut (dyn FnMut(Received) + Send),
+    ) -> Result<Marked, Reason> {
+        let mut marks = Vec::new();
+        loop {
+            let Some(mark) = self.mark(end).await? else { return Ok(Marked::NotAllowed) };
+            marks.push(mark);
+            let mut silent = Instant::now() + patience.unmarked;
+            while let Some(message) =
+                self.next(silent.min(end).saturating_duration_since(Instant::now())).await
+            {
+                // What is new may come for ever.
+                if message.retained {
+                    silent = Instant::now() + patience.unmarked;
+                }
+                let found = marks.iter().position(|mark| message.correlation.as_ref() == Some(mark));
+                match found {
+                    Some(0) => return Ok(Marked::Came),
+                    Some(_) => return Ok(Marked::Dropped),
+                    // One of an earlier reading may come late.
+                    None if is_mark(&message) => {}
+                    None => take(message),
+                }
+            }
+            if Instant::now() >= end {
+                return Ok(Marked::Late);
             }
         }
     }

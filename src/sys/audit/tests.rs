@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::audit::{Outcome, Who};
 use std::io::Write;
 
-fn draft(n: usize) -> Draft {
+pub(super) fn draft(n: usize) -> Draft {
     Draft {
         at: "2026-01-01T00:00:00Z".into(),
         who: Who::Anonymous,
@@ -90,6 +90,19 @@ fn a_torn_last_line_is_cut_off_and_told() {
         let kept = Kept::read(dir.path()).unwrap();
         assert_eq!((kept.lines.len(), kept.verify().unwrap().seq), (4, 4));
     }
+}
+
+#[test]
+fn zeroes_before_lines_that_were_written_with_them_are_cut_off_too() {
+    let dir = folder_with(3);
+    let mut bytes = fs::read(newest(dir.path())).unwrap();
+    let second = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    bytes[second + 20..second + 40].fill(0);
+    fs::write(newest(dir.path()), &bytes).unwrap();
+    let (mut log, told) = AuditLog::open(dir.path()).unwrap();
+    assert_eq!((told, log.head().seq), (Some((bytes.len() - second) as u64), 1));
+    log.append([draft(7)]).unwrap();
+    assert_eq!(Kept::read(dir.path()).unwrap().verify(), Ok(log.head()));
 }
 
 /// Wherever a power cut ends the file, what was whole stays and the chain goes on.

@@ -8,6 +8,7 @@ use crate::support::operators::Person;
 use crate::support::wait_until;
 use edgewarden::domain::{Reason, ReasonCode};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// A device whose trials are short.
 fn device(broker: &Mosquitto, repository: &Repository) -> Device {
@@ -54,6 +55,38 @@ fn a_setting_from_afar_counts_once_the_agent_is_well_with_it() {
     wait_until("nothing is left of the trial", PATIENCE, || {
         (!device.path("config.d/.90-remote.trial").exists()).then_some(())
     });
+}
+
+/// The agent starts anew for a setting: until its model is there it says so, and never that it runs without one.
+#[test]
+fn while_a_setting_comes_into_force_a_pipeline_that_runs_has_its_child() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let device = device(&broker, &repository);
+    let before = births(&device);
+    let values = json!({ "values": { "mqtt.results_per_second": 7 } });
+    device.publish("cmd/set/1", values.to_string(), false);
+    let (mut seen, mut started) = (BTreeSet::new(), false);
+    let ended = || {
+        let heard = device.heard.lock().unwrap();
+        heard.acks.iter().any(|ack| ack.id.as_str() == "1" && ack.status.is_final())
+    };
+    // Some looks after the answer, too.
+    let mut left = 50;
+    while left > 0 {
+        left -= u32::from(ended());
+        let shown = device.cli(["status", "--json"]);
+        started |= births(&device) > before;
+        // No answer: it ends or begins.
+        let Ok(shown) = serde_json::from_str::<Value>(&shown.stdout) else { continue };
+        let pipeline = &shown["health"]["pipelines"][0];
+        let state = pipeline["state"].as_str().unwrap().to_owned();
+        let processes = shown["metrics"]["processes"].as_array().unwrap();
+        let child = processes.iter().any(|process| process["role"] == format!("infer:{PIPELINE}"));
+        assert!(child || state == "starting", "{state} without a child: {shown:#}");
+        seen.insert((state, child));
+    }
+    assert!(started && seen.contains(&("running".to_owned(), true)), "{seen:?}");
 }
 
 #[test]

@@ -238,3 +238,28 @@ fn a_kill_at_a_call_that_changes_the_disk_ends_with_one_good_model() {
     let count = |folder: &str| std::fs::read_dir(device.path(folder)).unwrap().count();
     assert_eq!((count("state/models"), count("state/downloads")), (2, 0));
 }
+
+/// Killed between making a file of shared memory and giving it a size, a process leaves an empty one.
+#[test]
+fn shared_memory_that_was_only_begun_holds_up_no_later_start() {
+    let broker = Mosquitto::start();
+    let repository = Repository::with(&["v1"]);
+    let mut device = Device::serving(Options::new(&broker, &repository), &release(1));
+    let prefix = edgewarden::process::frames::prefix_of(&device.path("state"));
+    let children: Vec<u32> = ["capture", "infer"].map(|role| device.child(role)).into();
+    device.kill();
+    wait_until("its children are gone", PATIENCE, || {
+        children.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+    let left = std::fs::read_dir("/dev/shm").unwrap().flatten().filter(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        name.starts_with(&prefix) && name.ends_with(".dynamic")
+    });
+    let left: Vec<_> = left.map(|entry| entry.path()).collect();
+    assert!(!left.is_empty(), "the killed agent left its part");
+    for path in left {
+        std::fs::File::create(path).unwrap();
+    }
+    device.start();
+    device.until_frames(3);
+}

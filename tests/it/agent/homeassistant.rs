@@ -1,8 +1,10 @@
 //! What Home Assistant sees of a device: it appears, is told anew when Home Assistant comes up, can be updated from
 //! there, and goes away when it is told to.
 
+use crate::support::colour_model::{many_classes_bundle, spot};
 use crate::support::device::{Device, Options, PATIENCE, Repository, release};
 use crate::support::mosquitto::Mosquitto;
+use crate::support::wait_until;
 use edgewarden::mqtt::message::{Message, Received};
 use edgewarden::mqtt::operator::Operator;
 use serde_json::{Value, json};
@@ -121,4 +123,52 @@ fn a_device_that_wants_signatures_has_no_button() {
         !message.retained && text(value, "value_template").is_some_and(|template| template.contains("@2.0.0"))
     });
     assert_eq!((text(&shown, "command_topic"), text(&shown, "payload_install")), (None, None));
+}
+
+/// The names of the classes that are counted there.
+fn counted(value: &Value) -> Vec<String> {
+    let entities = value["components"].as_object().into_iter().flatten();
+    entities.filter_map(|(key, _)| Some(key.strip_prefix("count_main_")?.to_owned())).collect()
+}
+
+/// A classifier of 1200 classes: of those that it sees some have a sensor, and those keep it.
+#[test]
+fn a_model_of_a_thousand_classes_makes_a_few_sensors_that_stay() {
+    let broker = Mosquitto::start();
+    let mut repository = Repository::with(&[]);
+    let bundle = repository.dir.path().join("pixels");
+    std::fs::create_dir(&bundle).unwrap();
+    assert_eq!(many_classes_bundle(&bundle), 1200);
+    let published = repository.publisher.publish(&bundle, jiff::Timestamp::now(), &|_| {}).unwrap();
+    let pictures = repository.dir.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    std::fs::write(pictures.join("005.jpg"), spot(5)).unwrap();
+    let rules: toml::Table = "inertia = [1, 1]\nlost_after = \"100ms\"".parse().unwrap();
+    let options = Options::new(&broker, &repository).pictures(&pictures).set("pipeline.events", rules);
+    let home = Home::at(&broker);
+    let mut device = Device::serving(options, &published.release.to_string());
+    let (_, shown) = home.until("the one class that is seen", |_, value| !counted(value).is_empty());
+    assert!(matches!(&counted(&shown)[..], [one] if one.starts_with("class_0005")), "{shown}");
+
+    // More of them than have room.
+    assert!(device.stop().success());
+    (100..140).for_each(|class| std::fs::write(pictures.join(format!("{class}.jpg")), spot(class)).unwrap());
+    device.start();
+    let (message, shown) = home.until("as many as have room", |_, value| counted(value).len() == 32);
+    assert!(message.payload.len() < 32 << 10, "{} bytes", message.payload.len());
+    let there = counted(&shown);
+    assert!(there.iter().any(|class| class.starts_with("class_0005")), "{there:?}");
+    device.until("more than that", |heard| (heard.counts.last()?.counts.len() > 36).then_some(()));
+    wait_until("it is told", PATIENCE, || device.log().contains("more classes than 32").then_some(()));
+
+    // All that is seen from here on is another class.
+    assert!(device.stop().success());
+    (100..140).for_each(|class| std::fs::remove_file(pictures.join(format!("{class}.jpg"))).unwrap());
+    std::fs::write(pictures.join("005.jpg"), spot(399)).unwrap();
+    device.start();
+    device.until("the other", |heard| heard.counts.last()?.counts.contains_key("class 0399").then_some(()));
+    let later = Home::at(&broker);
+    later.say("homeassistant/status", "online");
+    let (_, shown) = later.until("what it says now", |message, _| !message.retained);
+    assert_eq!(counted(&shown), there);
 }

@@ -32,12 +32,54 @@ pub fn endless_bundle(dir: &Path) -> Digest {
     bundle_of(dir, &onnx::endless(8), 1e12)
 }
 
+/// Pixels of a side of what [`many_classes_bundle`] looks at.
+const SPOTS: u8 = 20;
+
+/// A bundle whose model has a class for each value of a small picture: which is the brightest?
+#[allow(dead_code, reason = "only one of the test programs that share this file has a use for it")]
+pub fn many_classes_bundle(dir: &Path) -> usize {
+    let classes = 3 * usize::from(SPOTS).pow(2);
+    let labels = (0..classes).map(|class| format!("class {class:04}")).collect();
+    bundle_with(dir, &onnx::pixels(SPOTS), 1.0 / 255.0, SPOTS, labels, (spot(7), 7));
+    classes
+}
+
+/// A picture in which [`many_classes_bundle`] sees this class, of the first 400: a red spot.
+pub fn spot(class: usize) -> Vec<u8> {
+    let (side, spots) = (8, usize::from(SPOTS));
+    let edge = side * spots;
+    let red = |at: usize| (at / edge / side, at % edge / side) == (class / spots, class % spots);
+    let pixels: Vec<u8> = (0..edge * edge).flat_map(|at| [if red(at) { 255 } else { 0 }, 0, 0]).collect();
+    let image = turbojpeg::Image {
+        pixels: pixels.as_slice(),
+        width: edge,
+        pitch: edge * 3,
+        height: edge,
+        format: turbojpeg::PixelFormat::RGB,
+    };
+    turbojpeg::compress(image, 95, turbojpeg::Subsamp::None).unwrap().to_vec()
+}
+
 fn bundle_of(dir: &Path, model: &[u8], scale: f32) -> Digest {
-    std::fs::write(dir.join("model.onnx"), model).unwrap();
-    std::fs::write(dir.join("green.jpg"), jpeg([10, 230, 20])).unwrap();
     let labels: Vec<String> = ["red", "green", "blue"].map(str::to_owned).into();
+    bundle_with(dir, model, scale, 8, labels, (jpeg([10, 230, 20]), 1))
+}
+
+/// A bundle with one golden picture, and the class that is seen in it with a score of about 0.9.
+fn bundle_with(
+    dir: &Path,
+    model: &[u8],
+    scale: f32,
+    edge: u8,
+    labels: Vec<String>,
+    (golden, class): (Vec<u8>, usize),
+) -> Digest {
+    std::fs::write(dir.join("model.onnx"), model).unwrap();
+    std::fs::write(dir.join("golden.jpg"), golden).unwrap();
+    let (edge, few) = (i64::from(edge), labels.len() == 3);
+    let score = if few { 0.9 } else { 1.0 };
     let expected = Output {
-        classes: vec![Classification { label: "green".into(), class: 1, score: 0.9 }],
+        classes: vec![Classification { label: labels[class].clone(), class: class as u32, score }],
         ..Output::default()
     };
     let manifest = Manifest {
@@ -50,7 +92,7 @@ fn bundle_of(dir: &Path, model: &[u8], scale: f32) -> Digest {
         files: Vec::new(),
         inputs: vec![InputSpec {
             name: "picture".into(),
-            shape: vec![1, 3, 8, 8],
+            shape: vec![1, 3, edge, edge],
             element: ElementType::F32,
             layout: Layout::Nchw,
             fit: Fit::Stretch,
@@ -71,7 +113,7 @@ fn bundle_of(dir: &Path, model: &[u8], scale: f32) -> Digest {
         labels,
         needs: Default::default(),
         runtime: Default::default(),
-        golden: vec![GoldenSample { input: "green.jpg".into(), expected }],
+        golden: vec![GoldenSample { input: "golden.jpg".into(), expected }],
         tolerance: Default::default(),
         encryption: None,
     };
@@ -99,7 +141,17 @@ mod onnx {
     }
 
     fn value(name: &str, shape: &[u8]) -> Vec<u8> {
-        let dims: Vec<u8> = shape.iter().flat_map(|dim| field(1, &number(1, *dim))).collect();
+        let shape: Vec<u16> = shape.iter().map(|dim| (*dim).into()).collect();
+        large_value(name, &shape)
+    }
+
+    /// Sides up to 16383.
+    fn large_value(name: &str, shape: &[u16]) -> Vec<u8> {
+        let side = |side: u16| match side {
+            0..128 => number(1, side as u8),
+            _ => [number(1, (side & 127) as u8 | 128), vec![(side >> 7) as u8]].concat(),
+        };
+        let dims: Vec<u8> = shape.iter().flat_map(|dim| field(1, &side(*dim))).collect();
         let tensor = [number(1, 1), field(2, &dims)].concat();
         [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
     }
@@ -162,6 +214,18 @@ mod onnx {
             field(2, b"colour"),
             field(11, &value("picture", &[1, 3, edge, edge])),
             field(12, &value("average", &[1, 3])),
+        ]
+        .concat();
+        [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()
+    }
+
+    /// `picture` of `[1, 3, edge, edge]` → `average` of `[1, 3 * edge * edge]`: its values in a row.
+    pub fn pixels(edge: u8) -> Vec<u8> {
+        let graph = [
+            field(1, &node("Flatten", "picture", "average")),
+            field(2, b"pixels"),
+            field(11, &value("picture", &[1, 3, edge, edge])),
+            field(12, &large_value("average", &[1, 3 * u16::from(edge).pow(2)])),
         ]
         .concat();
         [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()

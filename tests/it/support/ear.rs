@@ -104,6 +104,35 @@ impl Ear {
     }
 }
 
+/// Has the broker at this port of loopback keep messages, as a device does (retained, QoS 1), and returns once it has
+/// taken all of them. They go out without waiting for each other.
+pub fn keep(port: u16, messages: impl Iterator<Item = (String, Vec<u8>)>) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the broker listens");
+    packet(&mut stream, 0x10, &[&text("MQTT"), &[4, 2, 0, 0], &text("")]).unwrap();
+    assert_eq!(read(&mut stream).expect("an answer").0, 0x20);
+    let mut reader = stream.try_clone().unwrap();
+    let taken = std::thread::spawn(move || {
+        let mut taken = 0;
+        while let Ok((head, _)) = read(&mut reader) {
+            match head {
+                0x40 => taken += 1,
+                // Answers come in order: all that went before is there.
+                0xd0 => break,
+                other => panic!("the broker says {other:#x}"),
+            }
+        }
+        taken
+    });
+    let mut count = 0;
+    for (topic, payload) in messages {
+        let id = ((count % 65535) as u16 + 1).to_be_bytes();
+        packet(&mut stream, 0x33, &[&text(&topic), &id, &payload]).expect("write to the broker");
+        count += 1;
+    }
+    packet(&mut stream, 0xc0, &[]).unwrap();
+    assert_eq!(taken.join().unwrap(), count, "the broker took them");
+}
+
 impl Drop for Ear {
     fn drop(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
