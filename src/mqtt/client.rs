@@ -21,8 +21,8 @@ use bytes::Bytes;
 use limit::Limit;
 use rumqttc::{
     AsyncClient, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop,
-    LastWill, MqttOptions, NoticeFailureReason, Packet, PubAckReason, PublishNoticeError, PublishOptions,
-    PublishProperties, QoS, StateError,
+    LastWill, MqttOptions, MqttState, NoticeFailureReason, Packet, PubAckReason, PublishNoticeError,
+    PublishOptions, PublishProperties, QoS, StateError,
 };
 use session::BlankSession;
 use std::future::Future;
@@ -349,15 +349,21 @@ impl Driver {
                 Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => return,
                 Err(error) => {
                     let mut reason = self.explain(&error);
-                    if let Some(bytes) = self.shared.limit.learns(&error) {
-                        reason.detail = format!(
-                            "broker {}:{} ended the connection over a message of {bytes} bytes; larger ones are dropped \
-                             for an hour: raise its limit of the size of messages",
-                            self.options.host, self.options.port
-                        );
+                    if limit::is_too_large(&error) {
+                        if let Some(bytes) = self.shared.limit.learns() {
+                            reason.detail = format!(
+                                "broker {}:{} ended the connection over a message of {bytes} bytes; larger ones are \
+                                 dropped for an hour: raise its limit of the size of messages",
+                                self.options.host, self.options.port
+                            );
+                        }
                         // Whoever waits for an acknowledgement sends again, but for what is too large; the library
                         // would send it by itself.
                         event_loop.drain_pending_as_failed(NoticeFailureReason::SessionReset);
+                        // Their packet ids would stay taken, until there is none for anything else.
+                        let mut fresh = MqttState::builder(INFLIGHT).build();
+                        fresh.events = std::mem::take(&mut event_loop.state.events);
+                        event_loop.state = fresh;
                         backoff = waits();
                     }
                     if up_since.take().is_some_and(|since| since.elapsed() >= GOOD) {

@@ -26,7 +26,8 @@ const HEADERS: usize = 48;
 pub(super) struct Limit {
     told: AtomicU32,
     shown: Mutex<Option<(u32, Instant)>>,
-    /// The largest packet that was queued since the connection was made.
+    /// The largest packet that was queued since a connection last ended over one. What is queued may go out on a
+    /// later connection.
     largest: AtomicU32,
 }
 
@@ -61,7 +62,6 @@ impl Limit {
     /// A connection begins; the broker says this.
     pub(super) fn begins(&self, told: Option<u32>) {
         self.told.store(told.unwrap_or(u32::MAX), Ordering::Relaxed);
-        self.largest.store(0, Ordering::Relaxed);
     }
 
     /// A packet of so many bytes is queued.
@@ -69,10 +69,11 @@ impl Limit {
         self.largest.fetch_max(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// Where a connection ended over a packet that was too large: so many bytes at least are too many.
-    pub(super) fn learns(&self, error: &ConnectionError) -> Option<u32> {
+    /// A connection ended over a packet that was too large: so many bytes at least are too many. None where what
+    /// was sent had been queued before the last such end; once it is queued anew, it is known.
+    pub(super) fn learns(&self) -> Option<u32> {
         let largest = self.largest.swap(0, Ordering::Relaxed);
-        if largest <= FLOOR || !is_too_large(error) {
+        if largest <= FLOOR {
             return None;
         }
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some((largest - 1, Instant::now()));
@@ -80,7 +81,8 @@ impl Limit {
     }
 }
 
-fn is_too_large(error: &ConnectionError) -> bool {
+/// Whether a connection ended over a packet that was too large.
+pub(super) fn is_too_large(error: &ConnectionError) -> bool {
     let ConnectionError::MqttState(error) = error else { return false };
     match error {
         StateError::ServerDisconnect { reason_code, .. } => {
