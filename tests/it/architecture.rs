@@ -318,7 +318,12 @@ fn what_sees_every_pixel_is_built_for_speed_where_all_else_is_built_for_size() {
     assert_none(&faults);
     assert!(names.contains(&"hot_write".to_owned()), "the tensor's writing is one: {names:?}");
     let program = added(&["--crate-name", "edgewarden", "--crate-type", "bin", "-C", "lto=fat"]);
-    assert!(program.trim_end().ends_with("-C opt-level=3"), "the last step allows for vectors: {program}");
+    let level = program.rsplit_once("opt-level=").expect("a level").1;
+    assert_eq!(level.split_whitespace().next(), Some("3"), "the last step allows for vectors: {program}");
+    let script =
+        program.trim_end().rsplit_once("-Wl,-T,").expect("what a waiting agent needs lies side by side").1;
+    let script = std::fs::read_to_string(script).expect("read the linker's script");
+    assert!(script.contains("edgewarden") && script.contains("INSERT BEFORE .text;"), "{script}");
     let other = added(&["--crate-name", "serde", "--crate-type", "lib", "-C", "opt-level=z"]);
-    assert!(!other.contains("llvm-args"), "{other}");
+    assert!(!other.contains("llvm-args") && !other.contains("-Wl,-T"), "{other}");
 }
