@@ -221,11 +221,6 @@ impl Connection {
         self.shared.connects.load(Ordering::Relaxed)
     }
 
-    /// Messages that came in faster than they were read, and were dropped.
-    pub fn received_dropped(&self) -> u64 {
-        self.shared.received_dropped.load(Ordering::Relaxed)
-    }
-
     /// Whether the broker takes such a message of JSON, as far as is known of it: now, or when it was last there.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 
 use super::Reading;
 use crate::mqtt::message::Received;
-use crate::mqtt::topics::{Said, Topic, Topics};
+use crate::mqtt::topics::{Topic, Topics};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -86,18 +86,9 @@ impl Unread {
         self.kept().dropped
     }
 
+    /// Of what a broker keeps, too, only the newest counts.
     fn tells_how_it_is(&self, topic: &str) -> bool {
-        let Some(Topic::Said { said, .. }) = self.topics.parse(topic) else { return false };
-        match said {
-            Said::Availability | Said::Birth | Said::Health | Said::SlotState(_) => true,
-            Said::Metrics
-            | Said::Counts(_)
-            | Said::Telemetry(_)
-            | Said::Event(_)
-            | Said::Snapshot(_)
-            | Said::Dropped
-            | Said::Ack { .. } => false,
-        }
+        matches!(self.topics.parse(topic), Some(Topic::Said { said, .. }) if said.is_retained())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
