@@ -384,12 +384,7 @@ async fn what_the_broker_will_never_take_does_not_hold_up_the_rest() {
 async fn tls_is_checked_on_both_sides() {
     let (authority, other) = (Authority::new(), Authority::named("other"));
     let (server, client) = (authority.sign("localhost", Dates::Good), authority.sign("pi-1", Dates::Good));
-    let conf = format!(
-        "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true",
-        authority.cert().display(),
-        server.cert.display(),
-        server.key.display()
-    );
+    let conf = format!("{}\nrequire_certificate true", authority.listener(&server));
     let broker = Mosquitto::with(&Setup { lines: vec![conf.leak()], ..Setup::default() });
     let mut settings = settings(broker.port);
     settings.host = "localhost".into();

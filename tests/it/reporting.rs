@@ -114,12 +114,7 @@ pub fn web_broker(more: &str, heard: &Arc<Heard>) -> (Mosquitto, u16, Ear) {
 async fn a_broker_is_reached_through_a_web_server() {
     let authority = Authority::new();
     let pair = authority.sign("localhost", Dates::Good);
-    let tls = format!(
-        "cafile {}\ncertfile {}\nkeyfile {}",
-        authority.cert().display(),
-        pair.cert.display(),
-        pair.key.display()
-    );
+    let tls = authority.listener(&pair);
     let trusting = TlsSettings { ca_file: Some(authority.cert()), client: None };
     for (more, tls, scheme) in [("", None, "ws"), (tls.as_str(), Some(trusting), "wss")] {
         let heard = Arc::new(Heard::default());

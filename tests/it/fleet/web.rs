@@ -11,12 +11,7 @@ use std::sync::Arc;
 fn the_fleet_is_reached_through_a_web_server() {
     let authority = Authority::new();
     let pair = authority.sign("localhost", Dates::Good);
-    let tls = format!(
-        "cafile {}\ncertfile {}\nkeyfile {}",
-        authority.cert().display(),
-        pair.cert.display(),
-        pair.key.display()
-    );
+    let tls = authority.listener(&pair);
     let ca = authority.cert().display().to_string();
     for (more, scheme, trusting) in [("", "ws", &[][..]), (tls.as_str(), "wss", &["--ca", &ca])] {
         let heard = Arc::new(Heard::default());

@@ -55,6 +55,13 @@ impl Authority {
         self.path("ca.pem")
     }
 
+    /// The lines with which a mosquitto's listener shows this certificate, and trusts those of this authority.
+    pub fn listener(&self, server: &Pair) -> String {
+        let [ca, cert, key] =
+            [&self.cert(), &server.cert, &server.key].map(|path| path.display().to_string());
+        format!("cafile {ca}\ncertfile {cert}\nkeyfile {key}")
+    }
+
     /// Signs a certificate for a host name, or for a device by that name.
     pub fn sign(&self, name: &str, dates: Dates) -> Pair {
         let file = |kind: &str| format!("{name}-{dates:?}.{kind}");
