@@ -1,12 +1,10 @@
 """What the agent's own process (without its children) takes while it has little to do. See bench-idle.sh."""
 import os
 import pathlib
-import subprocess
 import sys
-import tempfile
 import time
 
-from device import Device, free_port, smaps_rollup
+from device import Device, mosquitto, smaps_rollup
 
 PROGRAM, MOSQUITTO, LIBRARY, SECONDS = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -49,16 +47,8 @@ def measured(title, mqtt):
                 pathlib.Path(f"/proc/{pid}/smaps").read_text())
 
 
-with tempfile.TemporaryDirectory() as folder:
-    port = free_port()
-    conf = pathlib.Path(folder, "mosquitto.conf")
-    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\nlog_type error\n")
-    broker = subprocess.Popen([MOSQUITTO, "-c", conf])
-    try:
-        print(f"the agent's process alone, one frame a second, {SECONDS:.0f} s each; MiB, and % of one core")
-        print(f"{'':14}{'resident':>10}{'shared out':>10}{'heap':>10}{'threads':>10}{'core %':>10}")
-        measured("without MQTT", "")
-        measured("with MQTT", f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n')
-    finally:
-        broker.terminate()
-        broker.wait()
+with mosquitto(MOSQUITTO) as port:
+    print(f"the agent's process alone, one frame a second, {SECONDS:.0f} s each; MiB, and % of one core")
+    print(f"{'':14}{'resident':>10}{'shared out':>10}{'heap':>10}{'threads':>10}{'core %':>10}")
+    measured("without MQTT", "")
+    measured("with MQTT", f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n')

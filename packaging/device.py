@@ -3,6 +3,7 @@
 Used by the benchmarks, soak.py and the crash lab, with what else they share. It needs only the program, a bundle folder
 (or None: no model), a picture and the ONNX Runtime library, and leaves nothing behind.
 """
+import contextlib
 import hashlib
 import http.client
 import json
@@ -205,6 +206,22 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def mosquitto(program):
+    """A broker that keeps nothing, for as long as the context lasts; its port."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        config = pathlib.Path(folder, "mosquitto.conf")
+        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
+                          "log_type error\n")
+        broker = subprocess.Popen([program, "-c", config])
+        try:
+            yield port
+        finally:
+            broker.terminate()
+            broker.wait()
 
 
 def smaps_rollup(pid):

@@ -11,10 +11,9 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
-from device import Device, free_port
+from device import Device, mosquitto
 
 PROGRAM, MOSQUITTO, LIBRARY, SECONDS = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -138,23 +137,15 @@ def pattern(symbol):
 
 def waits():
     """The symbols that a connected agent with one frame a second needs."""
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        conf = pathlib.Path(folder, "mosquitto.conf")
-        conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\n")
-        broker = subprocess.Popen([MOSQUITTO, "-c", conf])
-        try:
-            device = Device(PROGRAM, BUNDLE, PICTURE, LIBRARY, fps=1)
-            device.mqtt = f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n'
-            with device:
-                # Until what follows an update is done.
-                time.sleep(40)
-                found = used(device.agent.pid, device.program, SECONDS)
-                device.until("the agent to answer afterwards", device.running)
-                return found
-        finally:
-            broker.terminate()
-            broker.wait()
+    with mosquitto(MOSQUITTO) as port:
+        device = Device(PROGRAM, BUNDLE, PICTURE, LIBRARY, fps=1)
+        device.mqtt = f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n'
+        with device:
+            # Until what follows an update is done.
+            time.sleep(40)
+            found = used(device.agent.pid, device.program, SECONDS)
+            device.until("the agent to answer afterwards", device.running)
+            return found
 
 
 lines = sorted({pattern(symbol) for symbol in waits()})
